@@ -1,0 +1,95 @@
+"""Streaming neighbouring patches to a consumer that takes as long as building them does."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from benchmarks.ratios import RATIOS, Measurement
+from benchmarks.sizes import Size
+from benchmarks.test_build_patch import POSITION, Field
+from benchmarks.test_build_patch import field as field
+from fpgpu import CircularRegion, Survey, get_backend
+
+_ROUNDS = 5
+
+Consumer = Callable[[float], None]
+
+
+def on_a_device(seconds: float) -> None:
+    """Wait, as for kernels."""
+    time.sleep(seconds)
+
+
+def on_the_host(seconds: float) -> None:
+    """Compute with arrays, on another core if there is one."""
+    end = time.perf_counter() + seconds
+    values = np.ones(1 << 16)
+    while time.perf_counter() < end:
+        np.sqrt(values, out=values)
+
+
+def neighbours(size: Size) -> list[CircularRegion]:
+    """Circles side by side, ten in a row; every exposure covers all of them."""
+    n, radius = (100, 3.0) if size.side > 1000 else (10, 0.3)
+    step = 0.2 * radius / 3600
+    return [
+        CircularRegion(
+            POSITION[0] + (k % 10 - 4.5) * step,
+            POSITION[1] + (k // 10 - 4.5) * step,
+            radius / 3600,
+        )
+        for k in range(n)
+    ]
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+@pytest.mark.parametrize("consumer", [on_a_device, on_the_host])
+def test_fpgpu_stream(
+    consumer: Consumer, size: Size, field: Field, request: pytest.FixtureRequest
+) -> None:
+    regions = neighbours(size)
+    survey = Survey(*field.stores, backend=get_backend("cpu"))
+    busy = 0.0
+
+    def build() -> None:
+        for region in regions:
+            survey.patch(region, field.sources).free()
+
+    def consume() -> None:
+        for _ in regions:
+            consumer(busy)
+
+    def stream() -> int:
+        with survey.stream(regions, field.sources) as patches:
+            for item in patches:
+                assert item.patch.plan.n_exp == size.few
+                consumer(busy)
+        return item.index + 1
+
+    build()  # finds where exposures are in the file, and makes their WCS
+    if request.config.getoption("benchmark_enable"):
+        times = []
+        for _ in range(_ROUNDS):
+            building = seconds_of(build)
+            busy = building / len(regions)
+            times.append((building, seconds_of(consume), seconds_of(stream)))
+        building, consuming, streaming = (statistics.median(t) for t in zip(*times, strict=True))
+        hidden = statistics.median(1 - (s - c) / b for b, c, s in times)
+        operation = (
+            f"{len(regions)} neighbouring patches, consumed {consumer.__name__.replace('_', ' ')}:"
+            f" {hidden:.0%} of building hidden"
+        )
+        ratios = request.config.stash[RATIOS]
+        ratios.add(operation, Measurement("fpgpu, built", building))
+        ratios.add(operation, Measurement("consumed", consuming))
+        ratios.add(operation, Measurement("fpgpu, streamed and consumed", streaming))
+    assert stream() == len(regions)
+    assert survey.backend.live_allocations == 0

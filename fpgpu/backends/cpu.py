@@ -1,0 +1,311 @@
+"""The CPU backend: NumPy arrays in host memory, and the NumPy code that defines every operation."""
+
+import ctypes
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fpgpu.backends import reference
+from fpgpu.backends.arguments import ExposurePlanes, PatchPixels, StagedExposure
+from fpgpu.backends.base import Backend, MemoryState
+from fpgpu.backends.launches import DeviceLimits, Launch
+from fpgpu.backends.memory import Array, HostMemory, Memory, aligned_bytes
+from fpgpu.backends.staging import PAGE, Slot, StagingSettings
+from fpgpu.backends.unpacking import unpack_into
+from fpgpu.calibration import calibrated_superpixels
+from fpgpu.layout import (
+    CALIBRATE_COUNTS_DTYPE,
+    NO_PIXEL,
+    PATCH_ARRAYS,
+    PATCH_DTYPE,
+    PSF_DTYPE,
+    ImageFlag,
+)
+from fpgpu.superpixels import images_from_superpixels, superpixelize
+
+__all__ = ["CpuBackend"]
+
+_AS_STORED = ImageFlag(0)
+
+
+class CpuBackend(Backend):
+    """Host memory and NumPy.
+
+    Arrays are ordinary NumPy arrays. Launches are checked against the limits that hold on every
+    supported GPU, so that what runs here is not refused there.
+
+    Parameters
+    ----------
+    device : None
+        The host.
+    staging : StagingSettings, optional
+        Size and depth of the staging ring.
+    """
+
+    name = "cpu"
+
+    def __init__(self, device: None = None, staging: StagingSettings | None = None) -> None:
+        super().__init__(device, DeviceLimits(), staging)
+
+    @property
+    def description(self) -> str:
+        """The processor and its number of cores."""
+        return f"the host ({platform.machine()}, {os.cpu_count()} cores)"
+
+    def complaint(self, array: Any) -> str | None:
+        """Say why an object is no NumPy array, None if it is one.
+
+        Parameters
+        ----------
+        array : object
+            Anything.
+
+        Returns
+        -------
+        str or None
+            The reason.
+        """
+        if isinstance(array, np.ndarray):
+            return None
+        kind = f"{type(array).__module__}.{type(array).__qualname__}"
+        return f"it is a {kind}, not a NumPy array in host memory"
+
+    def address(self, array: Array) -> int:
+        """Address of an array's first element.
+
+        Parameters
+        ----------
+        array : ndarray
+            Any.
+
+        Returns
+        -------
+        int
+            In host memory.
+        """
+        return int(array.ctypes.data)
+
+    def memory_state(self) -> MemoryState:
+        """Tell how much memory the host has and how much is free.
+
+        Returns
+        -------
+        MemoryState
+            In bytes.
+        """
+        page = os.sysconf("SC_PAGE_SIZE")
+        free, total = (os.sysconf(name) * page for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"))
+        return MemoryState(max(free, _available_bytes()), total, self._ledger.nbytes)
+
+    def synchronize(self) -> None:
+        """Do nothing: every operation has ended when its call returns."""
+
+    def time(self, call: Callable[[], object], repeat: int = 5) -> list[float]:
+        """Time a call.
+
+        Parameters
+        ----------
+        call : callable
+            It is called once more before, to warm up.
+        repeat : int, optional
+            How often to time it.
+
+        Returns
+        -------
+        list of float
+            Seconds of each repetition.
+        """
+        call()
+        seconds = []
+        for _ in range(repeat):
+            start = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - start)
+        return seconds
+
+    def copies_to_time(self, n_bytes: int) -> dict[str, Callable[[], object]]:
+        """Make the copies whose speed is a measure of the machine.
+
+        Parameters
+        ----------
+        n_bytes : int
+            Bytes that each of them copies.
+
+        Returns
+        -------
+        dict of str to callable
+            Calls for `time`, by the name of the copy.
+        """
+        # Zeros never written to are all one page, which is read from the cache.
+        source, to = np.ones((2, n_bytes), np.uint8)
+        return {"memcpy in the host": lambda: np.copyto(to, source)}
+
+    def _allocate(self, n_bytes: int) -> Memory:
+        return HostMemory(n_bytes, self._ledger)
+
+    def _host_buffer(self, n_bytes: int) -> npt.NDArray[np.uint8]:
+        return aligned_bytes(n_bytes, PAGE)
+
+    def _copy_in(
+        self, source: npt.NDArray[np.uint8], to: Array, slot: Slot | None, fresh: bool
+    ) -> None:
+        np.copyto(to.reshape(-1).view(np.uint8), source)
+
+    def _copy_out(self, array: Array, to: npt.NDArray[Any]) -> None:
+        np.copyto(to.reshape(-1).view(np.uint8), array.reshape(-1).view(np.uint8))
+
+    def _superpixelize(
+        self, launch: Launch, im: Array, ierr: Array, size: int, flags: ImageFlag, out: Array
+    ) -> None:
+        images = _stack(im, flags, ImageFlag.SWAP_IMAGE), _stack(ierr, flags, ImageFlag.SWAP_ERROR)
+        for image, weight, to in zip(*images, _stack(out, spare_axes=3), strict=True):
+            superpixelize(image, weight, size, out=to)
+
+    def _images_from_superpixels(
+        self,
+        launch: Launch,
+        superpixels: Array,
+        size: int,
+        flags: ImageFlag,
+        im: Array,
+        ierr: Array,
+    ) -> None:
+        planes = _stack(im, flags, ImageFlag.SWAP_IMAGE), _stack(ierr, flags, ImageFlag.SWAP_ERROR)
+        for block, *pair in zip(_stack(superpixels, spare_axes=3), *planes, strict=True):
+            for to, image in zip(pair, images_from_superpixels(block, size), strict=True):
+                to[...] = image
+
+    def _calibrate(
+        self,
+        launch: Launch,
+        exposures: Sequence[ExposurePlanes],
+        size: int,
+        mask_bytes: int,
+        mask_flip: int,
+        bitmask: int,
+        flags: ImageFlag,
+        out: Array,
+    ) -> npt.NDArray[Any]:
+        rows = np.zeros(len(exposures), CALIBRATE_COUNTS_DTYPE)
+        rows["first_overflow"] = NO_PIXEL
+        for exposure, row, to in zip(exposures, rows, out, strict=True):
+            error = _plane(exposure.error, flags, ImageFlag.SWAP_ERROR)
+            if flags & ImageFlag.ERROR_IS_SIGMA:
+                with np.errstate(all="ignore"):
+                    error = np.float32(1) / error.astype(np.float32)
+            mask = exposure.mask
+            if mask is not None:
+                unsigned = mask.view(f"u{mask_bytes}")
+                mask = _plane(unsigned, flags, ImageFlag.SWAP_MASK).astype(unsigned.dtype)
+                mask ^= unsigned.dtype.type(mask_flip)
+            _, counts = calibrated_superpixels(
+                _plane(exposure.image, flags, ImageFlag.SWAP_IMAGE),
+                error,
+                mask,
+                _plane(exposure.background, flags, ImageFlag.SWAP_BACKGROUND),
+                bitmask=bitmask,
+                factor=exposure.factor,
+                area=_plane(exposure.area, flags, ImageFlag.SWAP_AREA),
+                size=size,
+                out=to,
+            )
+            row["masked"], row["flagged"] = counts.n_masked, counts.n_flagged
+            row["nonfinite_flux"], row["bad_error"] = counts.n_nonfinite_flux, counts.n_bad_err
+            row["bad_area"] = counts.n_bad_area
+        return rows
+
+    def _unpack(
+        self,
+        launch: Launch,
+        exposures: Sequence[StagedExposure],
+        places: npt.NDArray[np.int32],
+        places_on_device: Array | None,
+        out: PatchPixels,
+        size: int,
+        max_snr: float,
+    ) -> None:
+        start = 0
+        for exposure in exposures:
+            stop = start + exposure.count
+            mine, superpixels = places[start:stop], exposure.superpixels
+            if superpixels.ndim == 3:
+                superpixels = superpixels[mine[:, 0], mine[:, 1]]
+            here = PatchPixels(*(array[start * size * size : stop * size * size] for array in out))
+            unpack_into(here, superpixels, mine, exposure.background, size, max_snr)
+            start = stop
+
+    def _pack_psf(
+        self,
+        launch: Launch,
+        tables: Sequence[Array],
+        rows: npt.NDArray[np.int32],
+        starts: npt.NDArray[np.int32],
+        out: Array,
+    ) -> None:
+        structs = [table.view(PSF_DTYPE)[..., 0] for table in tables]
+        packed, _ = reference.pack_psf(structs, rows)
+        out[...] = packed.view(np.uint32).reshape(out.shape)
+
+    def _check_layout(self, launch: Launch, patch: int, n_bands: int) -> npt.NDArray[Any]:
+        struct = _at(patch, (), PATCH_DTYPE)
+        n_src, n_radii = int(struct["n_sources"]), int(struct["n_radii"])
+
+        def last(name: str, n: int) -> int:
+            return int(_at(int(struct[name]), (n,), PATCH_ARRAYS[name])[-1])
+
+        n_exp = last("band_start", n_bands) + last("band_N", n_bands)
+        n_pix = last("exposure_start", n_exp) + last("exposure_N", n_exp)
+        n_psf = last("psfgauss_start", n_exp) + last("n_psf_per_source", n_bands) * n_src
+        lengths = dict.fromkeys(("data", "ierr", "xpix", "ypix", "residual"), n_pix)
+        lengths |= dict.fromkeys(("exposure_start", "exposure_N", "G", "psfgauss_start"), n_exp)
+        lengths |= dict.fromkeys(("band_start", "band_N", "n_psf_per_source"), n_bands)
+        lengths |= dict.fromkeys(("D", "CW"), 4 * n_exp * n_src)
+        lengths |= dict.fromkeys(("crpix", "crval"), 2 * n_exp * n_src)
+        lengths |= {"rad2": n_radii, "psfgauss": n_psf}
+        arrays = {
+            name: _at(int(struct[name]), (lengths[name],), dtype) if struct[name] else None
+            for name, dtype in PATCH_ARRAYS.items()
+        }
+        return reference.check_layout(struct, arrays)
+
+
+def _at(address: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """See host memory as an array."""
+    n_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    memory = memoryview((ctypes.c_uint8 * n_bytes).from_address(address))
+    return np.ndarray(shape, dtype, memory)
+
+
+def _plane(plane: Array | None, flags: ImageFlag, swap: ImageFlag) -> Any:
+    """See planes as images ``[x, y]`` of the byte order they truly have."""
+    if plane is None:
+        return None
+    if flags & swap:
+        plane = plane.view(plane.dtype.newbyteorder())
+    return plane.swapaxes(-1, -2) if flags & ImageFlag.FITS_ORDER else plane
+
+
+def _stack(
+    array: Array,
+    flags: ImageFlag = _AS_STORED,
+    swap: ImageFlag = _AS_STORED,
+    spare_axes: int = 2,
+) -> Any:
+    """See planes, or super-pixels with three spare axes, as a stack of exposures."""
+    images = _plane(array, flags, swap)
+    return images if images.ndim > spare_axes else images[None]
+
+
+def _available_bytes() -> int:
+    """Bytes that Linux can give: those in no use, and those that only cache files; else 0."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvail")), 0)

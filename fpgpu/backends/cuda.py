@@ -1,0 +1,399 @@
+"""The CUDA backend: CuPy arrays, one stream for copies and one for kernels, page-locked staging.
+
+Nothing waits for the whole device. Operations run in the order of the stream that is current where
+they are called, as CuPy's own do; uploads overlap with kernels that were started before them.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import cupy as cp
+import numpy as np
+import numpy.typing as npt
+
+from fpgpu.backends.arguments import ExposurePlanes, PatchPixels, StagedExposure
+from fpgpu.backends.base import Backend, MemoryState
+from fpgpu.backends.compiler import OPTIONS
+from fpgpu.backends.devicememory import CudaMemory, Streams, pinned_bytes
+from fpgpu.backends.launches import DeviceLimits, Launch
+from fpgpu.backends.memory import Array, Memory
+from fpgpu.backends.singlefile import single_file
+from fpgpu.backends.staging import Slot, StagingRing, StagingSettings
+from fpgpu.errors import BackendUnavailableError, KernelCompileError, KernelLaunchError
+from fpgpu.layout import (
+    CALIBRATE_COUNTS_DTYPE,
+    CALIBRATE_DTYPE,
+    NO_PIXEL,
+    PACK_PSF_DTYPE,
+    PATCH_DTYPE,
+    SEEN_DTYPE,
+    UNPACK_DTYPE,
+    ImageFlag,
+)
+
+__all__ = ["CudaBackend"]
+
+# What a launch needs is staged apart from patches: it must not wait for slots that callers fill.
+_TABLES = StagingSettings(slot_bytes=64 << 10, depth=16)
+
+# The report of the assembler would only be thrown away.
+_OPTIONS = tuple(option for option in OPTIONS if not option.startswith("--ptxas"))
+
+
+class CudaBackend(Backend):
+    """One NVIDIA device, used through CuPy and its memory pool.
+
+    Parameters
+    ----------
+    device : int, optional
+        Its number.
+    staging : StagingSettings, optional
+        Size and depth of the ring of page-locked memory.
+    """
+
+    name = "cuda"
+
+    def __init__(self, device: int = 0, staging: StagingSettings | None = None) -> None:
+        self._pid = os.getpid()
+        self._device = cp.cuda.Device(device)
+        attributes = self._device.attributes
+        limits = DeviceLimits(
+            threads_per_block=attributes["MaxThreadsPerBlock"],
+            grid=tuple(attributes[f"MaxGridDim{axis}"] for axis in "XYZ"),
+            shared_bytes_per_block=attributes["MaxSharedMemoryPerBlock"],
+        )
+        super().__init__(device, limits, staging)
+        self._streams = Streams(self._device)
+        self._functions: dict[str, Any] = {}
+        self._tables = StagingRing(self._host_buffer(_TABLES.total_bytes), _TABLES)
+
+    @property
+    def description(self) -> str:
+        """Name and number of the device."""
+        name = cp.cuda.runtime.getDeviceProperties(self.device)["name"].decode()
+        return f"CUDA device {self.device} ({name})"
+
+    @property
+    def stream(self) -> Any:
+        """The stream on which kernels run, a `cupy.cuda.Stream`."""
+        return self._streams.kernels
+
+    def complaint(self, array: Any) -> str | None:
+        """Say why an object is no CuPy array of this device, None if it is one.
+
+        Parameters
+        ----------
+        array : object
+            Anything.
+
+        Returns
+        -------
+        str or None
+            The reason.
+        """
+        if not isinstance(array, cp.ndarray):
+            kind = f"{type(array).__module__}.{type(array).__qualname__}"
+            return f"it is a {kind}, not a CuPy array; backend.upload makes one"
+        if array.device.id != self.device:
+            return f"it lies on device {array.device.id}, not on device {self.device}"
+        return None
+
+    def address(self, array: Array) -> int:
+        """Address of an array's first element.
+
+        Parameters
+        ----------
+        array : cupy.ndarray
+            Any.
+
+        Returns
+        -------
+        int
+            In device memory.
+        """
+        return int(array.data.ptr)
+
+    def memory_state(self) -> MemoryState:
+        """Tell how much memory the device has and how much is free.
+
+        Returns
+        -------
+        MemoryState
+            In bytes; free is what the driver has and what CuPy's pool holds unused.
+        """
+        with self._on_device():
+            free, total = cp.cuda.runtime.memGetInfo()
+            unused = cp.get_default_memory_pool().free_bytes()
+        return MemoryState(free + unused, total, self._ledger.nbytes)
+
+    def synchronize(self) -> None:
+        """Wait for both streams."""
+        with self._on_device():
+            self._streams.copies.synchronize()
+            self._streams.kernels.synchronize()
+
+    def time(self, call: Callable[[], object], repeat: int = 5) -> list[float]:
+        """Time a call with events on the device.
+
+        Parameters
+        ----------
+        call : callable
+            Starts operations of this backend. It is called once more before, to warm up.
+        repeat : int, optional
+            How often to time it.
+
+        Returns
+        -------
+        list of float
+            Seconds of each repetition, transfers included.
+        """
+        call()
+        seconds = []
+        with self._on_device():
+            for _ in range(repeat):
+                self.synchronize()
+                start, end = cp.cuda.Event(), cp.cuda.Event()
+                start.record(self.stream)
+                call()
+                self._streams.kernels_after_copies()
+                end.record(self.stream)
+                end.synchronize()
+                seconds.append(cp.cuda.get_elapsed_time(start, end) / 1e3)
+        return seconds
+
+    def copies_to_time(self, n_bytes: int) -> dict[str, Callable[[], object]]:
+        """Make the copies whose speed is a measure of the machine.
+
+        Parameters
+        ----------
+        n_bytes : int
+            Bytes that each of them copies.
+
+        Returns
+        -------
+        dict of str to callable
+            Calls for `time`, by the name of the copy.
+        """
+        # Zeros never written to would be one page, which is read from the cache.
+        pinned, pageable = self._host_buffer(n_bytes), np.ones(n_bytes, np.uint8)
+        here, there = (self.empty((n_bytes,), np.uint8) for _ in range(2))
+        streams = self._streams
+        return {
+            "host to device, page-locked": lambda: streams.send(pinned, here.data.ptr),
+            "host to device, pageable": lambda: streams.send(pageable, here.data.ptr),
+            "device to host, page-locked": lambda: streams.receive(here.data.ptr, pinned),
+            "device to device": lambda: streams.copy(here.data.ptr, there.data.ptr, n_bytes),
+        }
+
+    @contextmanager
+    def _on_device(self) -> Iterator[None]:
+        """Make this device current."""
+        if os.getpid() != self._pid:
+            raise BackendUnavailableError(
+                "this process was forked from one that uses CUDA, which then cannot be used here;"
+                ' start workers with multiprocessing.get_context("spawn") or "forkserver"'
+            )
+        with self._device:
+            yield
+
+    def _allocate(self, n_bytes: int) -> Memory:
+        with self._on_device():
+            return CudaMemory(n_bytes, self._ledger, self._streams)
+
+    def _host_buffer(self, n_bytes: int) -> npt.NDArray[np.uint8]:
+        with self._on_device():
+            return pinned_bytes(n_bytes)
+
+    def _copy_in(
+        self, source: npt.NDArray[np.uint8], to: Array, slot: Slot | None, fresh: bool
+    ) -> None:
+        with self._on_device():
+            if not fresh:
+                self._streams.copies_after_kernels()
+            if slot is not None:
+                slot.release(after=self._streams.send(source, to.data.ptr))
+            else:
+                self._copy_in_pieces(source, to.data.ptr)
+            self._streams.kernels_after_copies()
+
+    def _copy_in_pieces(self, source: npt.NDArray[np.uint8], address: int) -> None:
+        """Send pageable memory through staging slots, one filled while others are in flight."""
+        ring = self._tables if source.nbytes <= _TABLES.total_bytes else self._current_ring()
+        step = ring.settings.slot_bytes
+        for start in range(0, source.nbytes, step):
+            piece = source[start : start + step]
+            with ring.acquire(piece.nbytes) as slot:
+                slot.array[...] = piece
+                slot.release(after=self._streams.send(slot.array, address + start))
+
+    def _copy_out(self, array: Array, to: npt.NDArray[Any]) -> None:
+        with self._on_device():
+            self._streams.copies_after_kernels()
+            self._streams.receive(array.data.ptr, to).synchronize()
+
+    def run_source(
+        self, text: str, launch: Launch, arguments: Sequence[Any], options: tuple[str, ...] = ()
+    ) -> None:
+        """Run a kernel of another source than fpgpu's own, in the order of the caller's stream.
+
+        Parameters
+        ----------
+        text : str
+            CUDA C++ without includes.
+        launch : Launch
+            Names, grid and block, and the shared memory that the kernel does not declare itself.
+        arguments : sequence
+            CuPy arrays and NumPy scalars of the C types.
+        options : tuple of str, optional
+            Of NVRTC.
+
+        Raises
+        ------
+        KernelCompileError, KernelLaunchError
+            When it does not compile, or cannot be launched.
+        """
+        with self._on_device():
+            if text not in self._functions:
+                self._functions[text] = self._compile(launch, text, options)
+        self._launch(launch, *arguments, key=text, shared_mem=launch.shared_bytes)
+
+    def _launch(self, launch: Launch, *arguments: Any, key: str = "", **dynamic: int) -> None:
+        """Run a kernel in the order of the caller's stream; of fpgpu, unless one is compiled."""
+        key = key or launch.kernel
+        with self._on_device():
+            if key not in self._functions:
+                self._functions[key] = self._compile(launch, single_file(launch.source), _OPTIONS)
+            try:
+                with self._streams.in_order():
+                    self._functions[key](launch.grid, launch.block, arguments, **dynamic)
+            except cp.cuda.driver.CUDADriverError as error:
+                raise KernelLaunchError(
+                    f"{launch.kernel} was refused on {self.description} with grid {launch.grid},"
+                    f" block {launch.block}: {error}"
+                ) from error
+
+    def _compile(self, launch: Launch, text: str, options: tuple[str, ...]) -> Any:
+        """Compile a source, or take CuPy's copy of its machine code, when it is first needed."""
+        module = cp.RawModule(code=text, options=options)
+        try:
+            module.compile()
+        except cp.cuda.compiler.CompileException as error:
+            raise KernelCompileError(
+                f"{launch.source} did not compile for compute capability"
+                f" {self._device.compute_capability} with options {' '.join(options)}:\n{error}"
+            ) from error
+        function = module.get_function(launch.kernel)
+        threads = launch.block[0] * launch.block[1] * launch.block[2]
+        if threads > function.max_threads_per_block:
+            raise KernelLaunchError(
+                f"{launch.kernel} wants {threads} threads a block; as compiled for this device it"
+                f" can have {function.max_threads_per_block}"
+            )
+        return function
+
+    def _superpixelize(
+        self, launch: Launch, im: Array, ierr: Array, size: int, flags: ImageFlag, out: Array
+    ) -> None:
+        self._launch(launch, im, ierr, out, *_image_shape(out, size), *_ints(size, flags))
+
+    def _images_from_superpixels(
+        self,
+        launch: Launch,
+        superpixels: Array,
+        size: int,
+        flags: ImageFlag,
+        im: Array,
+        ierr: Array,
+    ) -> None:
+        shape = _image_shape(superpixels, size)
+        self._launch(launch, superpixels, im, ierr, *shape, *_ints(size, flags))
+
+    def _calibrate(
+        self,
+        launch: Launch,
+        exposures: Sequence[ExposurePlanes],
+        size: int,
+        mask_bytes: int,
+        mask_flip: int,
+        bitmask: int,
+        flags: ImageFlag,
+        out: Array,
+    ) -> npt.NDArray[Any]:
+        table = np.zeros(len(exposures), CALIBRATE_DTYPE)
+        for exposure, row, to in zip(exposures, table, out, strict=True):
+            for name in ("image", "error", "mask", "background", "area"):
+                plane = getattr(exposure, name)
+                row[name] = 0 if plane is None else plane.data.ptr
+            row["superpixels"] = to.data.ptr
+            row["factor"], row["inverse_factor"] = exposure.factor, 1 / exposure.factor
+        counts = np.zeros(len(exposures), CALIBRATE_COUNTS_DTYPE)
+        counts["first_overflow"] = NO_PIXEL
+        on_device = self.upload(counts)
+        self._launch(
+            launch,
+            self.upload(table),
+            on_device,
+            *_image_shape(out, size),
+            *_ints(size, mask_bytes),
+            np.uint32(mask_flip),
+            np.uint32(bitmask),
+            np.int32(flags),
+        )
+        self.download(on_device, out=counts)
+        return counts
+
+    def _unpack(
+        self,
+        launch: Launch,
+        exposures: Sequence[StagedExposure],
+        places: npt.NDArray[np.int32],
+        places_on_device: Array | None,
+        out: PatchPixels,
+        size: int,
+        max_snr: float,
+    ) -> None:
+        table = np.zeros(len(exposures), UNPACK_DTYPE)
+        counts = np.array([exposure.count for exposure in exposures])
+        table["source"] = [exposure.superpixels.data.ptr for exposure in exposures]
+        table["start"], table["count"] = np.cumsum(counts) - counts, counts
+        table["row_length"] = [
+            e.superpixels.shape[1] if e.superpixels.ndim == 3 else 0 for e in exposures
+        ]
+        table["background"] = [exposure.background for exposure in exposures]
+        if places_on_device is None:
+            places_on_device = self.upload(places)
+        rows = self.upload(table)
+        self._launch(launch, rows, places_on_device, *out, np.int32(size), np.float32(max_snr))
+
+    def _pack_psf(
+        self,
+        launch: Launch,
+        tables: Sequence[Array],
+        rows: npt.NDArray[np.int32],
+        starts: npt.NDArray[np.int32],
+        out: Array,
+    ) -> None:
+        table = np.zeros(len(tables), PACK_PSF_DTYPE)
+        table["table"] = [array.data.ptr for array in tables]
+        table["n_psf"] = [array.shape[1] for array in tables]
+        table["start"] = starts
+        sources = np.int32(rows.shape[1])
+        self._launch(launch, self.upload(table), self.upload(rows), out, sources)
+
+    def _check_layout(self, launch: Launch, patch: int, n_bands: int) -> npt.NDArray[Any]:
+        seen = np.zeros(len(PATCH_DTYPE.names or ()), SEEN_DTYPE)
+        on_device = self.empty(seen.shape, seen.dtype)
+        self._launch(launch, np.uint64(patch), np.int32(n_bands), on_device)
+        return self.download(on_device, out=seen)
+
+
+def _image_shape(superpixels: Array, size: int) -> tuple[np.int32, ...]:
+    """Pixels of the images along x and y, as a kernel takes them."""
+    return _ints(*(length * size for length in superpixels.shape[-3:-1]))
+
+
+def _ints(*numbers: int) -> tuple[np.int32, ...]:
+    """Numbers as C ints; CuPy would pass Python's as 64 bits."""
+    return tuple(np.int32(number) for number in numbers)

@@ -1,0 +1,202 @@
+"""Memory and streams of one CUDA device, and the order in which they may be used.
+
+Memory is taken from CuPy's pool on the copy stream, because what happens first to most allocations
+is an upload: it can then start while kernels run on other memory. The pool lends freed memory again
+in the order of that stream, so before memory goes back the copy stream is made to wait for whatever
+may still use it.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import cupy as cp
+import numpy as np
+import numpy.typing as npt
+
+from fpgpu.backends.memory import Ledger, Memory
+
+__all__ = ["CudaMemory", "Streams", "pinned_bytes"]
+
+
+class Streams:
+    """The two streams of a backend, and how they wait for each other and for the caller's.
+
+    Every method expects the device to be current.
+
+    Parameters
+    ----------
+    device : cupy.cuda.Device
+        Where they run.
+    """
+
+    def __init__(self, device: Any) -> None:
+        self.device = device
+        with device:
+            self.copies = cp.cuda.Stream(non_blocking=True)
+            self.kernels = cp.cuda.Stream(non_blocking=True)
+
+    def copies_after_kernels(self) -> None:
+        """Let later copies wait for all kernels, those on the caller's stream included."""
+        self.copies.wait_event(_mark(self.kernels))
+        current = cp.cuda.get_current_stream()
+        if current != self.copies:
+            self.copies.wait_event(_mark(current))
+
+    def kernels_after_copies(self) -> None:
+        """Let later kernels wait for all copies, those on the caller's stream included."""
+        copied = _mark(self.copies)
+        self.kernels.wait_event(copied)
+        current = cp.cuda.get_current_stream()
+        if current not in (self.kernels, self.copies):
+            current.wait_event(copied)
+
+    @contextmanager
+    def in_order(self) -> Iterator[None]:
+        """Run kernels after what the caller's stream has to do, and before what it gets later."""
+        current = cp.cuda.get_current_stream()
+        foreign = current != self.kernels
+        if foreign:
+            self.kernels.wait_event(_mark(current))
+        with self.kernels:
+            yield
+        if foreign:
+            current.wait_event(_mark(self.kernels))
+
+    def send(self, source: npt.NDArray[np.uint8], address: int) -> Any:
+        """Start copying host memory to the device.
+
+        Parameters
+        ----------
+        source : ndarray of uint8
+            Contiguous, page locked; to be left alone until the event has fired.
+        address : int
+            In device memory.
+
+        Returns
+        -------
+        cupy.cuda.Event
+            Fires when the copy has ended.
+        """
+        kind = cp.cuda.runtime.memcpyHostToDevice
+        return self._copy(address, source.ctypes.data, source.nbytes, kind)
+
+    def receive(self, address: int, to: npt.NDArray[Any]) -> Any:
+        """Start copying device memory to the host.
+
+        Parameters
+        ----------
+        address : int
+            In device memory.
+        to : ndarray
+            Contiguous; complete when the event has fired.
+
+        Returns
+        -------
+        cupy.cuda.Event
+            Fires when the copy has ended.
+        """
+        kind = cp.cuda.runtime.memcpyDeviceToHost
+        return self._copy(to.ctypes.data, address, to.nbytes, kind)
+
+    def copy(self, source: int, to: int, n_bytes: int) -> Any:
+        """Start copying within the device.
+
+        Parameters
+        ----------
+        source, to : int
+            Addresses in device memory.
+        n_bytes : int
+            Bytes to copy.
+
+        Returns
+        -------
+        cupy.cuda.Event
+            Fires when the copy has ended.
+        """
+        return self._copy(to, source, n_bytes, cp.cuda.runtime.memcpyDeviceToDevice)
+
+    def _copy(self, to: int, source: int, n_bytes: int, kind: int) -> Any:
+        """Start a copy and mark its end."""
+        cp.cuda.runtime.memcpyAsync(to, source, n_bytes, kind, self.copies.ptr)
+        return _mark(self.copies)
+
+
+class _Loan:
+    """Device memory lent by CuPy's pool, given back in the right order when it is dropped."""
+
+    def __init__(self, n_bytes: int, streams: Streams) -> None:
+        self._streams = streams
+        with streams.copies:
+            # A pool has no blocks of 0 bytes, but an arena without arrays has an address too.
+            self.memory = cp.cuda.alloc(max(n_bytes, 1))
+
+    def __del__(self) -> None:
+        if hasattr(self, "memory") and not sys.is_finalizing():
+            with self._streams.device:
+                self._streams.copies_after_kernels()
+                del self.memory
+
+
+class CudaMemory(Memory):
+    """Device memory.
+
+    Parameters
+    ----------
+    n_bytes : int
+        Its size.
+    ledger : Ledger
+        Where it is counted.
+    streams : Streams
+        Of the backend it belongs to.
+    """
+
+    def __init__(self, n_bytes: int, ledger: Ledger, streams: Streams) -> None:
+        loan = _Loan(n_bytes, streams)
+        ledger.enter(loan, n_bytes)
+        super().__init__(loan.memory.ptr, n_bytes)
+        # Views refer to the loan, not to the pool's block, so that it ends with the last of them.
+        self._memory = cp.cuda.UnownedMemory(
+            loan.memory.ptr, max(n_bytes, 1), loan, streams.device.id
+        )
+
+    def _view(self, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int) -> Any:
+        return cp.ndarray(shape, dtype, cp.cuda.MemoryPointer(self._memory, offset))
+
+    def _release(self) -> None:
+        self._memory = None
+
+
+def pinned_bytes(n_bytes: int) -> npt.NDArray[np.uint8]:
+    """Allocate page-locked host memory that every device can copy from.
+
+    Parameters
+    ----------
+    n_bytes : int
+        Number of bytes. Not taken from CuPy's pool, which rounds up to a power of two.
+
+    Returns
+    -------
+    ndarray of uint8, shape (n_bytes,)
+        Page aligned; unlocked and freed when the last view is dropped.
+
+    Raises
+    ------
+    MemoryError
+        When the host has not so much that can be locked.
+    """
+    try:
+        memory = cp.cuda.PinnedMemory(n_bytes, cp.cuda.runtime.hostAllocPortable)
+    except cp.cuda.runtime.CUDARuntimeError as error:
+        if error.status != cp.cuda.runtime.errorMemoryAllocation:
+            raise
+        raise MemoryError(str(error)) from error
+    return np.frombuffer(cp.cuda.PinnedMemoryPointer(memory, 0), np.uint8, n_bytes)
+
+
+def _mark(stream: Any) -> Any:
+    """Record an event at the end of what a stream has to do."""
+    event = cp.cuda.Event(disable_timing=True)
+    event.record(stream)
+    return event

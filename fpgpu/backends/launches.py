@@ -1,0 +1,181 @@
+"""How each kernel is launched: under which name, on which grid, within which limits.
+
+Pure arithmetic, used by every backend: one without a device refuses the same launches.
+"""
+
+from dataclasses import dataclass
+
+from fpgpu.errors import KernelLaunchError
+
+__all__ = [
+    "STATIC_SHARED_BYTES",
+    "DeviceLimits",
+    "Launch",
+    "one_launch",
+    "table_launch",
+    "tile_launch",
+]
+
+_TILE_BLOCK = 16  # TILE_BLOCK of tiles.cuh
+_LINE_BLOCK = 256  # UNPACK_BLOCK, PACK_PSF_BLOCK, CHECK_BLOCK
+_MOST_CHUNKS = 1024  # blocks that walk through one exposure; more do not fill a device better
+
+STATIC_SHARED_BYTES = {"calibrate": 24, "calibrate_words": 24, "check_layout": 2048}
+"""Shared memory that a kernel declares, in bytes a block; kernels not named declare none."""
+
+
+@dataclass(frozen=True)
+class DeviceLimits:
+    """What one launch may ask of a device; the defaults hold on every supported GPU.
+
+    Parameters
+    ----------
+    threads_per_block : int
+        Most threads in a block.
+    grid : (int, int, int)
+        Most blocks along each axis.
+    shared_bytes_per_block : int
+        Most shared memory of a block.
+    """
+
+    threads_per_block: int = 1024
+    grid: tuple[int, int, int] = (2**31 - 1, 65535, 65535)
+    shared_bytes_per_block: int = 48 << 10
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel launch.
+
+    Parameters
+    ----------
+    source : str
+        File of the kernel, as ``"unpack.cu"``.
+    kernel : str
+        Its name in the file.
+    grid, block : (int, int, int)
+        Blocks, and threads in a block.
+    shared_bytes : int
+        Shared memory of a block.
+    """
+
+    source: str
+    kernel: str
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    shared_bytes: int = 0
+
+    def checked(self, limits: DeviceLimits) -> "Launch":
+        """Return the launch when a device can do it.
+
+        Parameters
+        ----------
+        limits : DeviceLimits
+            Of the device.
+
+        Returns
+        -------
+        Launch
+            This object.
+
+        Raises
+        ------
+        KernelLaunchError
+            Naming the limit and the figure.
+        """
+        threads = self.block[0] * self.block[1] * self.block[2]
+        if threads > limits.threads_per_block:
+            raise KernelLaunchError(
+                f"{self.kernel} wants {threads} threads a block; the device allows"
+                f" {limits.threads_per_block}"
+            )
+        if self.shared_bytes > limits.shared_bytes_per_block:
+            raise KernelLaunchError(
+                f"{self.kernel} wants {self.shared_bytes} bytes of shared memory a block; the"
+                f" device allows {limits.shared_bytes_per_block}"
+            )
+        for axis, blocks, most in zip("xyz", self.grid, limits.grid, strict=True):
+            if blocks > most:
+                raise KernelLaunchError(
+                    f"{self.kernel} wants {blocks} blocks along {axis} of its grid; the device"
+                    f" allows {most}: give it fewer exposures at a time"
+                )
+        return self
+
+
+def tile_launch(operation: str, n_exp: int, along: int, across: int, wide: bool) -> Launch:
+    """Launch of an operation on image planes, one thread a tile.
+
+    Parameters
+    ----------
+    operation : str
+        ``"superpixelize"``, ``"images_from_superpixels"`` or ``"calibrate"``.
+    n_exp : int
+        Exposures.
+    along, across : int
+        Pixels of a plane along its contiguous axis, and along the other.
+    wide : bool
+        Whether every access can be of 16 bytes.
+
+    Returns
+    -------
+    Launch
+        Not checked yet.
+    """
+    pixels = _TILE_BLOCK * (4 if wide else 1)
+    kernel = operation if wide else f"{operation}_words"
+    return Launch(
+        f"{operation}.cu",
+        kernel,
+        (-(-along // pixels), -(-across // pixels), n_exp),
+        (_TILE_BLOCK, _TILE_BLOCK, 1),
+        STATIC_SHARED_BYTES.get(kernel, 0),
+    )
+
+
+def table_launch(operation: str, n_exp: int, longest: int, wide: bool = True) -> Launch:
+    """Launch of an operation that walks through each row of a table of exposures.
+
+    Parameters
+    ----------
+    operation : str
+        ``"unpack"`` or ``"pack_psf"``.
+    n_exp : int
+        Rows of the table.
+    longest : int
+        Steps, one a thread, that the longest row takes.
+    wide : bool, optional
+        Whether every access can be of 16 bytes.
+
+    Returns
+    -------
+    Launch
+        Not checked yet.
+    """
+    chunks = min(max(1, -(-longest // _LINE_BLOCK)), _MOST_CHUNKS)
+    kernel = operation if wide else f"{operation}_words"
+    return Launch(f"{operation}.cu", kernel, (chunks, n_exp, 1), (_LINE_BLOCK, 1, 1))
+
+
+def one_launch(operation: str, n_blocks: int) -> Launch:
+    """Launch of a given number of blocks of 256 threads.
+
+    Parameters
+    ----------
+    operation : str
+        ``"check_layout"``.
+    n_blocks : int
+        Number of blocks.
+
+    Returns
+    -------
+    Launch
+        Not checked yet.
+    """
+    return Launch(
+        f"{operation}.cu",
+        operation,
+        (n_blocks, 1, 1),
+        (_LINE_BLOCK, 1, 1),
+        STATIC_SHARED_BYTES.get(operation, 0),
+    )

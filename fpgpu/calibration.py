@@ -1,0 +1,408 @@
+"""The chain from a detector image to the fluxes that a store keeps.
+
+Background is subtracted, unusable pixels lose their weight, and counts become fluxes, with the
+bits that forcepho's NumPy code gives. `calibrate_images` is the chain as it reads, on whole
+images; `calibrated_superpixels` does the same tile by tile, straight into super-pixel order.
+"""
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from numbers import Real
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fpgpu.errors import LayoutError, UnusableExposureError
+from fpgpu.planes import Planes, working_dtype
+from fpgpu.superpixels import SUPER_PIXEL_SIZE, empty_superpixels, grid_shape
+from fpgpu.tiling import Tile, TileWriter, split_into_tiles, work_through, x_runs_fastest
+
+__all__ = ["MaskCounts", "calibrate_images", "calibrated_superpixels", "flux_calibration"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MaskCounts:
+    """How many pixels of an exposure were masked, and why; a pixel can have several causes.
+
+    Attributes
+    ----------
+    n_pixels : int
+        All pixels of the image.
+    n_masked : int
+        Pixels without weight for any of the causes below.
+    n_nonfinite_flux : int
+        The background-subtracted image is NaN or infinite.
+    n_bad_err : int
+        The inverse uncertainty is NaN, infinite or negative.
+    n_flagged : int
+        The mask says that the pixel is bad.
+    n_bad_area : int
+        The area map is not a finite positive number.
+    """
+
+    n_pixels: int = 0
+    n_masked: int = 0
+    n_nonfinite_flux: int = 0
+    n_bad_err: int = 0
+    n_flagged: int = 0
+    n_bad_area: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_masked} of {self.n_pixels} pixels masked: {self.n_nonfinite_flux} with flux "
+            f"not finite, {self.n_bad_err} with a bad uncertainty, {self.n_flagged} flagged, "
+            f"{self.n_bad_area} with a bad area"
+        )
+
+    def __add__(self, other: "MaskCounts") -> "MaskCounts":
+        sums = (getattr(self, f.name) + getattr(other, f.name) for f in fields(self))
+        return MaskCounts(*sums)
+
+
+def flux_calibration(hdr: Mapping[str, Any]) -> tuple[float, str]:
+    """Find the factor from the values of an image to fluxes in nJy per pixel.
+
+    With ABMAG, the AB magnitude of one count (per second): ``1e9 * 10**(0.4 * (8.9 - ABMAG))``,
+    as forcepho has it. Else, for an image in MJy/sr with PIXAR_SR, the nominal area of a pixel in
+    steradian: ``1e15 * PIXAR_SR``, as there are 1e15 nJy in a MJy.
+
+    Parameters
+    ----------
+    hdr : mapping
+        FITS header of the exposure.
+
+    Returns
+    -------
+    factor : float
+        nJy per unit of the image, or 1 when the header has no calibration.
+    units : str
+        ``"nJy"``, or ``"counts"`` when the header has no calibration.
+
+    Raises
+    ------
+    UnusableExposureError
+        If ABMAG or PIXAR_SR is no number, or out of any reasonable range.
+    """
+    if "ABMAG" in hdr:
+        zero_point = _number(hdr, "ABMAG")
+        if abs(zero_point) > 60:  # beyond, the factor or its reciprocal leaves float32
+            raise UnusableExposureError(f"ABMAG = {zero_point!r} is no AB magnitude of a count")
+        return 1e9 * 10 ** (0.4 * (8.9 - zero_point)), "nJy"
+    in_surface_brightness = str(hdr.get("BUNIT", "")).replace(" ", "").lower() == "mjy/sr"
+    if in_surface_brightness and "PIXAR_SR" in hdr:
+        area = _number(hdr, "PIXAR_SR")
+        if not 0 < area < 4 * math.pi:
+            raise UnusableExposureError(f"PIXAR_SR = {area!r} is no area of a pixel in steradian")
+        return 1e15 * area, "nJy"
+    logger.warning("no flux calibration: neither ABMAG, nor BUNIT = MJy/sr with PIXAR_SR")
+    return 1.0, "counts"
+
+
+def calibrate_images(
+    im: npt.ArrayLike,
+    ierr: npt.ArrayLike,
+    mask: npt.ArrayLike | None = None,
+    bkg: npt.ArrayLike | None = None,
+    *,
+    bitmask: int | None = None,
+    factor: float = 1.0,
+    area: npt.ArrayLike | None = None,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], MaskCounts]:
+    """Subtract the background, mask, and convert to flux.
+
+    A pixel is masked when the background-subtracted image or `ierr` is not finite, when `ierr` is
+    negative, when the mask says so, or when `area` is not a finite positive number. Its `ierr`
+    becomes 0, and its flux that of the background where this is finite, else 0. An `area` that
+    masks a pixel counts as 1.
+
+    Images of float32, float16 or integers of up to 16 bits are computed in float32, others in
+    float64 and rounded to float32 at the end. The caller's arrays stay as they are.
+
+    Parameters
+    ----------
+    im : array_like, shape (nx, ny), real
+        Image ``[x, y]``, in any unit.
+    ierr : array_like, shape (nx, ny), real
+        Inverse of its uncertainties, in the inverse unit.
+    mask : array_like of bool or integers, shape (nx, ny), optional
+        Bad pixels (bool), or flags.
+    bkg : array_like, shape (nx, ny), real, optional
+        Background to subtract, in the unit of the image.
+    bitmask : int, optional
+        The bits of `mask` that make a pixel bad. Without it, or with 0, which forcepho takes as
+        "not given", any bit does. It does not matter to a boolean mask.
+    factor : float
+        Flux per unit of the image.
+    area : array_like, shape (nx, ny), real, optional
+        Area of each pixel, relative to the one in `factor`; rounded to float32.
+
+    Returns
+    -------
+    im : ndarray of float32, shape (nx, ny)
+        Fluxes ``[x, y]``: ``(im - bkg) * factor * area``.
+    ierr : ndarray of float32, shape (nx, ny)
+        Their inverse uncertainties ``[x, y]``: ``ierr / factor / area``.
+    counts : MaskCounts
+        How many pixels were masked, and why.
+
+    Raises
+    ------
+    LayoutError
+        If the arrays differ in shape, or have a dtype that makes no sense.
+    UnusableExposureError
+        If `factor` or any resulting value is out of the range of float32.
+    """
+    planes = Planes.checked(im, ierr, mask, bkg, area, bitmask)
+    factor, inverse = _checked_factor(factor)
+    flux = planes.im.astype(working_dtype(planes.im))
+    weight = planes.ierr.astype(working_dtype(planes.ierr))
+    background = np.zeros_like(flux) if planes.bkg is None else planes.bkg
+    pixel_area = np.ones(flux.shape, np.float32) if planes.area is None else planes.area.copy()
+    flagged = np.zeros(flux.shape, bool)
+    if planes.flags is not None:
+        flagged = (planes.flags & planes.bad_bits) != 0
+
+    with np.errstate(all="ignore"):
+        if planes.bkg is not None:
+            np.subtract(flux, background, out=flux, casting="same_kind")
+        bad_flux = ~np.isfinite(flux)
+        bad_err = ~(np.isfinite(weight) & (weight >= 0))
+        bad_area = ~(np.isfinite(pixel_area) & (pixel_area > 0))
+        masked = bad_flux | bad_err | flagged | bad_area
+
+        weight[masked] = 0
+        flux[masked] = 0
+        sampled = masked & np.isfinite(background)
+        flux[sampled] = background[sampled]
+
+        flux *= flux.dtype.type(factor)
+        weight *= weight.dtype.type(inverse)
+        if planes.area is not None:
+            pixel_area[bad_area] = 1
+            flux *= pixel_area
+            weight /= pixel_area
+        flux, weight = flux.astype(np.float32), weight.astype(np.float32)
+
+    causes = (masked, bad_flux, bad_err, flagged, bad_area)
+    _refuse([_find_overflow(flux, weight)])
+    return flux, weight, MaskCounts(flux.size, *(_count(cause) for cause in causes))
+
+
+def calibrated_superpixels(
+    im: npt.ArrayLike,
+    ierr: npt.ArrayLike,
+    mask: npt.ArrayLike | None = None,
+    bkg: npt.ArrayLike | None = None,
+    *,
+    bitmask: int | None = None,
+    factor: float = 1.0,
+    area: npt.ArrayLike | None = None,
+    size: int = SUPER_PIXEL_SIZE,
+    out: npt.NDArray[np.float32] | None = None,
+) -> tuple[npt.NDArray[np.float32], MaskCounts]:
+    """Calibrate an exposure as `calibrate_images` does, into super-pixel order.
+
+    Parameters
+    ----------
+    im, ierr, mask, bkg : array_like, shape (nx, ny)
+        Image, inverse uncertainties, flags and background, as in `calibrate_images`.
+    bitmask : int, optional
+        The bits of `mask` that make a pixel bad.
+    factor : float
+        Flux per unit of the image.
+    area : array_like, shape (nx, ny), optional
+        Area of each pixel, relative to the one in `factor`.
+    size : int
+        Pixels along each side of a super-pixel.
+    out : ndarray of float32, shape (nx // size, ny // size, 2 * size**2), optional
+        Where to put the result; C-contiguous. Undefined after an error.
+
+    Returns
+    -------
+    superpixels : ndarray of float32, shape (nx // size, ny // size, 2 * size**2)
+        Fluxes, then inverse uncertainties, of each super-pixel ``[i, j]``.
+    counts : MaskCounts
+        How many pixels were masked, and why.
+
+    Raises
+    ------
+    LayoutError
+        If the arrays differ in shape, are no whole number of super-pixels, or have a dtype that
+        makes no sense.
+    UnusableExposureError
+        If `factor` or any resulting value is out of the range of float32.
+    """
+    planes = Planes.checked(im, ierr, mask, bkg, area, bitmask)
+    grid = grid_shape(planes.im.shape, size)
+    scale = _checked_factor(factor)
+    if out is not None and out.dtype != np.float32:
+        raise LayoutError(f"out has dtype {out.dtype}; expected float32")
+    superpixels = empty_superpixels(grid, size, np.float32, out)
+    x_fastest = x_runs_fastest(planes.im)
+    tiles = split_into_tiles(grid, size, x_fastest)
+
+    def calibrate(share: Iterable[Tile]) -> tuple[MaskCounts, list[_Overflow | None]]:
+        largest = tiles[0].shape[0] * tiles[0].shape[1] * size**2
+        calibrator = _TileCalibrator(planes, largest, scale)
+        writer = TileWriter(tiles[0], size, np.float32, x_fastest)
+        counts = MaskCounts()
+        overflows = []
+        with np.errstate(all="ignore"):
+            for tile in share:
+                part = planes.map(partial(tile.of_pixels, size=size))
+                flux, weight, tile_counts = calibrator.calibrate(part, x_fastest)
+                writer.write(flux, weight, tile.of_superpixels(superpixels))
+                counts += tile_counts
+                overflows.append(_find_overflow(flux, weight, tile.x0 * size, tile.y0 * size))
+        return counts, overflows
+
+    results = work_through(calibrate, tiles, planes.im.size)
+    _refuse([overflow for _, overflows in results for overflow in overflows])
+    return superpixels, sum((counts for counts, _ in results), MaskCounts())
+
+
+class _TileCalibrator:
+    """Calibrates tiles of one exposure in buffers that stay in cache.
+
+    Most pixels are good, so what is masked is found first and only then looked at one by one.
+    """
+
+    def __init__(self, planes: Planes, largest: int, scale: tuple[float, float]) -> None:
+        self._flux = np.empty(largest, working_dtype(planes.im))
+        self._weight = np.empty(largest, working_dtype(planes.ierr))
+        self._flags = np.empty(largest, np.uint8 if planes.flags is None else planes.flags.dtype)
+        self._area = np.empty(0 if planes.area is None else largest, np.float32)
+        self._good, self._test = np.empty((2, largest), bool)
+        self._factor = self._flux.dtype.type(scale[0])
+        self._inverse = self._weight.dtype.type(scale[1])
+
+    def calibrate(
+        self, planes: Planes, x_fastest: bool
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], MaskCounts]:
+        """Calibrate a tile; the flux and weight ``[x, y]`` are gone with the next tile."""
+        if x_fastest:
+            planes = planes.map(np.transpose)
+        shape = planes.im.shape
+        flux, weight, good, test = (
+            buffer[: planes.im.size].reshape(shape)
+            for buffer in (self._flux, self._weight, self._good, self._test)
+        )
+        np.copyto(flux, planes.im)
+        np.copyto(weight, planes.ierr)
+        if planes.bkg is not None:
+            np.subtract(flux, planes.bkg, out=flux, casting="same_kind")
+        np.isfinite(flux, out=good)
+        good &= np.isfinite(weight, out=test)
+        good &= np.greater_equal(weight, 0, out=test)
+        if planes.flags is not None:
+            flags = self._flags[: planes.im.size].reshape(shape)
+            np.bitwise_and(planes.flags, planes.bad_bits, out=flags)
+            good &= np.equal(flags, 0, out=test)
+        if planes.area is not None:
+            area = self._area[: planes.im.size].reshape(shape)
+            np.copyto(area, planes.area)
+            good &= np.isfinite(area, out=test)
+            good &= np.greater(area, 0, out=test)
+
+        masked = np.nonzero(np.logical_not(good, out=test).ravel())[0]
+        counts = self._mask(masked, planes)
+        flux *= self._factor
+        weight *= self._inverse
+        if planes.area is not None:
+            flux *= area
+            weight /= area
+        flux32, weight32 = (
+            flux.astype(np.float32, copy=False),
+            weight.astype(np.float32, copy=False),
+        )
+        return (flux32.T, weight32.T, counts) if x_fastest else (flux32, weight32, counts)
+
+    def _mask(self, masked: npt.NDArray[np.intp], planes: Planes) -> MaskCounts:
+        """Take the weight from the masked pixels (flat indices) and tell why they were masked."""
+        place = np.unravel_index(masked, planes.im.shape)
+        flux, weight = self._flux[masked], self._weight[masked]
+        n_flagged = n_bad_area = 0
+        if planes.flags is not None:
+            n_flagged = _count(self._flags[masked])
+        if planes.area is not None:
+            area = self._area[masked]
+            bad_area = ~(np.isfinite(area) & (area > 0))
+            n_bad_area = _count(bad_area)
+            self._area[masked[bad_area]] = 1
+        self._weight[masked] = 0
+        self._flux[masked] = 0
+        if planes.bkg is not None:
+            background = planes.bkg[place]
+            sampled = np.isfinite(background)
+            self._flux[masked[sampled]] = background[sampled]
+        return MaskCounts(
+            n_pixels=planes.im.size,
+            n_masked=masked.size,
+            n_nonfinite_flux=_count(~np.isfinite(flux)),
+            n_bad_err=_count(~(np.isfinite(weight) & (weight >= 0))),
+            n_flagged=n_flagged,
+            n_bad_area=n_bad_area,
+        )
+
+
+def _count(condition: npt.NDArray[Any]) -> int:
+    """Count non-zero elements, as a plain integer."""
+    return int(np.count_nonzero(condition))
+
+
+def _number(hdr: Mapping[str, Any], key: str) -> float:
+    """Return a header value that must be a finite number."""
+    value = hdr[key]
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise UnusableExposureError(f"{key} = {value!r} in the header; expected a finite number")
+    return float(value)
+
+
+def _checked_factor(factor: float) -> tuple[float, float]:
+    """Return the factor for fluxes and its reciprocal for inverse uncertainties."""
+    with np.errstate(all="ignore"):
+        usable = factor > 0 and all(0 < np.float32(f) < np.inf for f in (factor, 1 / factor))
+    if not usable:
+        raise UnusableExposureError(
+            f"a flux factor of {factor!r} cannot be used: it and its reciprocal must be finite "
+            "and positive in float32; check ABMAG or PIXAR_SR in the header"
+        )
+    return factor, 1 / factor
+
+
+class _Overflow(NamedTuple):
+    """Pixels that are not finite after all, and the first of them."""
+
+    x: int
+    y: int
+    n_pixels: int
+
+
+def _find_overflow(
+    flux: npt.NDArray[np.float32], weight: npt.NDArray[np.float32], x0: int = 0, y0: int = 0
+) -> _Overflow | None:
+    """Look for values out of the range of float32 in a tile that begins at pixel (x0, y0)."""
+    finite = np.isfinite(flux)
+    finite &= np.isfinite(weight)
+    if finite.all():
+        return None
+    x, y = np.argwhere(~finite)[0]
+    return _Overflow(x0 + int(x), y0 + int(y), _count(~finite))
+
+
+def _refuse(overflows: Sequence[_Overflow | None]) -> None:
+    """Raise if any pixel is not finite after calibration."""
+    found = [overflow for overflow in overflows if overflow is not None]
+    if not found:
+        return
+    n_pixels, first = sum(overflow.n_pixels for overflow in found), min(found)
+    raise UnusableExposureError(
+        f"{n_pixels} pixels leave the range of float32 when calibrated, the first at "
+        f"[x, y] = [{first.x}, {first.y}]; check the flux factor, background and area map"
+    )

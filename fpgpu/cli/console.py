@@ -1,0 +1,154 @@
+"""What the commands print with: a progress line and tables of plain text."""
+
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TextIO
+
+__all__ = ["Progress", "format_bytes", "format_table"]
+
+
+class Progress:
+    """Show how far a run over many files has come.
+
+    On a terminal one line is drawn over and over; elsewhere (a log, a pipe) every step is a line.
+
+    Parameters
+    ----------
+    total : int
+        Number of steps.
+    label : str
+        What is being done.
+    stream : file object, optional
+        Where to draw; standard error by default, so that standard output holds results only.
+    enabled : bool, optional
+        False draws nothing but problems.
+    """
+
+    WIDTH = 28
+
+    def __init__(
+        self, total: int, label: str, stream: TextIO | None = None, enabled: bool = True
+    ) -> None:
+        self.total = total
+        self.label = label
+        self.stream = stream if stream is not None else sys.stderr
+        self.enabled = enabled
+        self.done = 0
+        self._live = enabled and self.stream.isatty()
+
+    def step(self, what: str) -> None:
+        """Count one step as done.
+
+        Parameters
+        ----------
+        what : str
+            Name of what was just finished.
+        """
+        self.done += 1
+        if self._live:
+            filled = self.WIDTH * self.done // max(self.total, 1)
+            bar = "#" * filled + "." * (self.WIDTH - filled)
+            self._draw(f"{self.label} [{bar}] {self.done}/{self.total} {what}")
+        elif self.enabled:
+            print(f"{self.label} {self.done}/{self.total} {what}", file=self.stream)
+
+    def problem(self, message: str) -> None:
+        """Print a problem on a line of its own, whether or not progress is drawn.
+
+        Parameters
+        ----------
+        message : str
+            What went wrong, and where.
+        """
+        if self._live:
+            self._draw("")
+        print(message, file=self.stream)
+
+    def _draw(self, text: str) -> None:
+        # Cut to the terminal so that a long file name does not wrap and leave a trail of lines.
+        columns = _columns(self.stream)
+        self.stream.write("\r\x1b[K" + text[: columns - 1])
+        self.stream.flush()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live and self.done:
+            self.stream.write("\n")
+            self.stream.flush()
+
+
+def _columns(stream: TextIO) -> int:
+    """Width of the terminal behind a stream."""
+    import os
+
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def format_bytes(n_bytes: float) -> str:
+    """Write a number of bytes for people.
+
+    Parameters
+    ----------
+    n_bytes : float
+        Number of bytes.
+
+    Returns
+    -------
+    str
+        Such as ``"33.6 MB"`` (powers of 1000).
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Lay out rows of values as columns of text.
+
+    Parameters
+    ----------
+    header : sequence of str
+        Titles of the columns.
+    rows : sequence of sequences
+        One sequence of values a row. A column that holds nothing but numbers is aligned right.
+
+    Returns
+    -------
+    str
+        Lines joined by newlines, without a trailing one.
+    """
+    cells = [list(header)] + [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(line[k]) for line in cells) for k in range(len(header))]
+    right = [
+        bool(rows) and all(isinstance(row[k], int | float) for row in rows)
+        for k in range(len(header))
+    ]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in cells
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    """Text of one value of a table."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value)

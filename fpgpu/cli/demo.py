@@ -1,0 +1,84 @@
+"""``fpgpu demo``: the main job, done and checked."""
+
+import argparse
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from fpgpu.cli.ingest import add_options, folder_name
+
+__all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
+
+HELP = "do the main job on a synthetic field, or on your files, and check every value"
+DESCRIPTION = (
+    "Ingest exposures, open the stores, find the exposures of a region, read its "
+    "super-pixels back and compare every value with the input files; then build a patch there."
+)
+EXAMPLES = """examples:
+  fpgpu demo
+  fpgpu demo my_exposure_cal.fits
+  fpgpu demo cutout_cal.fits --wcs fits --pad --out stores
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The parser of the command.
+    """
+    parser.add_argument(
+        "files", nargs="*", metavar="FILE", type=Path, help="your exposures; none: synthetic ones"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=folder_name,
+        help="keep the files here (default: a scratch folder)",
+    )
+    add_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demo.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        The parsed arguments.
+
+    Returns
+    -------
+    int
+        0 when every check holds, 1 when one does not.
+    """
+    from fpgpu.demo.report import Check, Step
+    from fpgpu.demo.run import run_demo
+
+    def show(line: Step | Check) -> None:
+        if isinstance(line, Step):
+            if not args.quiet:
+                print(f"  {line.what:<24}{line.detail:<58}{line.seconds:8.3f} s", flush=True)
+        elif not (args.quiet and line.passed):
+            print(f"  {'ok  ' if line.passed else 'FAIL'}  {line.what}: {line.detail}", flush=True)
+
+    with ExitStack() as stack:
+        out = args.out
+        if out is None:
+            out = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fpgpu-demo-")))
+        report = run_demo(
+            args.files,
+            out,
+            bitmask=args.bitmask,
+            wcs=args.wcs,
+            pad=args.pad,
+            backend=args.backend,
+            show=show,
+        )
+        if args.out is not None and not args.quiet:
+            print(f"  the files are in {out}")
+    verdict = "every check holds" if report.passed else "SOME CHECKS FAILED"
+    print(f"fpgpu demo: {verdict} ({len(report.checks)} checks, {report.seconds:.1f} s)")
+    return 0 if report.passed else 1

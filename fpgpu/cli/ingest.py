@@ -1,0 +1,214 @@
+"""``fpgpu ingest``: put exposure files into a store folder."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fpgpu.cli.console import Progress, format_table
+
+if TYPE_CHECKING:
+    from fpgpu.ingest.pipeline import IngestReport, IngestRow
+
+__all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "add_options", "print_report", "run"]
+
+HELP = "put exposures into a store folder"
+DESCRIPTION = (
+    "Read exposures, calibrate and mask them, and add them to a store folder. "
+    "An exposure that is already there is replaced."
+)
+EXAMPLES = """examples:
+  fpgpu ingest jw*_cal.fits --out stores
+  fpgpu ingest cutout_cal.fits --out stores --wcs fits --pad
+  fpgpu ingest *_cal.fits --out stores --bitmask DO_NOT_USE,SATURATED
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The parser of the command.
+    """
+    parser.add_argument("files", nargs="+", metavar="FILE", type=Path, help="exposure files")
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", type=folder_name, help="the store folder"
+    )
+    add_options(parser)
+    parser.add_argument(
+        "--framedir",
+        metavar="DIR",
+        type=Path,
+        help="exposures are named by their path below this folder",
+    )
+    parser.add_argument(
+        "--split-by-detector",
+        metavar="BAND",
+        action="append",
+        default=[],
+        help="give each detector module of this filter a band of its own; may be repeated",
+    )
+    parser.add_argument(
+        "--no-fluxcal", dest="fluxcal", action="store_false", help="keep the units of the file"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="stop at the first exposure that cannot go in"
+    )
+
+
+def folder_name(text: str) -> Path:
+    """Read the name of a folder; an empty one, as of an unset variable, is none.
+
+    Parameters
+    ----------
+    text : str
+        What was typed.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is empty.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the name of the folder is empty")
+    return Path(text)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options on how exposures are read, which the demo shares.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Parser of a command.
+    """
+    parser.add_argument(
+        "--bitmask",
+        metavar="BITS",
+        help="bad bits of the DQ image, by name or number: DO_NOT_USE,SATURATED or 3 "
+        "(default: DO_NOT_USE for JWST, any bit for other files)",
+    )
+    parser.add_argument(
+        "--wcs",
+        choices=("auto", "gwcs", "fits"),
+        default="auto",
+        help="which WCS to believe; auto takes the gWCS when there is one and refuses an exposure "
+        "whose two disagree",
+    )
+    parser.add_argument(
+        "--pad",
+        action="store_true",
+        help="add pixels of zero weight where a size is no multiple of the super-pixel",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where pixels are calibrated; auto takes a GPU where one works (see fpgpu doctor)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ingest the files.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        The parsed arguments.
+
+    Returns
+    -------
+    int
+        0 when every file went in and the stores agree, 1 when some did not, 2 when none did.
+    """
+    from fpgpu.backends.choose import get_backend
+    from fpgpu.ingest.pipeline import ingest
+
+    backend = get_backend(args.backend)
+    with Progress(len(args.files), "ingest", enabled=not args.quiet) as progress:
+
+        def report_row(row: "IngestRow") -> None:
+            if row.status == "refused":
+                progress.problem(f"refused {row.reason}")
+            for note in row.notes if not args.quiet else ():
+                progress.problem(f"note {row.file}: {note}")
+            progress.step(row.file.name)
+
+        report = ingest(
+            args.files,
+            args.out,
+            bitmask=args.bitmask,
+            wcs=args.wcs,
+            pad=args.pad,
+            do_fluxcal=args.fluxcal,
+            framedir=args.framedir,
+            split_by_detector=args.split_by_detector,
+            on_progress=report_row,
+            strict=args.strict,
+            backend=backend,
+        )
+    print_report(report, quiet=args.quiet)
+    if not report.added:
+        return 2
+    return 1 if _print_disagreements(report.out) or not report.ok else 0
+
+
+def print_report(report: "IngestReport", quiet: bool = False) -> None:
+    """Print what became of each exposure and why pixels are masked.
+
+    Parameters
+    ----------
+    report : IngestReport
+        The report of a run.
+    quiet : bool, optional
+        Print the closing line only.
+    """
+    rows = report.added
+    if rows and not quiet:
+        print(
+            format_table(
+                ["band", "exposure", "status", "masked %", "WCS", "SIP refit px", "s"],
+                [
+                    [
+                        row.band,
+                        row.expID,
+                        row.status,
+                        round(100 * row.n_masked / row.n_pixels, 3),
+                        row.wcs_kind,
+                        "-" if row.sip_residual is None else f"{row.sip_residual:.1e}",
+                        round(row.seconds, 2),
+                    ]
+                    for row in rows
+                ],
+            )
+        )
+        print()
+        print(format_table(["masked because", "pixels", "%"], _mask_rows(report)))
+        print()
+    plural = "" if len(rows) == 1 else "s"
+    print(f"{len(rows)} exposure{plural} in {report.out}, {len(report.refused)} refused")
+
+
+def _print_disagreements(folder: Path) -> bool:
+    """Print exposures that only one store of the folder holds; tell whether there are any."""
+    from fpgpu.stores.summary import disagreements
+
+    found = disagreements(folder)
+    for where, names in found.items():
+        print(f"only in {where}, ingest them again: {', '.join(names)}", file=sys.stderr)
+    return bool(found)
+
+
+def _mask_rows(report: "IngestReport") -> list[list[object]]:
+    """Rows of the table of reasons for masking, then of DQ flags, over all exposures."""
+    counts = report.masked_by_cause() | {
+        f"DQ {flag}": n for flag, n in report.flag_counts().items()
+    }
+    return [[name, n, round(100 * n / report.n_pixels, 4)] for name, n in counts.items()]

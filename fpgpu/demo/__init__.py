@@ -1,0 +1,1 @@
+"""A synthetic survey and the main job done on it."""

@@ -1,0 +1,373 @@
+"""A synthetic multi-band field, written as JWST stage-2 files.
+
+The files have the structure of real ``cal`` products: PRIMARY, SCI, ERR, DQ, AREA, VAR_POISSON,
+VAR_RNOISE, VAR_FLAT and an ASDF extension with a gWCS, with a SIP approximation of it in the SCI
+header. What is on the sky is known, and given in the truth table.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fpgpu.demo.telescope import Pointing
+from fpgpu.ingest.flags import JWST
+from fpgpu.sky.sip import fit_sip
+from fpgpu.sky.wcs import SkyWCS
+
+__all__ = ["Field", "Scene", "make_field", "pixel_scale", "psf_sigma"]
+
+Image = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+
+BANDS = ("F090W", "F200W", "F444W")
+CENTER = (53.16, -27.79)
+
+_NANOJANSKY_PER_MEGAJANSKY = 1e15
+_SHORT_SCALE, _LONG_SCALE = 0.031, 0.063
+_BORDER = 4
+_STAMP_SIGMAS = 7
+_SKY_NOISE = 0.8  # nJy a pixel
+_NOISE_PER_FLUX = 0.05  # nJy of variance for every nJy
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Round Gaussian sources.
+
+    Attributes
+    ----------
+    ra, dec : ndarray, shape (n_sources,)
+        Degrees, ICRS.
+    sigma : ndarray, shape (n_sources,)
+        Intrinsic size in arcseconds.
+    flux : dict of str to ndarray, shape (n_sources,)
+        Total flux in nJy, by band.
+    """
+
+    ra: Floats
+    dec: Floats
+    sigma: Floats
+    flux: dict[str, Floats]
+
+
+@dataclass(frozen=True)
+class Field:
+    """A synthetic field on disk.
+
+    Attributes
+    ----------
+    files : list of Path
+        The exposures, by band, then in the order of the dithers.
+    truth : astropy.table.Table
+        One row per source: ra, dec (deg), sigma (arcsec), flux_BAND (nJy).
+    truth_file : Path
+        The same as an ECSV file.
+    center : tuple of float
+        RA, Dec in degrees.
+    """
+
+    files: list[Path]
+    truth: Any
+    truth_file: Path
+    center: tuple[float, float]
+
+
+def make_field(
+    folder: str | Path,
+    *,
+    bands: Sequence[str] = BANDS,
+    n_per_band: int = 2,
+    size: int | tuple[int, int] = 256,
+    seed: int = 1,
+    center: tuple[float, float] = CENTER,
+    n_sources: int = 40,
+) -> Field:
+    """Write a field of dithered exposures with different roll angles.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where to write; made when missing.
+    bands : sequence of str, optional
+        NIRCam filter names; those from F250M on are seen by the long-wave detector with its
+        larger pixels.
+    n_per_band : int, optional
+        Exposures per band.
+    size : int or tuple of int, optional
+        Pixels on a side, or (nx, ny).
+    seed : int, optional
+        Of the random numbers; the same seed gives the same pixels.
+    center : tuple of float, optional
+        RA, Dec in degrees.
+    n_sources : int, optional
+        Number of sources.
+
+    Returns
+    -------
+    Field
+        The files, and what was put into them.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    shape = (size, size) if isinstance(size, int) else size
+    random = np.random.default_rng(seed)
+    scene = _random_scene(random, bands, shape, center, n_sources)
+    files = []
+    for band in bands:
+        for number in range(n_per_band):
+            pointing = _dither(random, band, number, shape, center)
+            files.append(_write_exposure(folder, band, number, pointing, scene, random))
+    truth = _truth_table(scene)
+    truth_file = folder / "truth.ecsv"
+    truth.write(truth_file, format="ascii.ecsv", overwrite=True)
+    return Field(files, truth, truth_file, center)
+
+
+def pixel_scale(band: str) -> float:
+    """Give the size of a pixel in the middle of a detector.
+
+    Parameters
+    ----------
+    band : str
+        NIRCam filter name.
+
+    Returns
+    -------
+    float
+        Arcseconds.
+    """
+    return _LONG_SCALE if _is_long(band) else _SHORT_SCALE
+
+
+def psf_sigma(band: str) -> float:
+    """Give the width of the round Gaussian that the optics make of a point.
+
+    Parameters
+    ----------
+    band : str
+        NIRCam filter name.
+
+    Returns
+    -------
+    float
+        Standard deviation in arcseconds, without the pixels' own size.
+    """
+    return 0.02 + 0.03 * int(band[1:4]) / 444
+
+
+def _is_long(band: str) -> bool:
+    """Whether a filter belongs to the long-wave channel."""
+    return int(band[1:4]) >= 250
+
+
+def _random_scene(
+    random: np.random.Generator,
+    bands: Sequence[str],
+    shape: tuple[int, int],
+    center: tuple[float, float],
+    n_sources: int,
+) -> Scene:
+    """Draw sources over the part of the sky that every exposure sees."""
+    reach = 0.35 * min(shape) * _SHORT_SCALE / 3600
+    east, north = random.uniform(-reach, reach, (2, n_sources))
+    brightness = 10 ** random.uniform(2, 4, n_sources)
+    return Scene(
+        ra=(center[0] + east / np.cos(np.deg2rad(center[1]))) % 360,
+        dec=center[1] + north,
+        sigma=random.uniform(0.02, 0.15, n_sources),
+        flux={band: brightness * random.uniform(0.5, 2, n_sources) for band in bands},
+    )
+
+
+def _dither(
+    random: np.random.Generator,
+    band: str,
+    number: int,
+    shape: tuple[int, int],
+    center: tuple[float, float],
+) -> Pointing:
+    """Point a little beside the centre, each exposure with a roll of its own."""
+    scale = pixel_scale(band)
+    east, north = random.uniform(-0.05, 0.05, 2) * min(shape) * scale / 3600
+    ra = (center[0] + east / np.cos(np.deg2rad(center[1]))) % 360
+    return Pointing(ra, center[1] + north, (17.0 + 31.0 * number) % 360, scale, shape)
+
+
+def _write_exposure(
+    folder: Path,
+    band: str,
+    number: int,
+    pointing: Pointing,
+    scene: Scene,
+    random: np.random.Generator,
+) -> Path:
+    """Simulate one exposure and write it as a stage-2 file."""
+    from astropy.io import fits
+
+    wcs = pointing.gwcs()
+    images = _simulate(pointing, wcs, band, scene, random)
+    detector = "NRCBLONG" if _is_long(band) else "NRCB1"
+    visit = f"jw01234001001_02101_{number + 1:05d}"
+    path = folder / f"{visit}_{detector.lower()}_{band.lower()}_cal.fits"
+    primary = fits.PrimaryHDU(header=_primary_header(path.name, band, detector, number))
+    hdus = fits.HDUList([primary])
+    hdus.extend(fits.ImageHDU(image.T, name=name) for name, image in images.items())
+    hdus["SCI"].header.update(_science_header(pointing, wcs))
+    hdus["ERR"].header["BUNIT"] = "MJy/sr"
+    hdus.append(_asdf_extension(wcs))
+    hdus.writeto(path, overwrite=True)
+    return path
+
+
+def _simulate(
+    pointing: Pointing, wcs: Any, band: str, scene: Scene, random: np.random.Generator
+) -> dict[str, npt.NDArray[Any]]:
+    """Give the images of an exposure by extension, ``im[x, y]``, in surface brightness."""
+    area = pointing.area_map()
+    x, y = wcs.invert(scene.ra, scene.dec, with_bounding_box=False)
+    width = np.hypot(scene.sigma, psf_sigma(band)) / pointing.scale
+    flux = _render(pointing.shape, x, y, width, scene.flux[band])
+    var_sky, var_poisson = np.full(pointing.shape, _SKY_NOISE**2), _NOISE_PER_FLUX * flux
+    error = np.sqrt(var_sky + var_poisson)
+    flux += error * random.standard_normal(pointing.shape)
+    quality = _defects(random, flux)
+    blind = (quality & JWST.parse("REFERENCE_PIXEL")) != 0
+    flux[blind] = error[blind] = np.nan
+    to_brightness = 1 / (_NANOJANSKY_PER_MEGAJANSKY * pointing.pixel_steradian * area)
+
+    def single(image: Floats) -> Image:
+        return image.astype(np.float32)
+
+    return {
+        "SCI": single(flux * to_brightness),
+        "ERR": single(error * to_brightness),
+        "DQ": quality,
+        "AREA": area,
+        "VAR_POISSON": single(var_poisson * to_brightness**2),
+        "VAR_RNOISE": single(var_sky * to_brightness**2),
+        "VAR_FLAT": np.zeros(pointing.shape, np.float32),
+    }
+
+
+def _render(
+    shape: tuple[int, int], x: Floats, y: Floats, width: Floats, flux: Floats
+) -> npt.NDArray[np.float64]:
+    """Integrate Gaussians over the pixels; fluxes in nJy a pixel, ``im[x, y]``."""
+    from scipy.special import ndtr
+
+    image = np.zeros(shape)
+    for x0, y0, sigma, total in zip(x, y, width, flux, strict=True):
+        profiles, slices = [], []
+        for middle, n in ((x0, shape[0]), (y0, shape[1])):
+            reach = _STAMP_SIGMAS * sigma
+            low, high = max(int(middle - reach), 0), min(int(middle + reach) + 2, n)
+            edges = (np.arange(low, max(low, high) + 1) - 0.5 - middle) / sigma
+            profiles.append(np.diff(ndtr(edges)))
+            slices.append(slice(low, max(low, high)))
+        image[slices[0], slices[1]] += total * np.outer(*profiles)
+    return image
+
+
+def _defects(random: np.random.Generator, flux: Floats) -> npt.NDArray[np.uint32]:
+    """Put defects into an image, in place, and give their data-quality flags."""
+    nx, ny = flux.shape
+    quality = np.zeros((nx, ny), np.uint32)
+    for name, count in (("DEAD", nx * ny // 2000), ("HOT", nx * ny // 1000)):
+        x, y = random.integers(0, nx, count), random.integers(0, ny, count)
+        quality[x, y] |= JWST.parse(f"DO_NOT_USE+{name}")
+        flux[x, y] = 0 if name == "DEAD" else 500
+    for _ in range(nx * ny // 5000 + 2):
+        _cosmic_ray(random, flux, quality)
+    border = np.ones((nx, ny), bool)
+    border[_BORDER:-_BORDER, _BORDER:-_BORDER] = False
+    quality[border] = JWST.parse("DO_NOT_USE+REFERENCE_PIXEL")
+    return quality
+
+
+def _cosmic_ray(random: np.random.Generator, flux: Floats, quality: npt.NDArray[np.uint32]) -> None:
+    """Draw a track; its core is lost, its rims were repaired by the jump detection."""
+    nx, ny = flux.shape
+    start, angle = random.uniform(0.2, 0.8, 2) * (nx, ny), random.uniform(0, 2 * np.pi)
+    steps = np.arange(random.integers(2, 12))
+    x = np.clip(start[0] + steps * np.cos(angle), 1, nx - 2).astype(int)
+    y = np.clip(start[1] + steps * np.sin(angle), 1, ny - 2).astype(int)
+    for offset in (-1, 0, 1):
+        quality[x + offset, y] |= JWST.parse("JUMP_DET")
+    quality[x, y] |= JWST.parse("DO_NOT_USE")
+    flux[x, y] += 2000
+
+
+def _primary_header(name: str, band: str, detector: str, number: int) -> Any:
+    """Build the primary header: what was observed, with what, when."""
+    from astropy.io import fits
+
+    cards: list[tuple[str, Any, str]] = [
+        ("DATE-OBS", "2025-01-15", "[yyyy-mm-dd] date of the exposure"),
+        ("TIME-OBS", f"04:{10 * number % 60:02d}:00.000", "[hh:mm:ss.sss] time of the exposure"),
+        ("ORIGIN", "fpgpu", "synthetic data"),
+        ("FILENAME", name, "name of the file"),
+        ("DATAMODL", "ImageModel", "type of data model"),
+        ("TELESCOP", "JWST", "telescope whose files this one resembles"),
+        ("PROGRAM", "01234", "program number"),
+        ("OBSERVTN", "001", "observation number"),
+        ("VISIT", "001", "visit number"),
+        ("EXPOSURE", str(number + 1), "exposure number"),
+        ("INSTRUME", "NIRCAM", "instrument"),
+        ("DETECTOR", detector, "detector"),
+        ("MODULE", detector[3], "NIRCam module"),
+        ("CHANNEL", "LONG" if _is_long(band) else "SHORT", "NIRCam channel"),
+        ("FILTER", band, "filter"),
+        ("PUPIL", "CLEAR", "pupil element"),
+        ("EXP_TYPE", "NRC_IMAGE", "type of exposure"),
+        ("SUBARRAY", "FULL", "subarray"),
+        ("EFFEXPTM", 1000.0, "[s] effective exposure time"),
+    ]
+    return fits.Header(cards)
+
+
+def _science_header(pointing: Pointing, wcs: Any) -> Any:
+    """Build the SCI header: units, outline, SIP approximation of the gWCS."""
+    sip = fit_sip(SkyWCS.from_gwcs(wcs, pointing.shape), pointing.shape)
+    header = sip.to_header()
+    nx, ny = pointing.shape
+    corners = np.array([(0, 0), (nx, 0), (nx, ny), (0, ny)]) - 0.5
+    ra, dec = wcs(*corners.T, with_bounding_box=False)
+    outline = " ".join(f"{r:.9f} {d:.9f}" for r, d in zip(ra, dec, strict=True))
+    area_arcsec2 = pointing.scale**2
+    header["BUNIT"] = ("MJy/sr", "physical units of the array values")
+    header["PIXAR_SR"] = (pointing.pixel_steradian, "nominal pixel area in steradians")
+    header["PIXAR_A2"] = (area_arcsec2, "nominal pixel area in arcsec^2")
+    header["PA_APER"] = (pointing.roll, "[deg] position angle of the aperture")
+    header["S_REGION"] = (f"POLYGON ICRS  {outline}", "spatial extent of the observation")
+    header["SIPMXERR"] = (float(sip.residual), "largest difference from the gWCS in pixels")
+    return header
+
+
+def _asdf_extension(wcs: Any) -> Any:
+    """Put a gWCS into the extension that JWST products keep it in."""
+    import asdf
+    from astropy.io import fits
+
+    stream = io.BytesIO()
+    asdf.AsdfFile({"meta": {"wcs": wcs}}).write_to(stream)
+    content = np.frombuffer(stream.getvalue(), np.uint8)
+    column = fits.Column("ASDF_METADATA", format=f"{content.size}B", array=content[None, :])
+    return fits.BinTableHDU.from_columns([column], name="ASDF")
+
+
+def _truth_table(scene: Scene) -> Any:
+    """Give the scene as a table."""
+    import astropy.units as u
+    from astropy.table import Table
+
+    table = Table(
+        {"ra": scene.ra * u.deg, "dec": scene.dec * u.deg, "sigma": scene.sigma * u.arcsec}
+    )
+    for band, flux in scene.flux.items():
+        table[f"flux_{band}"] = flux * u.nJy
+    return table

@@ -1,0 +1,76 @@
+"""The patches that take the place of forcepho's, with its models; importing this imports forcepho.
+
+The classes of fpgpu come first among the bases: forcepho's give what is built on them, such as
+``prepare_model``, ``subtract_fixed``, ``design_matrix``, ``set_scene`` and ``split_pix``.
+"""
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fpgpu.backends.choose import BackendName
+from fpgpu.forcepho.packing import StorePatch
+from fpgpu.forcepho.proposer import GPUProposer
+from fpgpu.forcepho.upstream import forcepho_module, require_same_layout
+
+__all__ = ["CPUPatch", "GPUPatch"]
+
+require_same_layout()
+
+if TYPE_CHECKING:
+
+    class _Models: ...
+
+    class _Scenes: ...
+else:
+    _Models = forcepho_module("patches.device_patch").DevicePatchMixin
+    _Scenes = forcepho_module("patches.patch").Patch
+
+
+class CPUPatch(StorePatch, _Models, _Scenes):
+    """A patch in host memory for forcepho's compiled CPU kernel.
+
+    In place of ``class CPUStorePatch(StorePatch, CPUPatchMixin)`` of forcepho. The parameters are
+    those of `fpgpu.forcepho.packing.StorePatch`.
+    """
+
+    backend_name: ClassVar[BackendName] = "cpu"
+
+    def get_proposer(self) -> Any:
+        """Make a proposer that calls forcepho's compiled kernel.
+
+        Returns
+        -------
+        forcepho.proposal.CPUProposer
+            To be called as ``evaluate_proposal(proposal, patch=...)``.
+
+        Raises
+        ------
+        ForcephoMissingError
+            When forcepho was installed without that kernel.
+        """
+        forcepho_module("src.compute_gaussians_kernel")
+        return forcepho_module("proposal").CPUProposer()
+
+
+class GPUPatch(StorePatch, _Models, _Scenes):
+    """A patch in device memory for forcepho's CUDA kernel, without PyCUDA.
+
+    In place of ``JadesPatch`` of forcepho. The parameters are those of
+    `fpgpu.forcepho.packing.StorePatch`.
+    """
+
+    backend_name: ClassVar[BackendName] = "cuda"
+
+    def get_proposer(self) -> GPUProposer:
+        """Make a proposer that launches forcepho's kernel.
+
+        Returns
+        -------
+        GPUProposer
+            To be called as ``evaluate_proposal(proposal, patch=...)``.
+
+        Raises
+        ------
+        KernelCompileError
+            When the kernel does not compile.
+        """
+        return GPUProposer(self.backend)

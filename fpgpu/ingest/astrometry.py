@@ -1,0 +1,218 @@
+"""Which WCS of an exposure is believed: the gWCS of its ASDF extension or the FITS header's."""
+
+import io
+import math
+import re
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+from fpgpu.errors import UnusableExposureError, WCSDisagreementError, WCSError
+from fpgpu.sky.sip import SipFit, fit_sip
+from fpgpu.sky.wcs import Disagreement, SkyWCS, disagreement
+
+__all__ = ["WCS_CHOICES", "WCS_TOLERANCE", "Astrometry", "choose_wcs", "read_gwcs"]
+
+WCS_CHOICES = ("auto", "gwcs", "fits")
+"""``auto``: gWCS where there is one, if the FITS WCS agrees. ``gwcs``, ``fits``: that one."""
+
+WCS_TOLERANCE = 1.0
+"""Pixels by which gWCS and FITS WCS may differ; JWST's own SIP headers are off by up to 0.2."""
+
+_WCS_CARD = re.compile(
+    r"WCSAXES|WCSNAME|(CRPIX|CRVAL|CTYPE|CUNIT|CDELT|CROTA)\d|(CD|PC|PV)\d+_\d+|LONPOLE|LATPOLE"
+    r"|RADESYS|EQUINOX|[AB]P?_(ORDER|DMAX|\d+_\d+)|SIPMXERR|SIPIVERR"
+)
+
+
+@dataclass
+class Astrometry:
+    """The WCS of an exposure after the choice.
+
+    Attributes
+    ----------
+    kind : str
+        ``"gwcs"`` or ``"fits"``.
+    gwcs : gwcs.WCS or None
+        The gWCS, when it was chosen.
+    sip : SipFit or None
+        Refit of the gWCS as a FITS-SIP WCS.
+    notes : list of str
+        What a user should know.
+    """
+
+    kind: str
+    gwcs: Any = None
+    sip: SipFit | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def choose_wcs(
+    where: str,
+    header: Any,
+    asdf_bytes: bytes | None,
+    choice: str,
+    shape: tuple[int, int],
+    tolerance: float = WCS_TOLERANCE,
+) -> Astrometry:
+    """Choose the WCS of an exposure and check it.
+
+    Parameters
+    ----------
+    where : str
+        The file, for messages.
+    header : astropy.io.fits.Header
+        Changed in place when its own WCS is missing or overruled: it then gets the SIP refit of
+        the gWCS, so that software that knows FITS only sees the same sky.
+    asdf_bytes : bytes or None
+        The ASDF extension; None when the file has none.
+    choice : str
+        One of `WCS_CHOICES`.
+    shape : tuple of int
+        (nx, ny) of the image.
+    tolerance : float, optional
+        Largest difference in pixels that ``auto`` accepts.
+
+    Returns
+    -------
+    Astrometry
+        The WCS to store.
+
+    Raises
+    ------
+    WCSError
+        When the chosen WCS is missing, malformed, or not well approximated by SIP, or when
+        `choice` is none of the three.
+    WCSDisagreementError
+        With ``auto``, when the two differ by more than `tolerance`.
+    UnusableExposureError
+        When the ASDF extension is needed and damaged.
+    """
+    if choice not in WCS_CHOICES:
+        raise WCSError(f"wcs is {choice!r}; expected one of {', '.join(WCS_CHOICES)}")
+    if choice == "fits" or (choice == "auto" and asdf_bytes is None):
+        _fits_wcs(where, header)
+        return Astrometry("fits")
+    if asdf_bytes is None:
+        raise WCSError(f"{where}: has no ASDF extension and so no gWCS; use --wcs fits or auto")
+    gwcs = read_gwcs(where, asdf_bytes)
+    sky, sip = _refit(where, gwcs, shape)
+    chosen = Astrometry("gwcs", gwcs, sip)
+    fault: str | None = "was overruled by the gWCS"
+    if choice == "auto":
+        fault = _compare(where, header, sky, shape, tolerance)
+    if fault:
+        _replace_wcs(header, sip)
+        chosen.notes.append(f"the FITS WCS {fault}; the header now has the SIP refit of the gWCS")
+    return chosen
+
+
+def read_gwcs(where: str, asdf_bytes: bytes) -> Any:
+    """Read the gWCS out of the bytes of an ASDF extension.
+
+    Parameters
+    ----------
+    where : str
+        The file, for messages.
+    asdf_bytes : bytes
+        A whole ASDF file.
+
+    Returns
+    -------
+    gwcs.WCS
+        The object at ``meta.wcs``, independent of the bytes.
+
+    Raises
+    ------
+    UnusableExposureError
+        When the bytes are no ASDF file or hold no gWCS there.
+    """
+    import asdf
+
+    place = f"{where}: extension ASDF"
+    try:
+        with warnings.catch_warnings():
+            # Written by other versions of asdf and jwst: noted by asdf, of no importance here.
+            warnings.simplefilter("ignore")
+            # lazy_tree: asdf before 6 resolves the references of the whole tree otherwise, and
+            # those of a file without a name fail.
+            source = io.BytesIO(asdf_bytes)
+            with asdf.open(source, lazy_load=False, memmap=False, lazy_tree=True) as tree:
+                gwcs = tree["meta"]["wcs"]
+    # Damaged YAML makes the libraries below raise almost anything.
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        raise UnusableExposureError(
+            f"{place} cannot be read: {text} ({type(error).__name__}); "
+            "use --wcs fits to take the WCS of the FITS header"
+        ) from error
+    if not hasattr(gwcs, "pixel_to_world_values"):
+        raise UnusableExposureError(
+            f"{place} holds a {type(gwcs).__name__} at meta.wcs, expected a gWCS; "
+            "use --wcs fits to take the WCS of the FITS header"
+        )
+    return gwcs
+
+
+def _fits_wcs(where: str, header: Any) -> SkyWCS:
+    """Build the FITS WCS, naming the file when that fails."""
+    try:
+        return SkyWCS.from_header(header)
+    except WCSError as error:
+        raise WCSError(f"{where}: {error}") from error
+
+
+def _refit(where: str, gwcs: Any, shape: tuple[int, int]) -> tuple[SkyWCS, SipFit]:
+    """Fit a SIP approximation to a gWCS, naming the file when that fails."""
+    try:
+        sky = SkyWCS.from_gwcs(gwcs, shape)
+        return sky, fit_sip(sky, shape)
+    except WCSError as error:
+        raise WCSError(
+            f"{where}: gWCS: {error}; use --wcs fits to take the WCS of the FITS header"
+        ) from error
+    # A gWCS that was read can still hold nonsense, on which its libraries raise almost anything.
+    except Exception as error:
+        raise UnusableExposureError(
+            f"{where}: the gWCS cannot be evaluated: {error} ({type(error).__name__}); "
+            "use --wcs fits to take the WCS of the FITS header"
+        ) from error
+
+
+def _compare(
+    where: str, header: Any, sky: SkyWCS, shape: tuple[int, int], tolerance: float
+) -> str | None:
+    """Refuse a disagreement; say why the FITS WCS cannot stay, or None when it can."""
+    try:
+        found = disagreement(sky, SkyWCS.from_header(header), shape)
+    except WCSError as error:
+        return f"cannot be used ({error})"
+    # Not "<=": where one of the two gives no position at all, the difference is NaN.
+    if not found.max_pixels <= tolerance:
+        raise WCSDisagreementError(_disagreement_text(where, sky, found, tolerance))
+    return None
+
+
+def _disagreement_text(where: str, sky: SkyWCS, found: Disagreement, tolerance: float) -> str:
+    """Say how far the two are apart, where on the sky each is, and what to do."""
+    (x, y), a, b = found.pixel, found.position_a, found.position_b
+    # The comparison is linear at the pixel; hundreds of pixels away distortion counts.
+    other = sky.world_to_pixel(*b)
+    distance = math.hypot(other[0] - x, other[1] - y)
+    if not math.isfinite(distance):
+        distance = found.max_pixels
+    return (
+        f"{where}: gWCS and FITS WCS disagree by {distance:.1f} px (tolerance {tolerance:g}): "
+        f"pixel ({x:g}, {y:g}) is at RA, Dec {a[0]:.6f}, {a[1]:.6f} by the gWCS and "
+        f"{b[0]:.6f}, {b[1]:.6f} by the FITS header; one of them is wrong, as in a cutout whose "
+        "gWCS was not shifted; choose with --wcs gwcs or --wcs fits"
+    )
+
+
+def _replace_wcs(header: Any, sip: SipFit) -> None:
+    """Put a SIP WCS in place of whatever celestial WCS a header has."""
+    for keyword in [key for key in header if _WCS_CARD.fullmatch(key)]:
+        header.remove(keyword, remove_all=True, ignore_missing=True)
+    for card in sip.to_header().cards:
+        if _WCS_CARD.fullmatch(card.keyword):
+            header.append(card, end=True)

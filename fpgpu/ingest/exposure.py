@@ -1,0 +1,266 @@
+"""One exposure as readers hand it to stores, and what names it has."""
+
+import os
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fpgpu.errors import ExposureNameError, LayoutError, UnusableExposureError
+from fpgpu.stores.names import check_band, check_expID
+
+if TYPE_CHECKING:
+    from astropy.io.fits import Header
+
+    from fpgpu.sky.sip import SipFit
+
+__all__ = ["Exposure", "ImageNameSet", "ImageSet", "header_to_id", "pad_exposure"]
+
+_FITS_ENDING = re.compile(r"\.(fits|fit|fts)(\.(gz|fz))?$", re.IGNORECASE)
+
+# NIRCam detectors are called NRCA1 ... NRCBLONG: the module is the fourth letter.
+_MODULE_POSITION = 3
+
+
+class ImageNameSet(NamedTuple):
+    """The names of the files, or of other origins, of an exposure's images.
+
+    Attributes
+    ----------
+    im, err, mask, bkg : str or None
+        Origin of the flux, uncertainty, data-quality and background image.
+    """
+
+    im: str | None = None
+    err: str | None = None
+    mask: str | None = None
+    bkg: str | None = None
+
+
+class ImageSet(NamedTuple):
+    """An exposure's images and identifiers, with forcepho's field names.
+
+    Attributes
+    ----------
+    im : ndarray, shape (nx, ny)
+        Pixel values, indexed ``im[x, y]`` (a FITS image transposed).
+    ierr : ndarray, shape (nx, ny)
+        Inverse uncertainties, in the reciprocal of the unit of `im`.
+    mask : ndarray of integers or bool, shape (nx, ny), or None
+        Data-quality bits.
+    bkg : ndarray, shape (nx, ny), or None
+        Background to subtract, in the unit of `im`.
+    hdr : astropy.io.fits.Header
+        The header, with NAXIS1, NAXIS2, FILTER and a WCS.
+    band, expID : str
+        The exposure's key.
+    names : ImageNameSet, str or None
+        Where the images came from.
+    """
+
+    im: npt.NDArray[Any]
+    ierr: npt.NDArray[Any]
+    mask: npt.NDArray[Any] | None
+    bkg: npt.NDArray[Any] | None
+    hdr: "Header"
+    band: str
+    expID: str
+    names: ImageNameSet | str | None
+
+
+@dataclass
+class Exposure:
+    """Everything the stores need of one exposure.
+
+    The first eight attributes are those of `ImageSet`.
+
+    Attributes
+    ----------
+    im : ndarray, shape (nx, ny)
+        Pixel values as in the file, indexed ``im[x, y]``, in the file's byte order.
+    ierr : ndarray, shape (nx, ny)
+        Inverse uncertainties, in the reciprocal of the unit of `im`.
+    mask : ndarray of integers or bool, shape (nx, ny), or None
+        Data-quality bits.
+    bkg : ndarray, shape (nx, ny), or None
+        Background to subtract, in the unit of `im`.
+    hdr : astropy.io.fits.Header
+        The header, with NAXIS1, NAXIS2 and FILTER.
+    band, expID : str
+        The exposure's key.
+    names : ImageNameSet
+        Where the images came from.
+    area : ndarray of float32, shape (nx, ny), or None
+        Pixel area relative to the nominal one.
+    gwcs : gwcs.WCS or None
+        The generalized WCS that goes into the meta store.
+    wcs_choice : str
+        ``"gwcs"`` or ``"fits"``: the WCS that was believed.
+    sip : SipFit or None
+        Refit of the gWCS as a FITS-SIP WCS, with its residual.
+    flags : dict of str to int
+        Pixels per data-quality flag.
+    bitmask : int or None
+        Bits that are bad when the user names none; None means any bit.
+    telescope : str
+        The observatory, which decides what the bits are called.
+    provenance : dict
+        Extra facts stored beside the pixels.
+    notes : list of str
+        What a user should know about how this exposure was read.
+    """
+
+    im: npt.NDArray[Any]
+    ierr: npt.NDArray[Any]
+    mask: npt.NDArray[Any] | None
+    bkg: npt.NDArray[Any] | None
+    hdr: "Header"
+    band: str
+    expID: str
+    names: ImageNameSet
+    area: npt.NDArray[Any] | None = None
+    gwcs: Any = None
+    wcs_choice: str = "fits"
+    sip: "SipFit | None" = None
+    flags: dict[str, int] = field(default_factory=dict)
+    bitmask: int | None = None
+    telescope: str = ""
+    provenance: dict[str, str | float | int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Size of the images, (nx, ny)."""
+        nx, ny = self.im.shape
+        return nx, ny
+
+    def image_set(self) -> ImageSet:
+        """Give the images and identifiers as forcepho's stores take them.
+
+        Returns
+        -------
+        ImageSet
+            The same arrays and header, not copied.
+        """
+        return ImageSet(
+            self.im, self.ierr, self.mask, self.bkg, self.hdr, self.band, self.expID, self.names
+        )
+
+
+def header_to_id(
+    hdr: "Header | Mapping[str, Any]",
+    name: str | os.PathLike[str],
+    framedir: str | os.PathLike[str] | None = None,
+    split_by_detector: Collection[str] = (),
+) -> tuple[str, str]:
+    """Derive an exposure's key from its header and file name.
+
+    Parameters
+    ----------
+    hdr : astropy.io.fits.Header or mapping
+        Must have FILTER, and DETECTOR when the filter is split by detector.
+    name : str or path
+        The exposure's file.
+    framedir : str or path, optional
+        A folder that holds `name`, at any depth; the path below it becomes part of the expID.
+    split_by_detector : collection of str, optional
+        Filters whose detector modules are bands of their own, such as ``F200WA`` and ``F200WB``.
+
+    Returns
+    -------
+    band : str
+        FILTER in upper case, with the detector module appended when the filter is split.
+    expID : str
+        File name without ``.fits`` (or ``.fit``, ``.fts``, and ``.gz`` or ``.fz`` after it),
+        after the path below `framedir`.
+
+    Raises
+    ------
+    UnusableExposureError
+        When FILTER is missing, or DETECTOR is missing or names no module.
+    ExposureNameError
+        When the file is outside `framedir` or the names cannot be used in a store.
+    """
+    path = Path(name)
+    stem = check_expID(_FITS_ENDING.sub("", path.name))
+    folder = "" if framedir is None else _path_below(path.parent, Path(framedir))
+    band = _band(hdr, path, split_by_detector)
+    return check_band(band), check_expID(f"{folder}/{stem}" if folder else stem)
+
+
+def _band(hdr: "Header | Mapping[str, Any]", path: Path, split_by_detector: Collection[str]) -> str:
+    """Give the band of a header."""
+    filter_name = hdr.get("FILTER")
+    if not isinstance(filter_name, str) or not filter_name.strip():
+        raise UnusableExposureError(
+            f"{path}: the header has no usable FILTER (found {filter_name!r}); "
+            "the filter name is needed as the band"
+        )
+    band = filter_name.strip().upper()
+    if isinstance(split_by_detector, str):
+        split_by_detector = [split_by_detector]
+    if band not in {name.upper() for name in split_by_detector}:
+        return band
+    detector = hdr.get("DETECTOR")
+    if not isinstance(detector, str) or len(detector.strip()) <= _MODULE_POSITION:
+        raise UnusableExposureError(
+            f"{path}: {band} is split by detector, but DETECTOR is {detector!r}; expected a name "
+            "like 'NRCA1' whose fourth letter is the module"
+        )
+    return band + detector.strip()[_MODULE_POSITION].upper()
+
+
+def _path_below(folder: Path, framedir: Path) -> str:
+    """Give the path from `framedir` to `folder`, with slashes; empty when they are the same."""
+    # abspath, not resolve: a survey's folders are often links, and names must follow the links.
+    inner, outer = Path(os.path.abspath(folder)), Path(os.path.abspath(framedir))  # noqa: PTH100
+    if not inner.is_relative_to(outer):
+        raise ExposureNameError(
+            f"{folder} is not inside framedir {framedir}; give the folder that holds all exposures"
+        )
+    below = inner.relative_to(outer).as_posix()
+    return "" if below == "." else below
+
+
+def pad_exposure(exposure: Exposure, multiple: int) -> None:
+    """Add pixels of zero weight so that both sides become multiples of a number, in place.
+
+    Pixels are added at the high end of each axis only, so CRPIX and a gWCS stay valid.
+
+    Parameters
+    ----------
+    exposure : Exposure
+        Its images are replaced by larger ones and NAXIS1, NAXIS2 follow; unchanged when the size
+        fits already.
+    multiple : int
+        The super-pixel size.
+
+    Raises
+    ------
+    LayoutError
+        When `multiple` is not positive.
+    """
+    if multiple < 1:
+        raise LayoutError(f"cannot pad to multiples of {multiple}; expected 1 or more")
+    nx, ny = exposure.shape
+    add = (-nx % multiple, -ny % multiple)
+    if add == (0, 0):
+        return
+
+    def padded(image: npt.NDArray[Any], value: float = 0) -> npt.NDArray[Any]:
+        return np.pad(image, ((0, add[0]), (0, add[1])), constant_values=value)
+
+    exposure.im = padded(exposure.im)
+    exposure.ierr = padded(exposure.ierr)
+    exposure.mask = None if exposure.mask is None else padded(exposure.mask)
+    exposure.bkg = None if exposure.bkg is None else padded(exposure.bkg)
+    exposure.area = None if exposure.area is None else padded(exposure.area, 1)
+    exposure.hdr["NAXIS1"], exposure.hdr["NAXIS2"] = exposure.shape
+    exposure.notes.append(
+        f"padded from {nx} x {ny} to {nx + add[0]} x {ny + add[1]} pixels with zero weight"
+    )
+    exposure.provenance["padded_from"] = f"{nx}x{ny}"

@@ -1,0 +1,308 @@
+"""FITS files as readers see them: opened, measured and read without trusting what they declare.
+
+The only place where exposure files meet `astropy.io.fits`. Damage that astropy merely warns of (a
+file cut short, an extension that cannot be parsed) is an error here: a data-quality extension
+that silently is not there would let bad pixels into a fit.
+"""
+
+import gzip
+import io
+import logging
+import math
+import re
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fpgpu.errors import FpgpuError, MissingFileError, UnusableExposureError
+from fpgpu.ingest.fitsblocks import check_blocks
+
+__all__ = ["FitsFile"]
+
+_log = logging.getLogger(__name__)
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+# What astropy says when bytes are missing or an extension cannot be parsed.
+_DAMAGE = re.compile(r"truncated|Error validating header|corrupt|not multiple of 2880", re.I)
+
+# Cards that describe the bytes of one extension, not the exposure.
+_STRUCTURE = re.compile(
+    r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|NEXTEND|PCOUNT|GCOUNT|GROUPS|BSCALE|BZERO|BLANK"
+    r"|EXTNAME|EXTVER|EXTLEVEL|CHECKSUM|DATASUM|INHERIT|COMMENT|HISTORY|END|"
+)
+
+# A keyword and a value, or a commentary card.
+_CARD = re.compile(r"(?=[A-Z0-9_-]* *=).{8}= |(COMMENT|HISTORY|CONTINUE|HIERARCH|        )")
+
+# Lossless compression of images stays far below this; a larger ratio is a damaged header.
+_MAX_COMPRESSION = 2000
+
+
+class FitsFile:
+    """An exposure file opened as FITS, gzip-compressed or not, whatever it is called.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Raises
+    ------
+    MissingFileError
+        When there is no such file.
+    UnusableExposureError
+        When it cannot be read, is no FITS file, or ends before its last extension does.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._stream = _open_stream(self.path)
+        try:
+            self.hdus = self._open()
+        except BaseException:
+            self._stream.close()
+            raise
+
+    def __enter__(self) -> "FitsFile":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; images and headers that were read stay valid."""
+        self.hdus.close()
+        self._stream.close()
+
+    def names(self) -> list[str]:
+        """Name the extensions in file order.
+
+        Returns
+        -------
+        list of str
+            EXTNAME in upper case; ``"PRIMARY"`` for a primary array without one, ``""`` for an
+            extension without one.
+        """
+        return list(self._names)
+
+    def primary(self, keyword: str) -> Any:
+        """Read a value of the primary header.
+
+        Parameters
+        ----------
+        keyword : str
+            The keyword.
+
+        Returns
+        -------
+        str, bool, int, float or None
+            None when there is no such card.
+        """
+        with self._astropy(f"{self.path}: {keyword} of the primary header"):
+            return self.hdus[0].header.get(keyword)
+
+    def find(self, name: str) -> int | None:
+        """Find the one extension of a name.
+
+        Parameters
+        ----------
+        name : str
+            Name as in `names`.
+
+        Returns
+        -------
+        int or None
+            Its index; None when there is none.
+
+        Raises
+        ------
+        UnusableExposureError
+            When several have this name: a file is one exposure of one detector.
+        """
+        found = [index for index, own in enumerate(self.names()) if own == name]
+        if len(found) > 1:
+            raise UnusableExposureError(
+                f"{self.path}: {len(found)} extensions are called {name}; expected one exposure of "
+                "one detector in a file; split it into one file per detector"
+            )
+        return found[0] if found else None
+
+    def image(self, name: str, shape: tuple[int, int] | None = None) -> npt.NDArray[Any] | None:
+        """Read an image.
+
+        Parameters
+        ----------
+        name : str
+            Name as in `names`.
+        shape : tuple of int, optional
+            The (nx, ny) it must have.
+
+        Returns
+        -------
+        ndarray, shape (nx, ny), or None
+            Pixels indexed ``[x, y]``: a view of the FITS array, in its byte order, unsigned where
+            the file says so. None when there is no such extension.
+
+        Raises
+        ------
+        UnusableExposureError
+            When it is no 2-dimensional image, of another shape, or cannot be read.
+        """
+        index = self.find(name)
+        if index is None:
+            return None
+        where = f"{self.path}: extension {name}"
+        declared = self._declared_shape(index)
+        if declared is None or len(declared) != 2 or 0 in declared:
+            raise UnusableExposureError(
+                f"{where} is no 2-dimensional image (found {declared or 'no image'}, as NAXIS1, "
+                "NAXIS2, ...)"
+            )
+        if shape is not None and declared != shape:
+            raise UnusableExposureError(
+                f"{where} has {declared[0]} x {declared[1]} pixels, but the science image has "
+                f"{shape[0]} x {shape[1]}"
+            )
+        with self._astropy(where):
+            data = np.asarray(self.hdus[index].data)
+        return data.T
+
+    def table_bytes(self, name: str) -> bytes | None:
+        """Read the raw bytes of an extension.
+
+        Parameters
+        ----------
+        name : str
+            Name as in `names`.
+
+        Returns
+        -------
+        bytes or None
+            All bytes of its data, without padding; None when there is no such extension.
+        """
+        index = self.find(name)
+        if index is None:
+            return None
+        with self._astropy(f"{self.path}: extension {name}"):
+            return np.asarray(self.hdus[index].data).tobytes()
+
+    def merged_header(self, name: str) -> Any:
+        """Copy the header of an image and add what only the primary header says.
+
+        Parameters
+        ----------
+        name : str
+            Name as in `names`.
+
+        Returns
+        -------
+        astropy.io.fits.Header
+            The image's cards unchanged and in order, then the cards of the primary header that it
+            lacks, without commentary and without those that describe bytes.
+        """
+        from astropy.io import fits
+
+        index = self.find(name)
+        where = f"{self.path}: header of {name}"
+        with self._astropy(where):
+            header = self.hdus[index].header.copy()
+            for card in self.hdus[0].header.cards if index else ():
+                if card.keyword not in header and not _STRUCTURE.fullmatch(card.keyword):
+                    header.append(fits.Card(card.keyword, card.value, card.comment), end=True)
+            # Written and read once, so that what is malformed is mended or fails here.
+            header = fits.Header.fromstring(header.tostring())
+            _refuse_malformed_cards(header, where)
+            for card in header.cards:
+                _ = card.value
+        return header
+
+    def _open(self) -> Any:
+        """Measure the file, then let astropy parse all its headers."""
+        from astropy.io import fits
+
+        check_blocks(self._stream, str(self.path))
+        with self._astropy(str(self.path)):
+            hdus = fits.open(self._stream, memmap=False, lazy_load_hdus=False)
+            self._names = [hdu.name.strip().upper() for hdu in hdus]
+            for hdu in hdus:
+                self._check_compression(hdu)
+        return hdus
+
+    def _check_compression(self, hdu: Any) -> None:
+        """Refuse an image that claims to have been compressed beyond reason."""
+        if not hasattr(hdu, "compressed_data"):
+            return
+        n_pixels, n_bytes = math.prod(hdu.shape), max(hdu.fileinfo()["datSpan"], 1)
+        if n_pixels > _MAX_COMPRESSION * n_bytes:
+            raise UnusableExposureError(
+                f"{self.path}: extension {hdu.name} declares {n_pixels} pixels in {n_bytes} "
+                "compressed bytes; its header is damaged"
+            )
+
+    def _declared_shape(self, index: int) -> tuple[int, ...] | None:
+        """Give (NAXIS1, NAXIS2, ...) of an image extension; None for anything else."""
+        hdu = self.hdus[index]
+        if not getattr(hdu, "is_image", False):
+            return None
+        return tuple(int(side) for side in reversed(hdu.shape))
+
+    @contextmanager
+    def _astropy(self, where: str) -> Iterator[None]:
+        """Turn whatever astropy raises, and its warnings of damage, into one clear error."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                yield
+            except FpgpuError:
+                raise
+            # Damaged headers make astropy raise almost anything, from KeyError to MemoryError.
+            except Exception as error:
+                text = str(error).strip() or "no further reason given"
+                raise UnusableExposureError(
+                    f"{where} cannot be read as FITS: {text} ({type(error).__name__})"
+                ) from error
+        for warning in caught:
+            text = " ".join(str(warning.message).split())
+            if _DAMAGE.search(text):
+                raise UnusableExposureError(f"{where} cannot be read as FITS: {text}")
+            _log.info("%s: %s", where, text)
+
+
+def _refuse_malformed_cards(header: Any, where: str) -> None:
+    """Refuse cards that astropy cannot mend: a damaged CRPIX1 would silently become 0."""
+    for card in header.cards:
+        text = str(card)
+        if not _CARD.match(text):
+            raise UnusableExposureError(
+                f"{where} has a malformed card: {text.rstrip()!r}; the file is damaged, or the "
+                "card must be repaired"
+            )
+
+
+def _open_stream(path: Path) -> IO[bytes]:
+    """Open a file for reading; a compressed one is expanded in memory."""
+    try:
+        stream = path.open("rb")
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise UnusableExposureError(f"{path}: cannot be opened: {error}") from error
+    try:
+        magic = stream.read(len(_GZIP_MAGIC))
+        stream.seek(0)
+        if magic != _GZIP_MAGIC:
+            return stream
+        with stream, gzip.open(stream) as expanded:
+            return io.BytesIO(expanded.read())
+    except (OSError, EOFError, zlib.error) as error:
+        stream.close()
+        raise UnusableExposureError(
+            f"{path}: cannot be read: {error} ({type(error).__name__})"
+        ) from error

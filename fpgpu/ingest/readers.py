@@ -1,0 +1,189 @@
+"""Which reader reads a file: chosen by what the file holds, never by what it is called.
+
+A reader of another kind is added with `register_reader`, or by a package that names a `Reader` in
+the entry-point group ``fpgpu.readers``; those are asked before the built-in ones.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from fpgpu.errors import FpgpuError, MissingFileError, UnusableExposureError
+from fpgpu.ingest.assemble import ReadOptions
+from fpgpu.ingest.exposure import Exposure
+from fpgpu.ingest.fitsfile import FitsFile
+from fpgpu.ingest.jwst import is_jwst, read_jwst
+from fpgpu.ingest.plain import is_plain, read_plain
+
+__all__ = [
+    "ENTRY_POINTS",
+    "InputFile",
+    "Reader",
+    "choose_reader",
+    "read_exposure",
+    "register_reader",
+]
+
+ENTRY_POINTS = "fpgpu.readers"
+"""Entry-point group; each entry point gives a `Reader`."""
+
+_HEAD_BYTES = 2880
+
+
+class InputFile:
+    """A file that somebody may be able to read; opened no more often than needed.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Raises
+    ------
+    MissingFileError
+        When there is no such file.
+    UnusableExposureError
+        When it is no file that can be read.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            with self.path.open("rb") as stream:
+                self.head = stream.read(_HEAD_BYTES)
+        except FileNotFoundError as error:
+            raise MissingFileError(f"{path}: no such file") from error
+        except (OSError, ValueError) as error:
+            raise UnusableExposureError(f"{path}: cannot be read: {error}") from error
+
+    @cached_property
+    def fits(self) -> FitsFile:
+        """The file opened as FITS."""
+        return FitsFile(self.path)
+
+    def close(self) -> None:
+        """Close whatever was opened."""
+        if "fits" in self.__dict__:
+            self.fits.close()
+
+    def __enter__(self) -> "InputFile":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A kind of exposure file.
+
+    Attributes
+    ----------
+    name : str
+        What the kind is called.
+    recognises : callable
+        Takes an `InputFile` and tells whether it is of this kind.
+    read : callable
+        Takes an `InputFile` and `ReadOptions` and gives an `Exposure`.
+    """
+
+    name: str
+    recognises: Callable[[InputFile], bool]
+    read: Callable[[InputFile, ReadOptions], Exposure]
+
+
+_BUILT_IN = (
+    Reader("jwst", lambda file: is_jwst(file.fits), lambda file, how: read_jwst(file.fits, how)),
+    Reader("plain", lambda file: is_plain(file.fits), lambda file, how: read_plain(file.fits, how)),
+)
+
+_registered: dict[str, Reader] = {}
+
+
+def register_reader(reader: Reader) -> None:
+    """Add a kind of exposure file; the latest is asked first.
+
+    Parameters
+    ----------
+    reader : Reader
+        Takes the place of an earlier one of the same name.
+    """
+    _registered.pop(reader.name, None)
+    _registered[reader.name] = reader
+
+
+def choose_reader(file: InputFile) -> Reader:
+    """Find the reader of a file.
+
+    Parameters
+    ----------
+    file : InputFile
+        The file.
+
+    Returns
+    -------
+    Reader
+        The first that recognises it: registered ones, those of installed packages, built-in ones.
+
+    Raises
+    ------
+    UnusableExposureError
+        When no reader does, or the file is damaged.
+    """
+    candidates = (*reversed(_registered.values()), *_installed(), *_BUILT_IN)
+    for reader in candidates:
+        if reader.recognises(file):
+            return reader
+    raise UnusableExposureError(
+        f"{file.path}: no reader knows this kind of file (extensions "
+        f"{', '.join(file.fits.names())}; readers {', '.join(r.name for r in candidates)}); "
+        "expected at least SCI and ERR"
+    )
+
+
+def read_exposure(path: str | Path, options: ReadOptions | None = None) -> Exposure:
+    """Read an exposure of any known kind.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    options : ReadOptions, optional
+        How to read; by default gWCS preferred, no padding, named by the file's name.
+
+    Returns
+    -------
+    Exposure
+        With ``provenance["reader"]`` telling which reader read it.
+
+    Raises
+    ------
+    FpgpuError
+        `MissingFileError`, `UnusableExposureError`, `WCSError` or `ExposureNameError`: the file
+        cannot be used as asked; the message names it.
+    """
+    with InputFile(path) as file:
+        reader = choose_reader(file)
+        exposure = reader.read(file, options or ReadOptions())
+    exposure.provenance["reader"] = reader.name
+    return exposure
+
+
+@cache
+def _installed() -> tuple[Reader, ...]:
+    """Load the readers of installed packages."""
+    readers = []
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            reader = entry.load()
+        # Somebody else's package: whatever goes wrong there must be told as theirs.
+        except Exception as error:
+            raise FpgpuError(
+                f"entry point {entry.value} ({ENTRY_POINTS}) fails: {error}"
+            ) from error
+        if not isinstance(reader, Reader):
+            raise FpgpuError(f"entry point {entry.value} ({ENTRY_POINTS}) is no Reader: {reader!r}")
+        readers.append(reader)
+    return tuple(readers)

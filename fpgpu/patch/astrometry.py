@@ -1,0 +1,268 @@
+"""Where every source falls on every exposure, and how the sky is mapped to pixels there.
+
+Almost all exposures are gnomonic projections with SIP distortion, or have a refit that is; one
+table then answers for all of them and all sources at once. The others (further projections, look-up
+tables, gWCS without a refit) are asked one by one, for all sources at once.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Self
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from fpgpu.errors import WCSError
+from fpgpu.patch.proposal import relative_longitude
+from fpgpu.sky.sip import SipFit
+from fpgpu.sky.siptable import SipTable
+from fpgpu.sky.sphere import Floats, tangent_basis, tangent_coordinates, unit_vectors, wrapped
+from fpgpu.sky.wcs import SkyWCS
+from fpgpu.stores.meta import MetaStore
+
+__all__ = ["Astrometry", "WcsTable", "local_astrometry", "reference_position"]
+
+_LARGEST_RESIDUAL = 2e-5
+"""Of a refit in pixels: the astrometry of a patch is good to 1e-4 px."""
+
+_POLAR_PIXELS = 1000.0
+"""Closer to a pole than this, a step of a pixel is no small step in right ascension."""
+
+_ARCSEC = 3600.0
+
+Key = tuple[str, str]
+
+
+class Astrometry(NamedTuple):
+    """Local linear maps from the sky to pixels: ``pixel = crpix + CW (position - crval)``.
+
+    Attributes
+    ----------
+    crpix : ndarray of float64, shape (n_exp, n_src, 2)
+        Zero-based pixel (x, y) of each source.
+    crval : ndarray of float64, shape (n_exp, n_src, 2)
+        Right ascension and declination of each source minus the reference, degrees.
+    D : ndarray of float64, shape (n_exp, n_src, 2, 2)
+        Pixels (x, y) per arcsec along east and north.
+    CW : ndarray of float64, shape (n_exp, n_src, 2, 2)
+        Pixels (x, y) per degree of right ascension and declination.
+    """
+
+    crpix: Floats
+    crval: Floats
+    D: Floats
+    CW: Floats
+
+
+class WcsTable:
+    """The WCS of several exposures, asked together.
+
+    Parameters
+    ----------
+    solutions : sequence of SipFit or SkyWCS
+        One an exposure; whatever is a `SipFit` is evaluated in one sweep.
+    names : sequence of str
+        What messages call them.
+    """
+
+    def __init__(self, solutions: Sequence[SipFit | SkyWCS], names: Sequence[str]) -> None:
+        self.names = list(names)
+        self.solutions = list(solutions)
+        self._of_sip = [k for k, s in enumerate(solutions) if isinstance(s, SipFit)]
+        self._sip = SipTable([s for s in solutions if isinstance(s, SipFit)])
+        self._others = [(k, s) for k, s in enumerate(solutions) if isinstance(s, SkyWCS)]
+
+    @classmethod
+    def of_exposures(cls, meta: MetaStore, keys: Iterable[Key]) -> Self:
+        """Take the WCS of exposures from a meta store.
+
+        Parameters
+        ----------
+        meta : MetaStore
+            Its choice between FITS WCS and gWCS holds.
+        keys : iterable of (band, expID)
+            The exposures.
+
+        Returns
+        -------
+        WcsTable
+            In the order of `keys`.
+
+        Raises
+        ------
+        NotInStoreError
+            If there is no such exposure, or no gWCS of it and that was asked for.
+        WCSError
+            If a WCS cannot be used.
+        """
+        keys = list(keys)
+        return cls([_solution(meta, *key) for key in keys], ["/".join(key) for key in keys])
+
+    def __len__(self) -> int:
+        return len(self.solutions)
+
+    def pixel_to_world(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        """Give the positions of pixels.
+
+        Parameters
+        ----------
+        x, y : ndarray of float64, shape (n_exp, n_pos)
+            Zero-based pixels.
+
+        Returns
+        -------
+        ra, dec : ndarray of float64, shape (n_exp, n_pos)
+            Degrees, ra in [0, 360).
+        """
+        ra, dec = np.empty((2, *x.shape))
+        if self._of_sip:
+            rows = self._of_sip
+            ra[rows], dec[rows] = self._sip.pixel_to_world(x[rows], y[rows])
+        for k, wcs in self._others:
+            ra[k], dec[k] = wcs.pixel_to_world(x[k], y[k])
+        return ra, dec
+
+    def world_to_pixel(self, ra: Floats, dec: Floats) -> tuple[Floats, Floats]:
+        """Give the pixels of positions in every exposure: the exact inverse of `pixel_to_world`.
+
+        Parameters
+        ----------
+        ra, dec : ndarray of float64, shape (n_pos,)
+            Degrees.
+
+        Returns
+        -------
+        x, y : ndarray of float64, shape (n_exp, n_pos)
+            Zero-based pixels, on the detector or beyond its edges; NaN where a WCS gives none.
+        """
+        x, y = np.empty((2, len(self), len(ra)))
+        if self._of_sip:
+            x[self._of_sip], y[self._of_sip] = self._sip.world_to_pixel(ra, dec)
+        for k, wcs in self._others:
+            x[k], y[k] = wcs.world_to_pixel(ra, dec)
+        return x, y
+
+
+def _solution(meta: MetaStore, band: str, expID: str) -> SipFit | SkyWCS:
+    """Choose the quickest sound description of the WCS of an exposure."""
+    if meta.use_gwcs and (refit := meta.sip_fit(band, expID)) is not None:
+        # A WCS that was put in by hand is not the one that was refitted.
+        made = meta.wcs[band].made(expID)
+        is_stored = made is None or made is meta.tree[band].made(expID)
+        if is_stored and refit.residual <= _LARGEST_RESIDUAL:
+            return refit
+    wcs = meta.sky_wcs(band, expID)
+    if wcs.kind != "fits":
+        return wcs
+    if wcs.native not in _coefficients:
+        try:
+            _coefficients[wcs.native] = SipFit.from_wcs(wcs)
+        except WCSError:  # another projection, or look-up tables
+            _coefficients[wcs.native] = None
+    return _coefficients[wcs.native] or wcs
+
+
+_coefficients: WeakKeyDictionary[Any, SipFit | None] = WeakKeyDictionary()
+"""What was taken from FITS WCS objects, which say it slowly, for as long as they live."""
+
+
+def reference_position(ra: Floats, dec: Floats) -> tuple[float, float]:
+    """Choose the position to which coordinates of a patch are relative.
+
+    Parameters
+    ----------
+    ra, dec : ndarray of float64, shape (n_src,)
+        Degrees, at least one source.
+
+    Returns
+    -------
+    ra, dec : float
+        The medians, ra in [0, 360): that of a scene over ra = 0 lies within the scene.
+    """
+    # Whole turns only, so that what needs none keeps its bits.
+    together = ra - 360.0 * np.round((ra - ra[0]) / 360.0)
+    return float(wrapped(np.median(together))), float(np.median(dec))
+
+
+def local_astrometry(
+    table: WcsTable,
+    ra: Floats,
+    dec: Floats,
+    reference: tuple[float, float],
+) -> Astrometry:
+    """Work out the astrometry of all sources on all exposures.
+
+    Parameters
+    ----------
+    table : WcsTable
+        The WCS of the exposures.
+    ra, dec : ndarray of float64, shape (n_src,)
+        Positions of the sources, degrees.
+    reference : (float, float)
+        Right ascension and declination, degrees, that `crval` is relative to.
+
+    Returns
+    -------
+    Astrometry
+        For each exposure and source.
+
+    Raises
+    ------
+    WCSError
+        If an exposure's WCS gives no pixel for a source. Sources beyond the edges of an exposure
+        are no error as long as its WCS reaches there: they shine in.
+
+    Notes
+    -----
+    Derivatives are forward differences over one pixel, as forcepho takes them of distorted WCSs:
+    the same step everywhere, so that edges and bounding boxes make no difference. Close to a pole
+    they are taken in the tangent plane, which has no pole. A WCS without distortion is treated
+    alike; forcepho takes its constant matrix, which is off by the turn of north over the field.
+    """
+    x, y = table.world_to_pixel(ra, dec)
+    _refuse_lost(table, ra, dec, np.isfinite(x) & np.isfinite(y))
+    crval = np.stack([relative_longitude(ra, reference[0]), dec - reference[1]], axis=-1)
+    D, CW = _derivatives(table, x, y, ra, dec)
+    return Astrometry(
+        np.stack([x, y], axis=-1), np.broadcast_to(crval, (len(table), *crval.shape)), D, CW
+    )
+
+
+def _derivatives(
+    table: WcsTable, x: Floats, y: Floats, ra: Floats, dec: Floats
+) -> tuple[Floats, Floats]:
+    """D and CW at the pixels of the sources."""
+    there = table.pixel_to_world(
+        np.concatenate([x + 1.0, x], axis=1), np.concatenate([y, y + 1.0], axis=1)
+    )
+    # Axes: exposure, which pixel axis the step is along, source.
+    ra_there, dec_there = (values.reshape(len(table), 2, len(ra)) for values in there)
+    cos_dec = np.cos(np.deg2rad(dec))
+    east = relative_longitude(ra_there - ra, 0.0) * cos_dec
+    north = dec_there - dec
+    centre = unit_vectors(ra, dec)
+    xi, eta = tangent_coordinates(unit_vectors(ra_there, dec_there), centre, tangent_basis(centre))
+    plane_east, plane_north = np.rad2deg(xi), np.rad2deg(eta)
+    step = np.hypot(plane_east, plane_north).max(axis=1, keepdims=True)
+    is_polar = 90.0 - np.abs(dec) < _POLAR_PIXELS * step
+    east, north = np.where(is_polar, plane_east, east), np.where(is_polar, plane_north, north)
+
+    # Degrees (east, north) by pixel, inverted: pixels by degree.
+    (a, b), (c, d) = np.moveaxis(east, 1, 0), np.moveaxis(north, 1, 0)
+    determinant = a * d - b * c
+    _refuse_lost(table, ra, dec, np.isfinite(determinant) & (determinant != 0.0))
+    per_degree = np.stack([np.stack([d, -b], -1), np.stack([-c, a], -1)], axis=-2)
+    per_degree /= determinant[..., None, None]
+    CW = per_degree.copy()
+    CW[..., 0] *= cos_dec[:, None]
+    return per_degree / _ARCSEC, CW
+
+
+def _refuse_lost(table: WcsTable, ra: Floats, dec: Floats, is_found: npt.NDArray[np.bool_]) -> None:
+    """Raise for the first exposure and source without a pixel."""
+    if not is_found.all():
+        exposure, source = np.argwhere(~is_found)[0]
+        raise WCSError(
+            f"source {source} at ra {ra[source]:.6f}, dec {dec[source]:.6f} has no pixel by the "
+            f"WCS of exposure {table.names[exposure]}; take it out of the catalogue of this patch"
+        )

@@ -1,0 +1,94 @@
+"""From stores and a plan to a patch in a backend's memory."""
+
+from functools import partial
+from typing import Any
+
+import numpy.typing as npt
+
+from fpgpu.backends.base import Backend
+from fpgpu.errors import PlanError
+from fpgpu.patch.device import Patch
+from fpgpu.patch.pack import RADII, background_offsets, pack_metadata
+from fpgpu.patch.pixels import send_pixels
+from fpgpu.patch.plan import PatchPlan
+from fpgpu.patch.resident import ResidentExposures
+from fpgpu.patch.stores import StoreSet
+
+__all__ = ["build_patch"]
+
+
+def build_patch(
+    stores: StoreSet,
+    plan: PatchPlan,
+    catalog: Any = None,
+    *,
+    backend: Backend,
+    radii: npt.ArrayLike = RADII,
+    psf_per_source: bool = True,
+    background_keyword: str | None = None,
+    max_snr: float | None = None,
+    tweak_keyword: str | None = None,
+    reference: tuple[float, float] | None = None,
+    resident: ResidentExposures | None = None,
+) -> Patch:
+    """Build the patch of a plan in a backend's memory.
+
+    Parameters
+    ----------
+    stores : StoreSet
+        A survey, or `Stores`.
+    plan : PatchPlan
+        What to read; with at least one exposure.
+    catalog : astropy.table.Table or structured array, shape (n_src,), optional
+        The sources, with columns ra and dec in degrees; none by default.
+    backend : Backend
+        Where the patch shall live.
+    radii, psf_per_source, tweak_keyword, reference : optional
+        As in `fpgpu.patch.pack.pack_metadata`; the first three hold for later catalogues, too.
+    background_keyword : str, optional
+        Header keyword of an offset to subtract from the fluxes of each exposure, in the unit of
+        the store; an exposure without it has none.
+    max_snr : float, optional
+        Where ``ierr > 0`` and ``flux * ierr`` is larger, ierr becomes ``max_snr / flux``.
+    resident : ResidentExposures, optional
+        Whole exposures of the same backend to take the pixels from; they are loaded if need be.
+
+    Returns
+    -------
+    Patch
+        Complete; to be freed by its ``with`` block or its `free`.
+
+    Raises
+    ------
+    PlanError
+        When the plan has no exposures, or with the sources is over a limit.
+    CatalogError, LayoutError, WCSError, UnusableExposureError
+        When sources or headers cannot be packed.
+    MissingStoreError, NotInStoreError, StoreFormatError, StoreBusyError
+        When what was planned is no longer in the stores, or cannot be read.
+    DeviceMemoryError, StagingError
+        When there is not enough memory. Whatever is raised, no memory is kept.
+    """
+    if not plan.exposures:
+        raise PlanError(f"{plan.region!r}: no exposure is in it, so there is no patch to build")
+    pack = partial(
+        pack_metadata,
+        stores.meta,
+        stores.psf,
+        plan,
+        radii=radii,
+        psf_per_source=psf_per_source,
+        tweak_keyword=tweak_keyword,
+    )
+    fill = partial(
+        send_pixels,
+        stores.pixels,
+        plan,
+        backend,
+        backgrounds=background_offsets(stores.meta, plan, background_keyword),
+        max_snr=max_snr or 0.0,
+        resident=resident,
+    )
+    patch = Patch(plan, backend, stores.meta, pack(catalog, reference=reference), pack, fill)
+    patch.send()
+    return patch

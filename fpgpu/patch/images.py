@@ -1,0 +1,174 @@
+"""Pixels of a patch back on their detectors: images, and FITS files with the right WCS."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fpgpu.errors import LayoutError, StoreWriteError
+from fpgpu.patch.astrometry import WcsTable
+from fpgpu.patch.plan import ExposurePlan, PatchPlan
+from fpgpu.sky.sip import SipFit, fit_sip
+from fpgpu.sky.wcs import SkyWCS
+from fpgpu.stores.meta import MetaStore
+from fpgpu.stores.names import check_band, check_expID
+from fpgpu.superpixels import Window, grid_shape
+
+if TYPE_CHECKING:
+    from astropy.io.fits import Header
+
+__all__ = ["ExposureImage", "exposure_images", "write_images"]
+
+_KEPT = ("FILTER", "DETECTOR", "INSTRUME", "TELESCOP", "ABMAG", "EXPSTART", "MJD-AVG")
+"""Keywords that say what an exposure is; all others are of the whole detector image."""
+
+
+class ExposureImage(NamedTuple):
+    """Part of one exposure as an image.
+
+    Attributes
+    ----------
+    band, expID : str
+        The exposure.
+    image : ndarray of float32, shape (nx, ny)
+        Values ``[x, y]``.
+    origin : (int, int)
+        Zero-based pixel (x, y) of the detector at ``image[0, 0]``.
+    shape : (int, int)
+        Pixels of the whole exposure along x and y.
+    """
+
+    band: str
+    expID: str
+    image: npt.NDArray[np.float32]
+    origin: tuple[int, int]
+    shape: tuple[int, int]
+
+
+def exposure_images(
+    plan: PatchPlan,
+    values: npt.NDArray[np.float32],
+    *,
+    crop: bool = True,
+    fill: float = np.nan,
+) -> list[ExposureImage]:
+    """Put the pixels of a patch back in their places.
+
+    Parameters
+    ----------
+    plan : PatchPlan
+        Of the patch.
+    values : ndarray of float32, shape (n_pixels,)
+        One of its pixel arrays.
+    crop : bool, optional
+        Whether to give the smallest rectangle of super-pixels that holds the pixels of the patch,
+        instead of the whole exposure.
+    fill : float, optional
+        Value of the pixels that are not in the patch.
+
+    Returns
+    -------
+    list of ExposureImage
+        One an exposure, in the order of the plan.
+
+    Raises
+    ------
+    LayoutError
+        When the values are not as many as the plan has pixels.
+    """
+    if values.shape != (plan.n_pixels,):
+        raise LayoutError(f"values have shape {values.shape}; expected ({plan.n_pixels},)")
+    pieces = np.split(values, plan.exposure_start[1:])
+    return [
+        _image(exposure, piece, plan.super_pixel_size, crop, fill)
+        for exposure, piece in zip(plan.exposures, pieces, strict=True)
+    ]
+
+
+def _image(
+    exposure: ExposurePlan, values: npt.NDArray[np.float32], size: int, crop: bool, fill: float
+) -> ExposureImage:
+    """Put the pixels of one exposure back in their places."""
+    whole = Window(0, grid_shape(exposure.shape, size)[0], 0, grid_shape(exposure.shape, size)[1])
+    window = exposure.window if crop else whole
+    nsx, nsy = window.shape
+    blocks = np.full((nsx, nsy, size, size), fill, np.float32)
+    ix, iy = exposure.superpixels.T
+    blocks[ix - window.x0, iy - window.y0] = values.reshape(-1, size, size)
+    image = blocks.swapaxes(1, 2).reshape(nsx * size, nsy * size)
+    origin = window.x0 * size, window.y0 * size
+    return ExposureImage(exposure.band, exposure.expID, image, origin, exposure.shape)
+
+
+def write_images(
+    folder: Path,
+    name: str,
+    images: Sequence[ExposureImage],
+    meta: MetaStore,
+    *,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write images of exposures as FITS files.
+
+    The WCS is the one that the patch was packed with, as a gnomonic projection with SIP
+    distortion, shifted to the image's own pixels; LTV1 and LTV2 say by how much.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to put them, as ``BAND/expID_name.fits``; made if need be.
+    name : str
+        What the images show.
+    images : sequence of ExposureImage
+        The images.
+    meta : MetaStore
+        Headers and WCS of the exposures.
+    overwrite : bool, optional
+        Whether existing files may be replaced.
+
+    Returns
+    -------
+    list of Path
+        The files, in order.
+
+    Raises
+    ------
+    StoreWriteError
+        When a file exists or cannot be written.
+    ExposureNameError
+        When the name of an exposure would lead out of the folder.
+    WCSError
+        When a WCS cannot be expressed as SIP.
+    """
+    from astropy.io.fits import PrimaryHDU
+
+    table = WcsTable.of_exposures(meta, [(image.band, image.expID) for image in images])
+    paths = []
+    for image, solution in zip(images, table.solutions, strict=True):
+        path = folder / check_band(image.band) / f"{check_expID(image.expID)}_{name}.fits"
+        header = _header(image, name, solution, meta.headers[image.band][image.expID])
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            PrimaryHDU(image.image.T, header).writeto(path, overwrite=overwrite)
+        except OSError as error:
+            hint = "" if overwrite else "; to replace files that exist: overwrite=True"
+            raise StoreWriteError(f"{path}: cannot be written: {error}{hint}") from error
+        paths.append(path)
+    return paths
+
+
+def _header(image: ExposureImage, name: str, solution: SipFit | SkyWCS, original: Any) -> "Header":
+    """Make the header of one image."""
+    fit = solution if isinstance(solution, SipFit) else fit_sip(solution, image.shape)
+    header: Header = fit.to_header()
+    for axis, start in enumerate(image.origin, start=1):
+        header[f"CRPIX{axis}"] -= start
+        header[f"LTV{axis}"] = (-start, "shift of pixels from the exposure to here")
+    for keyword in _KEPT:
+        if keyword in original:
+            header[keyword] = (original[keyword], original.comments[keyword])
+    header["EXPID"] = (image.expID, "exposure")
+    header["CONTENT"] = (name, "array of the patch")
+    return header

@@ -1,0 +1,217 @@
+"""From a plan, a catalogue and PSFs to the arrays that describe exposures and sources."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fpgpu.backends.arena import ArenaLayout
+from fpgpu.errors import CatalogError, LayoutError, MissingStoreError, UnusableExposureError
+from fpgpu.layout import PATCH_ARRAYS, PSF_DTYPE
+from fpgpu.patch.astrometry import WcsTable, local_astrometry, reference_position
+from fpgpu.patch.plan import PatchPlan
+from fpgpu.patch.proposal import catalog_column
+from fpgpu.sky.sphere import Floats
+from fpgpu.stores.meta import MetaStore
+from fpgpu.stores.psf import PSFStore
+
+__all__ = ["RADII", "PatchMetadata", "background_offsets", "pack_metadata"]
+
+RADII = np.array([0.0, *np.geomspace(0.012, 0.7, 7), 1.5])
+"""Standard deviations in arcsec of the Gaussians in forcepho's table of Sersic profiles."""
+
+
+_MOST_FLOAT32 = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True, eq=False)
+class PatchMetadata:
+    """All arrays of a patch but its pixels.
+
+    Attributes
+    ----------
+    arrays : mapping of str to ndarray
+        By the struct's names, of its dtypes, shaped as in `ArenaLayout`.
+    layout : ArenaLayout
+        Of the whole patch.
+    reference : (float, float)
+        Right ascension and declination, degrees, that ``crval`` is relative to.
+    """
+
+    arrays: Mapping[str, npt.NDArray[Any]]
+    layout: ArenaLayout
+    reference: tuple[float, float]
+
+
+def pack_metadata(
+    meta: MetaStore,
+    psf: PSFStore | None,
+    plan: PatchPlan,
+    catalog: Any = None,
+    *,
+    radii: npt.ArrayLike = RADII,
+    psf_per_source: bool = True,
+    tweak_keyword: str | None = None,
+    reference: tuple[float, float] | None = None,
+) -> PatchMetadata:
+    """Pack indices, astrometry and PSFs; the catalogue is not changed.
+
+    Parameters
+    ----------
+    meta : MetaStore
+        Headers and WCS of the exposures.
+    psf : PSFStore, optional
+        Needed when there are sources.
+    plan : PatchPlan
+        The exposures and their super-pixels.
+    catalog : astropy.table.Table or structured array, shape (n_src,), optional
+        The sources, with columns ra and dec in degrees; none by default. They may lie anywhere
+        that the WCS of all exposures reach, beyond the edges too.
+    radii : array_like of float, shape (n_radii,), optional
+        Standard deviations in arcsec of the Gaussians that a profile is made of.
+    psf_per_source : bool, optional
+        Whether each source gets the PSF of its own place on each detector. If not, all sources get
+        the first PSF of the band, for kernels that use one PSF per exposure, as forcepho's do.
+    tweak_keyword : str, optional
+        Header keyword with the factor ``G`` of each exposure; 1 by default.
+    reference : (float, float), optional
+        Position in degrees that coordinates are relative to; by default the median of the sources,
+        or the centre of the region when there are none.
+
+    Returns
+    -------
+    PatchMetadata
+        The arrays.
+
+    Raises
+    ------
+    CatalogError
+        If the catalogue has no usable positions.
+    LayoutError
+        If there are more sources or radii than a patch can hold, or PSFs for other radii.
+    MissingStoreError, NotInStoreError
+        If there is no PSF store, or no PSF of a band.
+    WCSError
+        If a source has no pixel on an exposure.
+    UnusableExposureError
+        If a header has no number at `tweak_keyword`.
+    """
+    ra, dec = _positions(catalog)
+    radii = np.asarray(radii, np.float64)
+    n_psf = _n_psf_per_source(psf, plan, bool(ra.size))
+    n_gaussians = int(n_psf.astype(np.int64) @ plan.band_N) * ra.size
+    layout = plan.arena_layout(ra.size, radii.size, n_gaussians)
+    if reference is None:
+        reference = reference_position(ra, dec) if ra.size else plan.region.center
+    table = WcsTable.of_exposures(meta, [(e.band, e.expID) for e in plan.exposures])
+    astrometry = local_astrometry(table, ra, dec, reference)
+    G = [1.0] * plan.n_exp if tweak_keyword is None else _numbers(meta, plan, tweak_keyword)
+    lengths = np.repeat(n_psf.astype(np.int64), plan.band_N) * ra.size
+    values = {
+        "exposure_start": plan.exposure_start,
+        "exposure_N": plan.exposure_N,
+        "band_start": plan.band_start,
+        "band_N": plan.band_N,
+        "rad2": radii**2,
+        **astrometry._asdict(),
+        "G": G,
+        "n_psf_per_source": n_psf,
+        "psfgauss": _psf_of_sources(psf, plan, astrometry.crpix, psf_per_source, radii.size),
+        "psfgauss_start": np.cumsum(lengths) - lengths,
+    }
+    arrays = {
+        name: np.ascontiguousarray(value, PATCH_ARRAYS[name]) for name, value in values.items()
+    }
+    return PatchMetadata(arrays, layout, (float(reference[0]), float(reference[1])))
+
+
+def background_offsets(meta: MetaStore, plan: PatchPlan, keyword: str | None) -> list[float]:
+    """Give what is to be subtracted from the fluxes of each exposure.
+
+    Parameters
+    ----------
+    meta : MetaStore
+        Headers of the exposures.
+    plan : PatchPlan
+        The exposures.
+    keyword : str or None
+        Header keyword; an exposure without it, or None, has offset 0.
+
+    Returns
+    -------
+    list of float, length n_exp
+        In the unit of the pixel store.
+
+    Raises
+    ------
+    UnusableExposureError
+        If a header has something at the keyword that is no finite number.
+    """
+    return [0.0] * plan.n_exp if keyword is None else _numbers(meta, plan, keyword, 0.0)
+
+
+def _positions(catalog: Any) -> tuple[Floats, Floats]:
+    """Positions of the sources in degrees."""
+    if catalog is None:
+        return np.empty(0), np.empty(0)
+    ra, dec = catalog_column(catalog, "ra"), catalog_column(catalog, "dec")
+    beyond = np.flatnonzero(np.abs(dec) > 90.0)
+    if beyond.size:
+        raise CatalogError(f"source {beyond[0]} has dec {dec[beyond[0]]}; expected -90 to 90 deg")
+    return ra, dec
+
+
+def _n_psf_per_source(
+    psf: PSFStore | None, plan: PatchPlan, has_sources: bool
+) -> npt.NDArray[np.int32]:
+    """Gaussians in a PSF of each band; 0 where no source needs any."""
+    if not has_sources:
+        return np.zeros(plan.n_bands, np.int32)
+    if psf is None:
+        raise MissingStoreError(
+            "there are sources but no PSF store; add one, or leave the catalogue out for pixels"
+            " alone"
+        )
+    return np.array([psf.n_psf_per_source(band) for band in plan.bandlist], np.int32)
+
+
+def _psf_of_sources(
+    psf: PSFStore | None, plan: PatchPlan, crpix: Floats, psf_per_source: bool, n_radii: int
+) -> npt.NDArray[Any]:
+    """All PSF Gaussians, ordered by exposure, source, Gaussian."""
+    n_src = crpix.shape[1]
+    blocks = [np.empty(0, PSF_DTYPE)]
+    for band, of_band in zip(plan.bandlist, np.split(crpix, plan.band_start[1:]), strict=True):
+        if psf is None or n_src == 0:
+            break
+        if psf_per_source:
+            block = psf.lookup_many(band, of_band.reshape(-1, 2)).ravel()
+        else:
+            block = np.tile(psf.lookup(band), len(of_band) * n_src)
+        if block["sersic_bin"].max() >= n_radii:
+            raise LayoutError(
+                f"the PSF of {band} has Gaussians for radius {block['sersic_bin'].max()}, but there"
+                f" are {n_radii} radii; give the radii that the PSFs were made for"
+            )
+        blocks.append(block)
+    return np.concatenate(blocks)
+
+
+def _numbers(
+    meta: MetaStore, plan: PatchPlan, keyword: str, default: float | None = None
+) -> list[float]:
+    """A number from the header of each exposure."""
+    numbers = []
+    for exposure in plan.exposures:
+        value = meta.headers[exposure.band][exposure.expID].get(keyword, default)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not abs(value) <= _MOST_FLOAT32:
+            found = "is missing" if value is None else f"is {value!r}"
+            raise UnusableExposureError(
+                f"{exposure.band}/{exposure.expID}: {keyword} {found} in its header; expected a"
+                " finite number"
+            )
+        numbers.append(float(value))
+    return numbers

@@ -1,0 +1,1 @@
+"""Where exposures and regions lie on the sphere."""

@@ -1,0 +1,187 @@
+"""The celestial part of a FITS header that describes more axes than an image has.
+
+astropy can drop axes of a WCS only as long as it carries no SIP distortion, so the header itself
+is reduced to its two celestial axes instead.
+"""
+
+import math
+import re
+from typing import Any
+
+from fpgpu.errors import WCSError
+
+__all__ = ["axis_count", "celestial_header", "check_celestial", "image_shape"]
+
+_PER_AXIS = re.compile(
+    r"(NAXIS|CTYPE|CRVAL|CRPIX|CDELT|CUNIT|CROTA|CNAME|CRDER|CSYER)(\d+)([A-Z]?)"
+)
+_NUMBER = re.compile(r"(CRPIX|CRVAL|CDELT|CROTA)\d+|(PC|CD)\d+_\d+")
+_MATRIX = re.compile(r"(PC|CD)(\d+)_(\d+)([A-Z]?)")
+_PARAMETER = re.compile(r"(PV|PS)(\d+)_(\d+)([A-Z]?)")
+
+
+def image_shape(header: Any) -> tuple[int, int]:
+    """Number of pixels along the first two axes of an image.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        With NAXIS1 and NAXIS2.
+
+    Returns
+    -------
+    tuple of int
+        (nx, ny).
+
+    Raises
+    ------
+    WCSError
+        When one of the two is missing or no positive whole number.
+    """
+    sizes = []
+    for keyword in ("NAXIS1", "NAXIS2"):
+        value = header.get(keyword)
+        if value is None:
+            raise WCSError(
+                f"the header has no {keyword}; expected the size of the image in NAXIS1 and "
+                "NAXIS2, so give the header of the image extension, not of the file"
+            )
+        if not isinstance(value, int) or value < 1:
+            raise WCSError(f"the header has {keyword} = {value!r}; expected a positive integer")
+        sizes.append(value)
+    return sizes[0], sizes[1]
+
+
+def axis_count(header: Any) -> int:
+    """Count the axes that a header's WCS describes.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+
+    Returns
+    -------
+    int
+        The largest of NAXIS, WCSAXES and the numbers of the CTYPE cards.
+    """
+    numbers = [int(key[5:]) for key in header if re.fullmatch(r"CTYPE\d+", key)]
+    declared = [header.get(key, 0) for key in ("NAXIS", "WCSAXES")]
+    return max([*numbers, *(n for n in declared if isinstance(n, int))], default=0)
+
+
+def check_celestial(header: Any) -> None:
+    """Refuse a header whose WCS is absent, not of the sky, or written with nonsense for numbers.
+
+    WCSLIB reads a CRVAL1 that is no number as zero, and a row of zeros in CD as one of the unit
+    matrix, without a word.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+
+    Raises
+    ------
+    WCSError
+        Naming what was found.
+    """
+    axes = _celestial_axes(header)
+    for keyword in header:
+        if _NUMBER.fullmatch(keyword) and not isinstance(header[keyword], int | float):
+            raise WCSError(f"the header has {keyword} = {header[keyword]!r}; expected a number")
+    _check_matrix(header, axes)
+
+
+def _check_matrix(header: Any, axes: tuple[int, int]) -> None:
+    """Refuse a linear transformation that maps the image to a line or a point."""
+    name = "CD" if any(re.fullmatch(r"CD\d+_\d+", key) for key in header) else "PC"
+    rows = []
+    for i in axes:
+        scale = float(header.get(f"CDELT{i}", 1)) if name == "PC" else 1.0
+        unit = [float(name == "PC" and i == j) for j in axes]
+        row = zip(axes, unit, strict=True)
+        rows.append([scale * float(header.get(f"{name}{i}_{j}", default)) for j, default in row])
+    (a, b), (c, d) = rows
+    # Compared as a product, so that small scales do not underflow to a singular matrix.
+    if not math.isfinite(a * d - b * c) or a * d == b * c:
+        what = "CD" if name == "CD" else "CDELT times PC"
+        raise WCSError(
+            f"the header's {what} matrix is [[{a:g}, {b:g}], [{c:g}, {d:g}]], which maps the image "
+            "to a line or a point; expected degrees per pixel in two directions"
+        )
+
+
+def celestial_header(header: Any) -> Any:
+    """Copy a header with its two celestial axes only.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        With NAXIS1, NAXIS2 and a WCS of two or more axes. Not changed.
+
+    Returns
+    -------
+    astropy.io.fits.Header
+        The same cards, those of the other axes left out; a distortion is kept.
+
+    Raises
+    ------
+    WCSError
+        When there are no equatorial axes, when they depend on a pixel axis that is left out, or
+        when NAXIS1 or NAXIS2 is missing.
+    """
+    image_shape(header)
+    axes = _celestial_axes(header)
+    if axes != (1, 2) and "A_ORDER" in header:
+        raise WCSError(
+            f"the header has SIP distortion, which applies to axes 1 and 2, but its celestial "
+            f"axes are {axes[0]} and {axes[1]}"
+        )
+    renumbered = {str(axis): str(new) for new, axis in enumerate(axes, start=1)}
+    reduced = header.copy()
+    for keyword in dict.fromkeys(header):
+        new = _renamed(keyword, renumbered, header)
+        if new != keyword:
+            reduced.remove(keyword, remove_all=True)
+        if new not in (keyword, None):
+            reduced[new] = header[keyword]
+    reduced["NAXIS"] = 2
+    reduced["WCSAXES"] = 2
+    return reduced
+
+
+def _celestial_axes(header: Any) -> tuple[int, int]:
+    """Numbers of the equatorial axes, the smaller first."""
+    types = {axis: str(header.get(f"CTYPE{axis}", "")) for axis in range(1, axis_count(header) + 1)}
+    found = [
+        axis for axis, name in types.items() if name.split("-")[0].strip().upper() in ("RA", "DEC")
+    ]
+    if len(found) != 2:
+        listing = ", ".join(f"CTYPE{axis} = {name!r}" for axis, name in types.items())
+        raise WCSError(
+            f"the header has no pair of equatorial axes: {listing or 'no axes at all'}; expected "
+            "RA---xxx and DEC--xxx as in 'RA---TAN', 'DEC--TAN'"
+        )
+    return found[0], found[1]
+
+
+def _renamed(keyword: str, renumbered: dict[str, str], header: Any) -> str | None:
+    """Name of a keyword when only the celestial axes count; None when it goes."""
+    if match := _PER_AXIS.fullmatch(keyword):
+        name, axis, suffix = match.groups()
+        return f"{name}{renumbered[axis]}{suffix}" if axis in renumbered else None
+    if match := _MATRIX.fullmatch(keyword):
+        name, row, column, suffix = match.groups()
+        if row not in renumbered:
+            return None
+        if column not in renumbered:
+            if header[keyword] != 0 and not suffix:
+                raise WCSError(
+                    f"the header has {keyword} = {header[keyword]!r}: its celestial coordinates "
+                    f"depend on pixel axis {column}, which an image does not have"
+                )
+            return None
+        return f"{name}{renumbered[row]}_{renumbered[column]}{suffix}"
+    if match := _PARAMETER.fullmatch(keyword):
+        name, axis, number, suffix = match.groups()
+        return f"{name}{renumbered[axis]}_{number}{suffix}" if axis in renumbered else None
+    return keyword

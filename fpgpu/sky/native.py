@@ -1,0 +1,125 @@
+"""What is particular to astropy's FITS WCS and to gWCS, and known nowhere else."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from fpgpu.errors import WCSError
+from fpgpu.sky.sphere import Floats
+
+__all__ = [
+    "bounding_box_of",
+    "degrees",
+    "fits_wcs",
+    "gwcs_forward",
+    "gwcs_inverse",
+    "has_inverse",
+    "physical_types",
+    "tan_sip_terms",
+]
+
+
+def fits_wcs(header: Any, fobj: Any) -> Any:
+    """Build astropy's WCS without the noise about dates and observatory positions."""
+    from astropy.io.fits import VerifyError
+    from astropy.wcs import WCS, FITSFixedWarning
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FITSFixedWarning)
+            wcs = WCS(header, fobj)
+            wcs.wcs.set()
+    # WCSLIB's own errors derive from ValueError; the others come from values of a wrong type.
+    except (ValueError, TypeError, KeyError, VerifyError) as error:
+        text = " ".join(str(error).split())
+        raise WCSError(f"the WCS of the FITS header cannot be used: {text}") from error
+    return wcs
+
+
+def physical_types(gwcs: Any) -> list[str]:
+    """Kinds of the world axes; a gWCS whose frames are mere names has none."""
+    try:
+        return [str(name) for name in gwcs.world_axis_physical_types]
+    except AttributeError:
+        return [f"of unknown kind (frame {gwcs.output_frame!r})"]
+
+
+def bounding_box_of(gwcs: Any) -> tuple[float, float, float, float] | None:
+    """Bounding box as x0, x1, y0, y1, or None when there is none along both axes."""
+    intervals = getattr(gwcs.bounding_box, "intervals", {})
+    if 0 not in intervals or 1 not in intervals:
+        return None
+    ends = [*intervals[0], *intervals[1]]
+    x0, x1, y0, y1 = (float(getattr(end, "value", end)) for end in ends)
+    return min(x0, x1), max(x0, x1), min(y0, y1), max(y0, y1)
+
+
+def gwcs_forward(gwcs: Any, x: Floats, y: Floats) -> Any:
+    """World values of pixels, whatever the bounding box, with units if the transform has them."""
+    inputs = [x, y]
+    if gwcs.forward_transform.uses_quantity:
+        inputs = [value * unit for value, unit in zip(inputs, gwcs.input_frame.unit, strict=True)]
+    return gwcs(*inputs, with_bounding_box=False)
+
+
+def gwcs_inverse(gwcs: Any, world: list[Floats]) -> Any:
+    """Pixels of world values in degrees by the inverse transform, whatever the bounding box."""
+    inputs = [_from_degrees(w, u) for w, u in zip(world, gwcs.world_axis_units, strict=True)]
+    if gwcs.backward_transform.uses_quantity:
+        inputs = [value * unit for value, unit in zip(inputs, gwcs.output_frame.unit, strict=True)]
+    return gwcs.invert(*inputs, with_bounding_box=False)
+
+
+def has_inverse(gwcs: Any) -> bool:
+    """Whether a gWCS brings an inverse transform."""
+    try:
+        return gwcs.backward_transform is not None
+    except NotImplementedError:
+        return False
+
+
+def degrees(values: Any, unit: str) -> Floats:
+    """Strip the unit of a native output, be it attached to the values or declared by the WCS."""
+    if hasattr(values, "to_value"):
+        return np.asarray(values.to_value("deg"), np.float64)
+    if unit == "deg":
+        return np.asarray(values, np.float64)
+    from astropy.units import Unit
+
+    return np.asarray(values, np.float64) * float(Unit(unit).to("deg"))
+
+
+def _from_degrees(values: Floats, unit: str) -> Floats:
+    """Express degrees in the unit that a native WCS expects."""
+    if unit == "deg":
+        return values
+    from astropy.units import Unit
+
+    return values / float(Unit(unit).to("deg"))
+
+
+def tan_sip_terms(wcs: Any) -> dict[str, Floats]:
+    """Coefficients of a gnomonic FITS WCS: crval, crpix, cd, a, b, ap, bp as in `SipFit`."""
+    prm = wcs.wcs
+    prm.set()
+    projections = {name[5:8] for name in prm.ctype}
+    tables = (wcs.cpdis1, wcs.cpdis2, wcs.det2im1, wcs.det2im2)
+    if projections != {"TAN"} or prm.theta0 != 90.0 or any(table is not None for table in tables):
+        raise WCSError(
+            f"the FITS WCS with CTYPE {', '.join(prm.ctype)} is no gnomonic projection with SIP "
+            "distortion alone; expected 'RA---TAN-SIP', 'DEC--TAN-SIP' and no look-up tables"
+        )
+    rows = [prm.lng, prm.lat]
+    pole = np.deg2rad(prm.lonpole)
+    # East and north in the projection plane, which LONPOLE turns.
+    turn = np.array([[-np.cos(pole), -np.sin(pole)], [np.sin(pole), -np.cos(pole)]])
+    terms = {
+        "crval": np.array(prm.crval)[rows],
+        "crpix": np.array(prm.crpix) - 1.0,
+        "cd": turn @ np.array(wcs.pixel_scale_matrix)[rows],
+    }
+    for name in ("a", "b", "ap", "bp"):
+        matrix = None if wcs.sip is None else getattr(wcs.sip, name)
+        terms[name] = np.zeros((1, 1)) if matrix is None else np.array(matrix, np.float64)
+    return terms

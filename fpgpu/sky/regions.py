@@ -1,0 +1,320 @@
+"""Areas of the sky that can be asked for: circle, rectangle, polygon.
+
+Each answers two kinds of question. `contains` selects super-pixels exactly as forcepho does; all
+other methods work on the sphere, where RA = 0 and the poles are places like any other.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fpgpu.errors import RegionError
+from fpgpu.sky.polygons import ROUNDING, Bools, Polygons, bounding_caps
+from fpgpu.sky.regionbase import (
+    Region,
+    box_corners,
+    check_declination,
+    check_finite,
+    keep_floats,
+    touches_across_edges,
+)
+from fpgpu.sky.sphere import Floats, positions, separation, unit_vectors
+from fpgpu.sky.wcs import SkyWCS
+
+__all__ = ["CircularRegion", "PolygonRegion", "RectangularRegion", "Region"]
+
+
+@dataclass(frozen=True)
+class CircularRegion(Region):
+    """A circle on the sky.
+
+    Parameters
+    ----------
+    ra, dec : float
+        Centre, degrees.
+    radius : float
+        Degrees of arc, above 0 and up to 180.
+
+    Raises
+    ------
+    RegionError
+        When a value is not finite or out of range.
+    """
+
+    ra: float
+    dec: float
+    radius: float
+
+    def __post_init__(self) -> None:
+        keep_floats(self, "ra", "dec", "radius")
+        check_declination(self, "dec")
+        if not 0.0 < self.radius <= 180.0:
+            raise RegionError(f"{self!r}: the radius must be above 0 and up to 180 degrees")
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """Right ascension and declination of the centre, degrees."""
+        return self.ra, self.dec
+
+    @property
+    def bounding_cap(self) -> tuple[Floats, float]:
+        """The circle itself: unit vector, shape (3,), and radius in radians."""
+        return unit_vectors(self.ra, self.dec), float(np.deg2rad(self.radius))
+
+    def _inside(self, ra: Floats, dec: Floats) -> Bools:
+        return np.asarray(separation(self.ra, self.dec, ra, dec) < self.radius)
+
+    def _touches(self, polygons: Polygons) -> Bools:
+        centre, radius = self.bounding_cap
+        return polygons.within(centre[None, :], radius)[:, 0]
+
+    def contains(
+        self, xcorners: npt.ArrayLike, ycorners: npt.ArrayLike, wcs: Any
+    ) -> tuple[npt.NDArray[np.intp], ...]:
+        """Select the super-pixels that have a corner inside, as forcepho does.
+
+        The circle is tested in pixels: a corner is inside when its squared distance from
+        pixel(ra, dec) is strictly less than that of pixel(ra, dec + radius). Where the WCS
+        cannot place these two points, because the circle reaches beyond its distortion or
+        projection, the corners are tested on the sky.
+
+        Parameters
+        ----------
+        xcorners, ycorners : array_like, shape (..., 4)
+            Zero-based pixels of the corners of super-pixels.
+        wcs : SkyWCS, astropy.wcs.WCS or gwcs.WCS
+            Of the exposure.
+
+        Returns
+        -------
+        selected : tuple of ndarray of int
+            Indices along the leading axes, as from `numpy.nonzero`.
+        """
+        sky = wcs if isinstance(wcs, SkyWCS) else SkyWCS.from_native(wcs)
+        disc = self.in_pixels(sky)
+        if disc is None:
+            return super().contains(xcorners, ycorners, sky)
+        x, y, r2 = disc
+        d2 = (x - np.asarray(xcorners)) ** 2 + (y - np.asarray(ycorners)) ** 2
+        return np.nonzero((d2 < r2).any(axis=-1))
+
+    def in_pixels(self, sky: SkyWCS, exact: bool = False) -> tuple[float, float, float] | None:
+        """Give the circle in pixels that stands for this one in forcepho.
+
+        Parameters
+        ----------
+        sky : SkyWCS
+            Of the exposure.
+        exact : bool, optional
+            Whether the WCS is inverted exactly instead of by the inverse that comes with it.
+
+        Returns
+        -------
+        (float, float, float) or None
+            Zero-based x and y of the centre, and the squared distance in pixels to the point one
+            radius north; None where the WCS cannot place these two.
+        """
+        # A declination beyond 90 is a place behind the pole, to every formula used here.
+        ra, dec = np.array([self.ra, self.ra]), np.array([self.dec, self.dec + self.radius])
+        x, y = sky.world_to_pixel(ra, dec) if exact else sky.native_world_to_pixel(ra, dec)
+        r2 = (x[0] - x[1]) ** 2 + (y[0] - y[1]) ** 2
+        with np.errstate(all="ignore"):
+            missed = separation(ra, dec, *sky.pixel_to_world(x, y)).max()
+            missed_pixels = missed / self.radius * np.sqrt(r2)
+        # Inverse polynomials miss by a few hundredths of a pixel, broken ones by far more.
+        if not missed_pixels <= 0.1 + 0.01 * np.sqrt(r2):
+            return None
+        return float(x[0]), float(y[0]), float(r2)
+
+
+@dataclass(frozen=True)
+class RectangularRegion(Region):
+    """An area between two meridians and two parallels.
+
+    Parameters
+    ----------
+    ra_min, ra_max : float
+        Western and eastern edge, degrees. The area runs from ra_min eastwards, so
+        ``ra_min=359.9, ra_max=0.1`` is 0.2 degrees wide; ``0, 360`` is the whole circle.
+    dec_min, dec_max : float
+        Southern and northern edge, degrees. The edges are parallels, not great circles.
+
+    Raises
+    ------
+    RegionError
+        When a value is not finite or out of range, or the area is empty.
+    """
+
+    ra_min: float
+    ra_max: float
+    dec_min: float
+    dec_max: float
+
+    def __post_init__(self) -> None:
+        keep_floats(self, "ra_min", "ra_max", "dec_min", "dec_max")
+        check_declination(self, "dec_min", "dec_max")
+        if self.dec_min >= self.dec_max:
+            raise RegionError(f"{self!r}: dec_min must be below dec_max")
+        if self._width == 0.0 or self._width > 360.0:
+            raise RegionError(
+                f"{self!r}: spans {self.ra_max - self.ra_min:g} degrees of right ascension; "
+                "expected more than 0 and up to 360"
+            )
+
+    @property
+    def _width(self) -> float:
+        """Degrees of right ascension from ra_min eastwards to ra_max."""
+        width = self.ra_max - self.ra_min
+        return width if width > 0.0 else width % 360.0
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """Right ascension and declination halfway between the edges, degrees."""
+        return (self.ra_min + 0.5 * self._width) % 360.0, 0.5 * (self.dec_min + self.dec_max)
+
+    @property
+    def bounding_box(self) -> Floats:
+        """The region's own corners, shape (2, 4): ra, dec in degrees, in order SW, SE, NE, NW."""
+        return box_corners(self.ra_min, self.ra_max, self.dec_min, self.dec_max)
+
+    @property
+    def bounding_cap(self) -> tuple[Floats, float]:
+        """Circle on the sphere around the region: unit vector, shape (3,), and radius, radians."""
+        polar = [(90.0, 90.0 - self.dec_min), (-90.0, 90.0 + self.dec_max)]
+        caps = [(unit_vectors(0.0, dec), np.deg2rad(radius)) for dec, radius in polar]
+        if self._width <= 180.0:
+            # No wider: from the middle of such an area its corners are the furthest points.
+            middle, corners = self.center, self.bounding_box
+            radius = separation(*middle, *corners).max()
+            caps.append((unit_vectors(*middle), np.deg2rad(radius)))
+        centre, radius = min(caps, key=lambda cap: float(cap[1]))
+        return centre, float(radius) + ROUNDING
+
+    def _inside(self, ra: Floats, dec: Floats) -> Bools:
+        return self._between_meridians(ra, np.zeros(())) & self._between_parallels(dec, 0.0)
+
+    def _touches(self, polygons: Polygons) -> Bools:
+        return touches_across_edges(self, polygons, unit_vectors(*self.center), self._meets)
+
+    def _meets(self, polygons: Polygons) -> Bools:
+        """Whether outlines touch, or polygons lie inside the region."""
+        corners = unit_vectors(*self.bounding_box)
+        touched = polygons.near_outline(corners, ROUNDING).any(axis=1)
+        touched |= self._holds(polygons.vertices).any(axis=1)
+        if self._width < 360.0:
+            touched |= polygons.meet_arcs(*self._meridians())
+        parallels = [dec for dec in (self.dec_min, self.dec_max) if abs(dec) < 90.0]
+        touched |= polygons.meet_parallels(np.deg2rad(parallels), self._spans)
+        return np.asarray(touched)
+
+    def _between_meridians(self, ra: Floats, slack: Floats) -> Bools:
+        """Whether right ascensions are between the edges or less than `slack` beyond them."""
+        if self._width == 360.0:
+            return np.asarray(np.isfinite(ra))
+        # Values in 0..360 are compared as they are: no rounding decides what is on an edge.
+        ra = np.where((ra >= 0.0) & (ra < 360.0), ra, np.mod(ra, 360.0))
+        west, east = self.ra_min % 360.0, self.ra_max % 360.0 or 360.0
+        past_west, before_east = ra > west - slack, ra < east + slack
+        inside = past_west & before_east if west < east else past_west | before_east
+        # Edges at RA = 0 have their slack on the other side of the seam.
+        return np.asarray(inside | (ra > west - slack + 360.0) | (ra < east + slack - 360.0))
+
+    def _between_parallels(self, dec: Floats, slack: float) -> Bools:
+        # A pole is an inner point of a cap around it, not an edge.
+        above = (dec > self.dec_min - slack) | (self.dec_min == -90.0)
+        below = (dec < self.dec_max + slack) | (self.dec_max == 90.0)
+        return np.asarray(above & below & np.isfinite(dec))
+
+    def _spans(self, vectors: Floats) -> Bools:
+        """Whether vectors are between the meridians or on one."""
+        ra, dec = positions(vectors)
+        # Rounding of a vector changes its right ascension the more, the nearer it is to a pole.
+        slack = np.rad2deg(4 * ROUNDING) / np.maximum(np.cos(np.deg2rad(dec)), 1e-9)
+        return self._between_meridians(ra, np.asarray(slack))
+
+    def _holds(self, vectors: Floats) -> Bools:
+        """Whether vectors are inside or on an edge."""
+        dec = positions(vectors)[1]
+        slack = float(np.rad2deg(ROUNDING))
+        return np.asarray(self._spans(vectors) & self._between_parallels(dec, slack))
+
+    def _meridians(self) -> tuple[Floats, Floats]:
+        """Both meridian edges as arcs of at most 90 degrees: starts and ends, shape (4, 3)."""
+        middle = 0.5 * (self.dec_min + self.dec_max)
+        ra = np.repeat([self.ra_min, self.ra_max], 2)
+        starts = unit_vectors(ra, [self.dec_min, middle, self.dec_min, middle])
+        ends = unit_vectors(ra, [middle, self.dec_max, middle, self.dec_max])
+        return starts, ends
+
+
+@dataclass(frozen=True)
+class PolygonRegion(Region):
+    """An area with great-circle edges, smaller than a hemisphere; it may be concave.
+
+    Parameters
+    ----------
+    ra, dec : sequence of float
+        Vertices in order, either way round, degrees; three or more.
+
+    Raises
+    ------
+    RegionError
+        When there are fewer than three vertices, a value is not finite or out of range, or the
+        vertices do not fit in a hemisphere.
+    """
+
+    ra: tuple[float, ...]
+    dec: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("ra", "dec"):
+            values: Iterable[Any] = np.ravel(getattr(self, name))
+            object.__setattr__(self, name, tuple(float(value) for value in values))
+        if len(self.ra) != len(self.dec) or len(self.ra) < 3:
+            raise RegionError(
+                f"a polygon was given {len(self.ra)} right ascensions and {len(self.dec)} "
+                "declinations; expected as many of both, three or more"
+            )
+        check_finite(self, *self.ra, *self.dec)
+        if max(np.abs(self.dec)) > 90.0:
+            raise RegionError(f"{self!r}: declinations must be between -90 and 90 degrees")
+        if not self.bounding_cap[1] < 0.5 * np.pi:
+            raise RegionError(f"{self!r}: does not fit in a hemisphere")
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """Right ascension and declination of the bounding circle's centre, degrees."""
+        ra, dec = positions(self.bounding_cap[0])
+        return float(ra), float(dec)
+
+    @property
+    def bounding_cap(self) -> tuple[Floats, float]:
+        """Circle on the sphere around the region: unit vector, shape (3,), and radius, radians."""
+        centres, radii = bounding_caps(self._vertices[None])
+        return centres[0], float(radii[0])
+
+    @property
+    def _vertices(self) -> Floats:
+        return unit_vectors(self.ra, self.dec)
+
+    def _inside(self, ra: Floats, dec: Floats) -> Bools:
+        points = unit_vectors(ra, dec)
+        inside = Polygons.of(self._vertices[None]).contain(points.reshape(-1, 3))
+        return inside.reshape(points.shape[:-1])
+
+    def _touches(self, polygons: Polygons) -> Bools:
+        return touches_across_edges(
+            self, polygons, unit_vectors(self.ra[0], self.dec[0]), self._meets
+        )
+
+    def _meets(self, polygons: Polygons) -> Bools:
+        """Whether outlines touch, or polygons lie inside the region."""
+        own = self._vertices
+        touched = polygons.near_outline(own, ROUNDING).any(axis=1)
+        k, n, _ = polygons.vertices.shape
+        inside = Polygons.of(own[None]).within(polygons.vertices.reshape(-1, 3), ROUNDING)
+        touched |= inside.reshape(k, n).any(axis=1)
+        return touched | polygons.meet_arcs(own, np.roll(own, -1, axis=0))

@@ -1,0 +1,1 @@
+"""Pixel, meta and PSF stores: forcepho's file formats, crash-safe."""

@@ -1,0 +1,1 @@
+"""Making files durable: fsync, and replacing several files at once."""

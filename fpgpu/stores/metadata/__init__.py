@@ -1,0 +1,1 @@
+"""What the meta store is made of: headers, gWCS, footprints, and the files that hold them."""

@@ -1,0 +1,304 @@
+"""The exposures of a meta store: which there are, where they are, which cover a place."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fpgpu.errors import RegionError
+from fpgpu.stores.metadata.contents import MetaContents
+from fpgpu.stores.metadata.lazy import LazyTable
+from fpgpu.stores.metadata.sidecar import Float, Key
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from astropy.io.fits import Header
+
+    from fpgpu.sky.footprints import FootprintIndex
+    from fpgpu.sky.regionbase import Region
+    from fpgpu.sky.sip import SipFit
+    from fpgpu.sky.wcs import SkyWCS
+
+__all__ = ["ExposureCatalog"]
+
+
+class ExposureCatalog:
+    """Questions that the contents of a meta store answer.
+
+    Parameters
+    ----------
+    contents : MetaContents
+        What is asked.
+    """
+
+    def __init__(self, contents: MetaContents) -> None:
+        self._contents = contents
+
+    @property
+    def headers(self) -> "LazyTable[Header]":
+        """``headers[band][expID]``, in the store's order; entries may be changed and replaced."""
+        return self._contents.headers
+
+    @property
+    def bands(self) -> list[str]:
+        """Bands in the store's order."""
+        return list(self.headers)
+
+    def exposures(self, band: str) -> list[str]:
+        """List the exposures of a band.
+
+        Parameters
+        ----------
+        band : str
+            The band.
+
+        Returns
+        -------
+        list of str
+            Their expIDs in the store's order.
+
+        Raises
+        ------
+        NotInStoreError
+            If the store has no such band.
+        """
+        return list(self.headers[band])
+
+    @property
+    def nexp(self) -> int:
+        """Number of exposures."""
+        return sum(len(exposures) for exposures in self.headers.values())
+
+    def __len__(self) -> int:
+        return self.nexp
+
+    def __iter__(self) -> Iterator[Key]:
+        """Iterate over (band, expID)."""
+        for band, exposures in self.headers.items():
+            for expID in exposures:
+                yield band, expID
+
+    def __contains__(self, key: object) -> bool:
+        """Tell whether (band, expID) is in the store."""
+        match key:
+            case (str(band), str(expID)):
+                return band in self.headers and expID in self.headers[band]
+        return False
+
+    @property
+    def wcs(self) -> LazyTable[Any]:
+        """``wcs[band][expID]``: celestial WCS of the kind asked for; entries may be replaced."""
+        return self._contents.wcs
+
+    @property
+    def tree(self) -> LazyTable[Any]:
+        """``tree[band][expID]``: the gWCS objects, whether they are used or not."""
+        return self._contents.tree
+
+    @property
+    def use_gwcs(self) -> bool:
+        """Whether positions come from the gWCS."""
+        return self._contents.use_gwcs
+
+    def without_gwcs(self) -> list[Key]:
+        """List the exposures that have no gWCS.
+
+        Returns
+        -------
+        list of (band, expID)
+            In the store's order.
+        """
+        return [key for key in self if not self._contents.has_gwcs(key)]
+
+    def wcs_kind(self, band: str, expID: str) -> str:
+        """Tell the best kind of WCS that is stored of an exposure.
+
+        Parameters
+        ----------
+        band, expID : str
+            The exposure.
+
+        Returns
+        -------
+        str
+            ``"gwcs"``, or ``"fits"`` where there is only the header's.
+
+        Raises
+        ------
+        NotInStoreError
+            If there is no such exposure.
+        """
+        self._contents.require((band, expID))
+        return "gwcs" if self._contents.has_gwcs((band, expID)) else "fits"
+
+    def sky_wcs(self, band: str, expID: str) -> "SkyWCS":
+        """Give the WCS of an exposure, of the kind asked for.
+
+        Parameters
+        ----------
+        band, expID : str
+            The exposure.
+
+        Returns
+        -------
+        SkyWCS
+            Around the object in `wcs`.
+
+        Raises
+        ------
+        NotInStoreError
+            If there is no such exposure, or it has no gWCS and that was asked for.
+        WCSError
+            If the WCS cannot be used.
+        """
+        self._contents.require((band, expID))
+        return self._contents.sky_wcs((band, expID))
+
+    def shape(self, band: str, expID: str) -> tuple[int, int]:
+        """Give the size of an exposure by its header.
+
+        Parameters
+        ----------
+        band, expID : str
+            The exposure.
+
+        Returns
+        -------
+        (int, int)
+            Pixels along x and y.
+
+        Raises
+        ------
+        NotInStoreError
+            If there is no such exposure.
+        WCSError
+            If its header does not say.
+        """
+        self._contents.require((band, expID))
+        return self._contents.shape((band, expID))
+
+    def sip_fit(self, band: str, expID: str) -> "SipFit | None":
+        """Give the SIP refit of the gWCS that was stored with an exposure.
+
+        Parameters
+        ----------
+        band, expID : str
+            The exposure.
+
+        Returns
+        -------
+        SipFit or None
+            None where none is remembered; `fpgpu.sky.sip.fit_sip` makes one.
+
+        Raises
+        ------
+        NotInStoreError
+            If there is no such exposure.
+        """
+        self._contents.require((band, expID))
+        return self._contents.sip((band, expID))
+
+    def footprint(self, band: str, expID: str) -> Float:
+        """Give the outline of an exposure on the sky.
+
+        Parameters
+        ----------
+        band, expID : str
+            The exposure.
+
+        Returns
+        -------
+        ndarray of float64, shape (n, 2)
+            Right ascension and declination in degrees, along the outer edges of the pixels.
+
+        Raises
+        ------
+        NotInStoreError
+            If there is no such exposure, or it has no gWCS and that was asked for.
+        WCSError
+            If its header has no usable WCS.
+        """
+        self._contents.require((band, expID))
+        return self._contents.outline((band, expID))
+
+    # --- queries -----------------------------------------------------------------------------
+
+    def find_exposures(
+        self, sky: Sequence[float], bandlist: Iterable[str]
+    ) -> tuple[list[str], list[str]]:
+        """Find the exposures that cover a position.
+
+        Parameters
+        ----------
+        sky : sequence of two floats
+            Right ascension and declination, degrees.
+        bandlist : iterable of str
+            The bands to look in; bands that the store does not have are passed over.
+
+        Returns
+        -------
+        expIDs, bands : list of str
+            Name and band of each exposure found, in the order of `bandlist` and then of the store.
+
+        Raises
+        ------
+        RegionError
+            If `sky` is no position.
+        WCSError
+            If an exposure of these bands has no usable WCS.
+        """
+        try:
+            ra, dec = (float(value) for value in sky)
+        except (TypeError, ValueError) as exc:
+            raise RegionError(f"sky is {sky!r}; expected ra and dec in degrees") from exc
+        found = self._search(lambda index: index.containing(ra, dec), bandlist)
+        return [expID for _, expID in found], [band for band, _ in found]
+
+    def exposures_touching(
+        self, region: "Region", bandlist: Iterable[str] | None = None
+    ) -> list[Key]:
+        """Find the exposures that have any point in common with a region.
+
+        Parameters
+        ----------
+        region : CircularRegion, RectangularRegion or PolygonRegion
+            The region of sky.
+        bandlist : iterable of str, optional
+            The bands to look in, by default all; bands that the store does not have are passed
+            over.
+
+        Returns
+        -------
+        list of (band, expID)
+            In the order of `bandlist` and then of the store.
+
+        Raises
+        ------
+        RegionError
+            If `region` is none.
+        WCSError
+            If an exposure of these bands has no usable WCS.
+        """
+        from fpgpu.sky.regionbase import Region
+
+        if not isinstance(region, Region):
+            raise RegionError(
+                f"region is {region!r}; expected a CircularRegion, RectangularRegion or "
+                "PolygonRegion (find_exposures takes a position)"
+            )
+        return self._search(lambda index: index.touching(region), bandlist)
+
+    def _search(
+        self,
+        ask: "Callable[[FootprintIndex], npt.NDArray[np.intp]]",
+        bandlist: Iterable[str] | None,
+    ) -> list[Key]:
+        """Ask the index of each band."""
+        if isinstance(bandlist, str):
+            bandlist = [bandlist]
+        found: list[Key] = []
+        for band in self.bands if bandlist is None else bandlist:
+            if band in self.headers:
+                numbers = ask(self._contents.index(band)).tolist()
+                expIDs = list(self.headers[band]) if numbers else []
+                found += [(band, expIDs[number]) for number in numbers]
+        return found

@@ -1,0 +1,346 @@
+"""What a meta store holds of every exposure, each piece made when it is first asked for."""
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fpgpu.errors import MissingStoreError, NotInStoreError, StoreError, WCSError
+from fpgpu.stores.metadata.gwcs_file import GwcsFile, write_gwcs
+from fpgpu.stores.metadata.headers import parse_header, serialize
+from fpgpu.stores.metadata.lazy import LazyTable
+from fpgpu.stores.metadata.outlines import Outlines, Sources, wcs_errors
+from fpgpu.stores.metadata.sidecar import Float, Key, SkyRecord, text_digest
+from fpgpu.stores.metadata.store_files import MetaFiles, MetaPaths
+
+if TYPE_CHECKING:
+    from astropy.io.fits import Header
+
+    from fpgpu.sky.footprints import FootprintIndex
+    from fpgpu.sky.sip import SipFit
+    from fpgpu.sky.wcs import SkyWCS
+
+__all__ = ["MetaContents", "MetaEntry", "new_record"]
+
+
+class MetaEntry(NamedTuple):
+    """What is stored of one exposure.
+
+    Attributes
+    ----------
+    key : (str, str)
+        Band and expID.
+    text : str
+        The header.
+    gwcs : gwcs.WCS or None
+        The gWCS.
+    record : SkyRecord
+        Where it is on the sky.
+    """
+
+    key: Key
+    text: str
+    gwcs: Any
+    record: SkyRecord
+
+
+class MetaContents:
+    """Headers, WCS, gWCS and footprints of exposures.
+
+    What depends on a header, a WCS or a gWCS is forgotten when that is replaced, so that everything
+    here always fits together.
+
+    Parameters
+    ----------
+    paths : MetaPaths or None
+        The store to open; None for an empty one.
+    use_gwcs : bool
+        Whether WCS are the stored gWCS instead of those of the headers.
+
+    Attributes
+    ----------
+    headers, wcs : LazyTable
+        By band and expID.
+    files : MetaFiles or None
+        The opened files.
+    lock : threading.RLock
+        Held while anything is made or changed.
+    """
+
+    def __init__(self, paths: MetaPaths | None, *, use_gwcs: bool) -> None:
+        self.lock = threading.RLock()
+        self.use_gwcs = use_gwcs
+        self.headers: LazyTable[Header] = LazyTable(
+            "header", self._load_header, self._header_changed, self.lock
+        )
+        self.wcs: LazyTable[Any] = LazyTable("WCS", self._load_wcs, self._wcs_changed, self.lock)
+        self._tree: LazyTable[Any] = LazyTable(
+            "gWCS", self._load_gwcs, self._gwcs_changed, self.lock
+        )
+        self._outlines = Outlines(Sources(self.place, self.text, self.gwcs))
+        self._new_texts: dict[Key, str] = {}
+        self._replaced_wcs: set[Key] = set()
+        self._sky: dict[Key, SkyWCS] = {}
+        self._indexes: dict[str, FootprintIndex] = {}
+        self._gwcs_source: GwcsFile | None = None
+        self._gwcs_as_stored = True
+        self.files = None if paths is None else MetaFiles(paths)
+        # An ASDF file takes long to read, so its names are only taken when they are needed.
+        self._tree_read = not self.has_asdf
+        if self.files is not None:
+            for band, expIDs in self.files.names.items():
+                self.headers.declare(band, expIDs)
+                self.wcs.declare(band, expIDs)
+            self._outlines.adopt(self.files.records, self.files.outdated)
+
+    @property
+    def has_asdf(self) -> bool:
+        """Whether the opened store has a file of gWCS."""
+        return self.files is not None and self.files.has_asdf
+
+    def close(self) -> None:
+        """Close the files; what was not made before cannot be made any more."""
+        if self.files is not None:
+            self.files.close()
+
+    # --- pieces ------------------------------------------------------------------------------
+
+    def place(self, key: Key) -> str:
+        """Name an exposure for messages."""
+        name = f"exposure {key[0]}/{key[1]}"
+        return name if self.files is None else f"{self.files.paths.json}: {name}"
+
+    def require(self, key: Key) -> None:
+        """Refuse an exposure that is not here."""
+        if key[1] not in self.headers[key[0]]:
+            raise NotInStoreError(f"{self.place(key)}: not in the meta store")
+
+    def text(self, key: Key) -> str:
+        """Return the header of an exposure, as it is now, as text."""
+        header = self.headers.made(*key)
+        if header is not None:
+            return serialize(header, self.place(key))
+        if key in self._new_texts:
+            return self._new_texts[key]
+        if self.files is None:
+            raise StoreError(f"{self.place(key)}: its header is neither in a file nor in memory")
+        return self.files.texts()[key[0]][key[1]]
+
+    @property
+    def tree(self) -> LazyTable[Any]:
+        """The gWCS objects by band and expID."""
+        with self.lock:
+            if not self._tree_read and self.files is not None:
+                self._read_tree(self.files.gwcs())
+            return self._tree
+
+    def has_gwcs(self, key: Key) -> bool:
+        """Tell whether an exposure has a gWCS, from the sidecar where that knows."""
+        if not self._tree_read and self.files is not None and self.files.gwcs_keys is not None:
+            return key in self.files.gwcs_keys
+        return key[1] in self.tree.get(key[0], {})
+
+    def gwcs(self, key: Key) -> Any:
+        """Return the gWCS of an exposure, None when it has none."""
+        return self.tree[key[0]][key[1]] if self.has_gwcs(key) else None
+
+    def sip(self, key: Key) -> "SipFit | None":
+        """Return the refit that is remembered of an exposure's gWCS."""
+        return self._outlines.sip(key)
+
+    def shape(self, key: Key) -> tuple[int, int]:
+        """Return the number of pixels (nx, ny) of an exposure."""
+        return self._outlines.shape(key)
+
+    def sky_wcs(self, key: Key) -> "SkyWCS":
+        """Return the WCS of an exposure as the rest of fpgpu sees it."""
+        from fpgpu.sky.wcs import SkyWCS
+
+        with self.lock:
+            native = self.wcs[key[0]][key[1]]
+            if key not in self._sky:
+                with wcs_errors(self.place(key)):
+                    self._sky[key] = SkyWCS.from_native(native, self.shape(key))
+            return self._sky[key]
+
+    def outline(self, key: Key) -> Float:
+        """Return the footprint of an exposure."""
+        with self.lock:
+            if key not in self._replaced_wcs:
+                return self._outlines.outline(key, "gwcs" if self.use_gwcs else "fits")
+            with wcs_errors(self.place(key)):
+                return self.sky_wcs(key).footprint()
+
+    def index(self, band: str) -> "FootprintIndex":
+        """Return the index over the footprints of a band, in the store's order."""
+        from fpgpu.sky.footprints import FootprintIndex
+
+        with self.lock:
+            if band not in self._indexes:
+                outlines = [self.outline((band, expID)) for expID in self.headers[band]]
+                self._indexes[band] = FootprintIndex(outlines)
+            return self._indexes[band]
+
+    # --- changes -----------------------------------------------------------------------------
+
+    def add(self, key: Key, text: str, gwcs: Any, record: SkyRecord) -> None:
+        """Add or replace an exposure."""
+        band, expID = key
+        with self.lock:
+            if gwcs is not None:
+                self.tree.put(band, expID, gwcs)
+            elif self.has_gwcs(key):
+                del self.tree[band][expID]
+            self.headers.declare(band, [expID])
+            self._header_changed(band, expID)
+            self._new_texts[key] = text
+            self._outlines.put(key, record)
+
+    def read_tree_from(self, path: Path) -> None:
+        """Take the gWCS of another file instead of those there were."""
+        try:
+            source = GwcsFile(path.read_bytes(), path)
+        except FileNotFoundError as exc:
+            raise MissingStoreError(f"{path}: no such file of gWCS") from exc
+        except IsADirectoryError as exc:
+            raise StoreError(f"{path}: is a folder; expected an ASDF file of gWCS") from exc
+        with self.lock:
+            stored = self.tree.keys()
+            for band in list(stored):
+                del self._tree[band]
+            self._read_tree(source)
+            self._gwcs_as_stored = False
+            self.use_gwcs = True
+            for key in [(band, expID) for band in self.headers for expID in self.headers[band]]:
+                self._forget_wcs(key)
+                self._outlines.forget_gwcs(key)
+
+    def gwcs_writer(self) -> Callable[[Path], None] | None:
+        """Choose how the ASDF file is written; None when there is nothing for it."""
+        if self._gwcs_as_stored and self.files is not None and self.files.has_asdf:
+            return self.files.copy_gwcs
+        tree = {band: exposures for band, exposures in self.tree.items() if exposures}
+        return (lambda path: write_gwcs(tree, path)) if tree else None
+
+    def records(self, texts: Mapping[str, Mapping[str, str]]) -> dict[Key, SkyRecord]:
+        """Return what a sidecar shall remember of exposures with these headers."""
+        return {
+            key: self._outlines.complete(key, text, has_gwcs=self.has_gwcs(key))
+            for band, exposures in texts.items()
+            for expID, text in exposures.items()
+            for key in [(band, expID)]
+        }
+
+    def _read_tree(self, source: GwcsFile) -> None:
+        """Take over the names of an ASDF file."""
+        self._gwcs_source = source
+        self._tree_read = True
+        for band, expIDs in source.keys_by_band().items():
+            self._tree.declare(band, expIDs)
+
+    def _load_header(self, band: str, expID: str) -> "Header":
+        key = band, expID
+        return parse_header(self.text(key), self.place(key))
+
+    def _load_gwcs(self, band: str, expID: str) -> Any:
+        if self._gwcs_source is None:
+            raise NotInStoreError(f"{self.place((band, expID))}: has no gWCS")
+        return self._gwcs_source.get(band, expID)
+
+    def _load_wcs(self, band: str, expID: str) -> Any:
+        from fpgpu.sky.wcs import SkyWCS
+
+        key = band, expID
+        if self.use_gwcs:
+            gwcs = self.gwcs(key)
+            if gwcs is None:
+                raise NotInStoreError(
+                    f"{self.place(key)}: has no gWCS; open the store without use_gwcs to take the "
+                    "FITS WCS of its header, or see without_gwcs() for all such exposures"
+                )
+            return gwcs
+        header = self.headers[band][expID]
+        with wcs_errors(self.place(key)):
+            self._sky[key] = SkyWCS.from_header(header)
+        return self._sky[key].native
+
+    def _header_changed(self, band: str, expID: str) -> None:
+        key = band, expID
+        with self.lock:
+            self._new_texts.pop(key, None)
+            self._outlines.forget_header(key)
+            self._forget_wcs(key)
+            if expID not in self.headers.get(band, {}):
+                self.wcs.discard(band, expID)
+                if self.has_gwcs(key):
+                    del self.tree[band][expID]
+
+    def _gwcs_changed(self, band: str, expID: str) -> None:
+        key = band, expID
+        with self.lock:
+            self._gwcs_as_stored = False
+            self._outlines.forget_gwcs(key)
+            if self.use_gwcs and expID in self.headers.get(band, {}):
+                self._forget_wcs(key)
+
+    def _wcs_changed(self, band: str, expID: str) -> None:
+        key = band, expID
+        with self.lock:
+            self._sky.pop(key, None)
+            self._indexes.pop(band, None)
+            if expID in self.wcs.get(band, {}):
+                self._replaced_wcs.add(key)
+            elif expID in self.headers.get(band, {}):
+                self._forget_wcs(key)
+
+    def _forget_wcs(self, key: Key) -> None:
+        """Make the WCS of an exposure anew when it is next asked for."""
+        self.wcs.declare(key[0], [key[1]])
+        self._replaced_wcs.discard(key)
+        self._sky.pop(key, None)
+        self._indexes.pop(key[0], None)
+
+
+def new_record(text: str, gwcs: Any, sip: Any, place: str) -> SkyRecord:
+    """Work out where an exposure that is to be added is on the sky.
+
+    Parameters
+    ----------
+    text : str
+        Its header.
+    gwcs : gwcs.WCS or None
+        Its gWCS.
+    sip : SipFit or None
+        The refit of the gWCS.
+    place : str
+        The exposure, for messages.
+
+    Returns
+    -------
+    SkyRecord
+        Complete.
+
+    Raises
+    ------
+    WCSError
+        If it has no WCS, or one that gives no footprint.
+    """
+    from fpgpu.sky.celestial import image_shape
+    from fpgpu.sky.wcs import SkyWCS
+
+    header = parse_header(text, place)
+    with wcs_errors(place):
+        shape = image_shape(header)
+        record = SkyRecord(text_digest(text), shape, sip=sip, has_gwcs=gwcs is not None)
+        if gwcs is None:
+            return replace(record, fits_outline=SkyWCS.from_header(header).footprint())
+        general = SkyWCS.from_native(gwcs, shape)
+        if general.kind != "gwcs":
+            raise WCSError(f"its gwcs is a {type(gwcs).__name__}; expected a gwcs.WCS")
+        record = replace(record, gwcs_outline=general.footprint())
+    # Where there is a gWCS, a header without a celestial WCS is no reason to refuse.
+    with suppress(WCSError):
+        record = replace(record, fits_outline=SkyWCS.from_header(header).footprint())
+    return record

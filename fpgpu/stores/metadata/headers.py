@@ -1,0 +1,168 @@
+"""FITS headers as text in JSON: ``{band: {expID: Header.tostring()}}``."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fpgpu.errors import StoreFormatError, UnusableExposureError
+
+if TYPE_CHECKING:
+    from astropy.io.fits import Header
+
+__all__ = ["header_text", "parse_header", "read_texts", "texts_to_json"]
+
+Texts = dict[str, dict[str, str]]
+
+CARD_LENGTH = 80
+REQUIRED = ("NAXIS1", "NAXIS2", "FILTER")
+
+
+def read_texts(content: bytes, path: Path) -> Texts:
+    """Read the header texts of a meta store.
+
+    Parameters
+    ----------
+    content : bytes
+        The JSON file.
+    path : pathlib.Path
+        Where it came from, for messages.
+
+    Returns
+    -------
+    dict of str to dict of str to str
+        Header texts by band and expID, in the file's order; their content is not looked at.
+
+    Raises
+    ------
+    StoreFormatError
+        If this is no JSON or has another structure.
+    """
+    try:
+        tree = json.loads(content)
+    except (ValueError, RecursionError) as exc:
+        raise StoreFormatError(
+            f"{path}: cannot be read as JSON ({exc}); expected the headers of a meta store"
+        ) from exc
+    _require_dict(tree, path, "the top level", "exposures by band")
+    for band, exposures in tree.items():
+        _require_dict(exposures, path, f"band {band!r}", "headers by expID")
+        for expID, text in exposures.items():
+            if not isinstance(text, str):
+                raise StoreFormatError(
+                    f"{path}: exposure {band}/{expID}: expected the text of a FITS header, found "
+                    f"{type(text).__name__}"
+                )
+    texts: Texts = tree
+    return texts
+
+
+def texts_to_json(texts: Mapping[str, Mapping[str, str]]) -> bytes:
+    """Return the JSON file for header texts, as forcepho writes it.
+
+    Parameters
+    ----------
+    texts : mapping of str to mapping of str to str
+        Header texts by band and expID.
+
+    Returns
+    -------
+    bytes
+        ASCII.
+    """
+    return json.dumps(texts).encode("ascii")
+
+
+def parse_header(text: str, place: str) -> "Header":
+    """Make a header from its text.
+
+    Parameters
+    ----------
+    text : str
+        Cards of 80 characters, closed by END.
+    place : str
+        File and exposure, for messages.
+
+    Returns
+    -------
+    astropy.io.fits.Header
+        Its cards are interpreted one by one, when they are asked for.
+
+    Raises
+    ------
+    StoreFormatError
+        If the text is no sequence of FITS cards.
+    """
+    from astropy.io.fits import Header
+
+    cards = text.rstrip()
+    if not (text.isascii() and text.isprintable()):
+        bad = next(c for c in text if not (c.isascii() and c.isprintable()))
+        raise StoreFormatError(
+            f"{place}: the header holds {bad!r} at character {text.index(bad)}; "
+            "expected printable ASCII"
+        )
+    if not cards.endswith("END") or len(cards) % CARD_LENGTH != len("END"):
+        raise StoreFormatError(
+            f"{place}: the header of {len(text)} characters does not close with an END card; "
+            f"expected cards of {CARD_LENGTH} characters, as Header.tostring() gives"
+        )
+    return Header.fromstring(text)
+
+
+def header_text(header: Any, place: str) -> str:
+    """Return the text of a header that is to be stored.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        With NAXIS1, NAXIS2 and FILTER.
+    place : str
+        The exposure, for messages.
+
+    Returns
+    -------
+    str
+        Its cards as ``Header.tostring()`` gives them.
+
+    Raises
+    ------
+    UnusableExposureError
+        If it is no header, lacks one of these keywords, or has values that FITS cannot hold.
+    """
+    if not hasattr(header, "tostring"):
+        raise UnusableExposureError(
+            f"{place}: the header is a {type(header).__name__}; expected an astropy.io.fits.Header"
+        )
+    missing = [keyword for keyword in REQUIRED if keyword not in header]
+    if missing:
+        raise UnusableExposureError(
+            f"{place}: the header lacks {', '.join(missing)}; a stored exposure needs "
+            f"{', '.join(REQUIRED)}"
+        )
+    return serialize(header, place)
+
+
+def serialize(header: "Header", place: str) -> str:
+    """Return the text of any header.
+
+    Raises
+    ------
+    UnusableExposureError
+        If it has values that FITS cannot hold.
+    """
+    from astropy.io.fits import VerifyError
+
+    try:
+        text: str = header.tostring()
+    except (VerifyError, ValueError, AttributeError, TypeError) as exc:
+        raise UnusableExposureError(f"{place}: the header cannot be written: {exc}") from exc
+    return text
+
+
+def _require_dict(value: object, path: Path, where: str, content: str) -> None:
+    """Refuse a JSON value of another kind."""
+    if not isinstance(value, dict):
+        raise StoreFormatError(
+            f"{path}: {where}: expected a JSON object of {content}, found {type(value).__name__}"
+        )

@@ -1,0 +1,140 @@
+"""Key header fields of a meta store's exposures as a table."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fpgpu.errors import StoreWriteError
+from fpgpu.stores.files.publish import write_beside
+from fpgpu.stores.files.sync import StrPath
+
+if TYPE_CHECKING:
+    from astropy.table import MaskedColumn, Table
+
+    from fpgpu.sky.wcs import SkyWCS
+
+__all__ = ["exposure_table", "write_table"]
+
+# Keywords of JWST headers; each makes a column of its name in lower case.
+COLUMNS: dict[type, tuple[str, ...]] = {
+    str: (
+        "FILENAME",
+        "CAL_VER",
+        "PRD_VER",
+        "VISIT_ID",
+        "OBS_ID",
+        "OBSLABEL",
+        "PROGRAM",
+        "OBSERVTN",
+        "VISIT",
+        "VISITGRP",
+        "SEQ_ID",
+        "EXPOSURE",
+        "DATE-OBS",
+        "TIME-OBS",
+        "DETECTOR",
+        "MODULE",
+        "FILTER",
+        "READPATT",
+    ),
+    int: ("SCA_NUM", "EXPCOUNT"),
+    float: ("EXPSTART", "EFFEXPTM", "PA_APER"),
+}
+FILL: dict[type, Any] = {str: "", int: -1, float: float("nan")}
+
+
+class Exposures(Protocol):
+    """What a table needs of a meta store."""
+
+    @property
+    def headers(self) -> Mapping[str, Mapping[str, Any]]:
+        """Headers by band and expID."""
+
+    def sky_wcs(self, band: str, expID: str) -> "SkyWCS":
+        """Give the WCS of an exposure."""
+
+
+def exposure_table(store: Exposures, info: Mapping[str, Any] | None = None) -> "Table":
+    """Tabulate the exposures of a store.
+
+    Parameters
+    ----------
+    store : MetaStore
+        The store.
+    info : mapping of str to value, optional
+        Goes into the table's `meta`.
+
+    Returns
+    -------
+    astropy.table.Table
+        Columns `band`, `expID`, `ra`, `dec` (of the middle of the detector, degrees), `nx`, `ny`,
+        and one for each of forcepho's header fields; what a header lacks is masked.
+    """
+    from astropy.table import Table
+
+    keys = [(band, expID) for band, exps in store.headers.items() for expID in exps]
+    headers = [store.headers[band][expID] for band, expID in keys]
+    centres = [_centre(store.sky_wcs(band, expID)) for band, expID in keys]
+    table = Table(meta=dict(info or {}))
+    table["band"] = _column((band for band, _ in keys), str)
+    table["expID"] = _column((expID for _, expID in keys), str)
+    for i, name in enumerate(("ra", "dec")):
+        table[name] = _column((centre[i] for centre in centres), float)
+        table[name].unit = "deg"
+    for kind, keywords in COLUMNS.items():
+        for keyword in keywords:
+            values = (_value(header.get(keyword), kind) for header in headers)
+            table[keyword.lower()] = _column(values, kind)
+    for name, keyword in (("nx", "NAXIS1"), ("ny", "NAXIS2")):
+        table[name] = _column((header[keyword] for header in headers), int)
+    return table
+
+
+def write_table(table: "Table", tablename: StrPath, **kwargs: Any) -> None:
+    """Write a table as a FITS file, all at once.
+
+    Parameters
+    ----------
+    table : astropy.table.Table
+        The table.
+    tablename : path
+        The file.
+    **kwargs
+        For `astropy.io.fits.HDUList.writeto`, such as ``overwrite=True``.
+
+    Raises
+    ------
+    StoreWriteError
+        If the file exists and is not to be overwritten, or cannot be written.
+    """
+    from astropy.io import fits
+
+    if Path(tablename).exists() and not kwargs.pop("overwrite", False):
+        raise StoreWriteError(f"{tablename}: exists already; give overwrite=True to replace it")
+    hdus = fits.HDUList([fits.PrimaryHDU(), fits.table_to_hdu(table)])
+    with write_beside(tablename) as temporary:
+        hdus.writeto(temporary, **kwargs)
+
+
+def _centre(wcs: "SkyWCS") -> tuple[float, float]:
+    """Return right ascension and declination of the middle of a detector."""
+    nx, ny = wcs.shape or (1, 1)
+    ra, dec = wcs.pixel_to_world((nx - 1) / 2, (ny - 1) / 2)
+    return float(ra), float(dec)
+
+
+def _value(value: Any, kind: type) -> Any:
+    """Return a header's value as a column's type; None where it is no such value."""
+    try:
+        return None if value is None else kind(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _column(values: Iterable[Any], kind: type) -> "MaskedColumn":
+    """Make a column in which None is masked."""
+    from astropy.table import MaskedColumn
+
+    values = list(values)
+    filled = [FILL[kind] if value is None else value for value in values]
+    return MaskedColumn(filled, mask=[value is None for value in values], dtype=kind)

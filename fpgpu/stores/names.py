@@ -1,0 +1,155 @@
+"""Which band and exposure names a store accepts.
+
+Names come from file names and headers and become HDF5 groups and files of a store folder, so they
+are input like any other: a name that would leave its folder, that cannot be written everywhere, or
+that two exposures would share, is refused before anything is written.
+"""
+
+from collections.abc import Collection
+
+from fpgpu.errors import ExposureNameError
+
+__all__ = ["EXP_FMT", "check_band", "check_expID", "check_no_collision"]
+
+EXP_FMT = "{}/{}"
+"""Key of an exposure: ``EXP_FMT.format(band, expID)``."""
+
+DATASET_NAME = "data"
+"""Name of the dataset inside an exposure's group, so no group inside an exposure may have it."""
+
+MAX_COMPONENT_BYTES = 255
+"""Longest file name that common file systems take."""
+
+
+def check_band(name: object) -> str:
+    """Refuse a band name that cannot name a group or a folder.
+
+    Parameters
+    ----------
+    name : str
+        The band, for example ``"F200W"``.
+
+    Returns
+    -------
+    str
+        The same name as a plain `str`.
+
+    Raises
+    ------
+    ExposureNameError
+        If the name is no string, is empty, holds a slash, a backslash or a control character,
+        is ``"."`` or ``".."``, has blanks around it or is too long.
+    """
+    text = _checked_text("band", name)
+    if "/" in text:
+        raise ExposureNameError(
+            f"band {text!r} holds a slash; allowed is one name without slashes, like 'F200W'"
+        )
+    _check_component("band", text, text)
+    return text
+
+
+def check_expID(name: object) -> str:
+    """Refuse an exposure name that cannot name a group inside its band.
+
+    Parameters
+    ----------
+    name : str
+        The exposure, for example ``"visit1/jw01180_nrca1_cal"``; slashes make nested groups.
+
+    Returns
+    -------
+    str
+        The same name as a plain `str`.
+
+    Raises
+    ------
+    ExposureNameError
+        If the name is no string, is empty, absolute, ends in a slash, or one of its components is
+        empty, ``"."``, ``".."``, ``"data"``, too long, has blanks around it, or holds a backslash
+        or a control character.
+    """
+    text = _checked_text("expID", name)
+    if text.startswith("/"):
+        raise ExposureNameError(
+            f"expID {text!r} is absolute; allowed are names relative to the band, like 'visit1/e1'"
+        )
+    for component in text.split("/"):
+        _check_component("expID", text, component)
+        if component == DATASET_NAME:
+            raise ExposureNameError(
+                f"expID {text!r} has a component named {DATASET_NAME!r}, which is the name of the "
+                "dataset inside every exposure; choose another"
+            )
+    return text
+
+
+def check_no_collision(name: str, existing: Collection[str]) -> None:
+    """Refuse an exposure that would lie inside another one, or another inside it.
+
+    Parameters
+    ----------
+    name : str
+        The expID to add. Being among `existing` itself is no collision: that is a replacement.
+    existing : collection of str
+        The expIDs that the same band holds; fastest when ``in`` is (a dict or a set).
+
+    Raises
+    ------
+    ExposureNameError
+        If an existing expID is an enclosing path of `name` (``sub`` and ``sub/x``) or inside it.
+    """
+    parts = name.split("/")
+    for n_parts in range(1, len(parts)):
+        enclosing = "/".join(parts[:n_parts])
+        if enclosing in existing:
+            raise ExposureNameError(
+                f"expID {name!r} would lie inside the existing exposure {enclosing!r}; "
+                "rename one of the two"
+            )
+    inside = name + "/"
+    enclosed = next((other for other in existing if other.startswith(inside)), None)
+    if enclosed is not None:
+        raise ExposureNameError(
+            f"expID {name!r} would enclose the existing exposure {enclosed!r}; "
+            "rename one of the two"
+        )
+
+
+def _checked_text(kind: str, name: object) -> str:
+    """Return `name` as a plain string that is not empty and can be written as UTF-8."""
+    if not isinstance(name, str):
+        raise ExposureNameError(f"{kind} must be a string; found {type(name).__name__} {name!r}")
+    if not name:
+        raise ExposureNameError(f"{kind} is empty; allowed is a name of one character or more")
+    try:
+        name.encode()
+    except UnicodeEncodeError as exc:
+        raise ExposureNameError(f"{kind} {name!r} cannot be written as UTF-8: {exc}") from exc
+    return str(name)
+
+
+def _check_component(kind: str, name: str, component: str) -> None:
+    """Refuse what no single group or file may be called."""
+    where = f"{kind} {name!r}"
+    if not component:
+        raise ExposureNameError(
+            f"{where} has an empty component; allowed are names joined by single slashes, "
+            "none at the end"
+        )
+    if component in {".", ".."}:
+        raise ExposureNameError(
+            f"{where} has the component {component!r}, which would leave its place in the store"
+        )
+    if component != component.strip():
+        raise ExposureNameError(f"{where} has blanks around the component {component!r}")
+    bad = next((c for c in component if c == "\\" or not c.isprintable()), None)
+    if bad is not None:
+        raise ExposureNameError(
+            f"{where} holds {bad!r}; backslashes and control characters are not allowed"
+        )
+    n_bytes = len(component.encode())
+    if n_bytes > MAX_COMPONENT_BYTES:
+        raise ExposureNameError(
+            f"{where} has a component of {n_bytes} bytes; at most {MAX_COMPONENT_BYTES} are allowed"
+        )

@@ -1,0 +1,1 @@
+"""What the pixel store is made of: sizes, records, exposures in the file, reading, writing."""

@@ -1,0 +1,256 @@
+"""Reading the exposures of a pixel store."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from fpgpu.errors import (
+    IntegrityError,
+    LayoutError,
+    NotInStoreError,
+    StoreBusyError,
+    StoreFormatError,
+)
+from fpgpu.stores.files.publish import Signature, signature
+from fpgpu.stores.hdf5 import extents
+from fpgpu.stores.hdf5.extents import Extent
+from fpgpu.stores.hdf5.guard import opened_guarded
+from fpgpu.stores.hdf5.handles import StoreFile
+from fpgpu.stores.pixels import tree
+from fpgpu.stores.pixels.geometry import Geometry
+from fpgpu.stores.pixels.records import CalibrationRecord, update_checksum
+from fpgpu.superpixels import Window
+
+__all__ = ["ExposureReader", "Verification"]
+
+_STRIP_BYTES = 4 << 20
+
+Key = tuple[str, str]
+
+
+class Verification(NamedTuple):
+    """Which exposures were checked: ``(band, expID)`` each.
+
+    Attributes
+    ----------
+    verified : list
+        Their bytes have the checksum that was stored with them.
+    unchecked : list
+        They have none, as those that forcepho wrote, so nothing is known.
+    """
+
+    verified: list[Key]
+    unchecked: list[Key]
+
+
+class ExposureReader:
+    """Finds and reads exposures, remembering where they are for as long as the file is the same.
+
+    Parameters
+    ----------
+    file : StoreFile
+        The store's file.
+    geometry : Geometry
+        Of every image in it.
+    dtype : numpy.dtype
+        Of the values to return.
+    timeout : float
+        Seconds to wait for a writer.
+    """
+
+    def __init__(
+        self, file: StoreFile, geometry: Geometry, dtype: np.dtype[Any], timeout: float
+    ) -> None:
+        self._file = file
+        self._geometry = geometry
+        self._dtype = dtype
+        self._timeout = timeout
+        self._extents: dict[Key, tuple[Signature, Extent]] = {}
+        self._listing: tuple[Signature, dict[str, list[str]]] | None = None
+        self._present: tuple[Signature | None, set[Key]] = None, set()
+
+    @property
+    def path(self) -> Path:
+        """Real path of the file."""
+        return self._file.path
+
+    def listing(self) -> dict[str, list[str]]:
+        """Return the expIDs of every band; not to be changed by the caller."""
+        found = signature(self.path)
+        if self._listing is None or self._listing[0] != found:
+            with self._file.reading(self._timeout) as h5:
+                self._listing = signature(self.path), tree.list_exposures(h5)
+        return self._listing[1]
+
+    def holds(self, band: str, expID: str) -> bool:
+        """Whether there is such an exposure, without listing the others."""
+        found = signature(self.path)
+        if self._present[0] != found:
+            self._present = found, set()
+        present = self._present[1]
+        if (band, expID) not in present:
+            with self._file.reading(self._timeout) as h5:
+                if tree.find_dataset(h5, band, expID) is None:
+                    return False
+            present.add((band, expID))
+        return True
+
+    def read_window(
+        self, band: str, expID: str, window: Window, out: npt.NDArray[Any] | None
+    ) -> npt.NDArray[Any]:
+        """Read a window of super-pixels: `PixelStore.read_window`."""
+        window = window.checked(self._geometry.grid)
+        out = extents.checked_out(out, (*window.shape, self._geometry.n_values), self._dtype)
+        self._read(band, expID, window, out)
+        return out
+
+    def read_superpixels(
+        self, band: str, expID: str, places: npt.ArrayLike, out: npt.NDArray[Any] | None
+    ) -> npt.NDArray[Any]:
+        """Read a list of super-pixels: `PixelStore.read_superpixels`."""
+        places = _checked_places(places, self._geometry.grid)
+        out = extents.checked_out(out, (len(places), self._geometry.n_values), self._dtype)
+        self._read(band, expID, places, out)
+        return out
+
+    def _read(
+        self, band: str, expID: str, selection: extents.Selection, out: npt.NDArray[Any]
+    ) -> None:
+        """Read from the place that is known, or else look it up."""
+        known = self._known_extent((band, expID))
+        if known is not None and extents.read_selection(known, selection, out):
+            return
+        with self._file.reading(self._timeout) as h5:
+            dataset, extent = self._located(h5, band, expID)
+            if extent.offset is None or self._dtype != extents.PLAIN:
+                extents.read_through_hdf5(dataset, selection, out)
+                return
+            self._extents[band, expID] = signature(self.path), extent
+            _read_held(extent, selection, out)
+
+    def files_of(self, band: str, expID: str) -> dict[Path, Signature]:
+        """Return the files that the values of an exposure depend on, to know when they change.
+
+        None are given where the values are not plain float32 in one place: HDF5 alone knows then.
+        """
+        with self._file.reading(self._timeout) as h5:
+            _, extent = self._located(h5, band, expID)
+            if extent.offset is None:
+                return {}
+            return {self.path: signature(self.path), Path(extent.filename): extent.signature}
+
+    def record(self, band: str, expID: str) -> CalibrationRecord:
+        """Return the calibration record of an exposure."""
+        with self._file.reading(self._timeout) as h5:
+            dataset, extent = self._located(h5, band, expID)
+            return _record_of((band, expID), dataset, extent)
+
+    def verify(self, band: str | None, expID: str | None) -> Verification:
+        """Recompute checksums: `PixelStore.verify`."""
+        verified, unchecked, damaged = [], [], []
+        for key in self._selected(band, expID):
+            with self._file.reading(self._timeout) as h5:
+                dataset, extent = self._located(h5, *key)
+                stated = _record_of(key, dataset, extent).checksum
+                if stated is None:
+                    unchecked.append(key)
+                elif stated == _checksum(dataset, extent):
+                    verified.append(key)
+                else:
+                    damaged.append(key)
+        if damaged:
+            listing = ", ".join("/".join(key) for key in damaged)
+            raise IntegrityError(
+                f"{self.path}: {len(damaged)} of {len(damaged) + len(verified)} exposures do not "
+                f"match their checksum: {listing}; add them again"
+            )
+        return Verification(verified, unchecked)
+
+    def missing(self, band: str, expID: str | None = None) -> NotInStoreError:
+        """Make the error for a band or an exposure that is not there."""
+        return tree.not_in_store(self.path, self.listing(), band, expID)
+
+    def _selected(self, band: str | None, expID: str | None) -> Iterator[Key]:
+        """Yield all exposures, those of a band, or one."""
+        if band is not None and expID is not None:
+            yield band, expID
+            return
+        listing = self.listing()
+        if band is not None and band not in listing:
+            raise self.missing(band)
+        for name in listing if band is None else [band]:
+            yield from ((name, exposure) for exposure in listing[name])
+
+    def _known_extent(self, key: Key) -> Extent | None:
+        """Return where an exposure lies, if that was looked up and still holds."""
+        seen, extent = self._extents.get(key, (None, None))
+        # Of the file that holds the pixels the read itself tells whether it has changed.
+        if extent and extent.filename != str(self.path) and signature(self.path) != seen:
+            return None
+        return extent
+
+    def _located(self, h5: h5py.File, band: str, expID: str) -> tuple[h5py.Dataset, Extent]:
+        """Return the dataset of an exposure and where its bytes are."""
+        dataset = tree.find_dataset(h5, band, expID)
+        if dataset is None:
+            raise tree.not_in_store(self.path, tree.list_exposures(h5), band, expID)
+        extent = extents.locate(dataset)
+        expected = (*self._geometry.grid, self._geometry.n_values)
+        if extent.shape != expected:
+            raise StoreFormatError(
+                f"{self.path}: {band}/{expID} has shape {extent.shape}; images of "
+                f"{self._geometry.shape} pixels need {expected}"
+            )
+        return dataset, extent
+
+
+def _record_of(key: Key, dataset: h5py.Dataset, extent: Extent) -> CalibrationRecord:
+    """Read the record of a dataset, its attributes through the guard."""
+    with opened_guarded(extent.filename) as h5:
+        return CalibrationRecord.from_dataset(*key, h5[dataset.name])
+
+
+def _checked_places(places: npt.ArrayLike, grid: tuple[int, int]) -> npt.NDArray[Any]:
+    """Return places as an array, if they are indices of super-pixels in the grid."""
+    places = np.asarray(places)
+    if places.ndim != 2 or places.shape[1] != 2 or places.dtype.kind not in "iu":
+        raise LayoutError(
+            f"places have shape {places.shape} and dtype {places.dtype}; expected integers (n, 2), "
+            "the indices of super-pixels along x and y"
+        )
+    outside = np.flatnonzero(((places < 0) | (places >= np.array(grid))).any(axis=1))
+    if outside.size:
+        raise LayoutError(
+            f"place {outside[0]} is {tuple(places[outside[0]].tolist())}, outside the grid of "
+            f"{grid[0]} x {grid[1]} super-pixels"
+        )
+    return places
+
+
+def _read_held(extent: Extent, selection: extents.Selection, out: npt.NDArray[Any]) -> None:
+    """Read from a file that is held, so that only one who takes no locks can change it."""
+    if not extents.read_selection(extent, selection, out):
+        raise StoreBusyError(
+            f"{extent.filename}: changes while it is read, by a program that takes no locks; "
+            "try again when it is done"
+        )
+
+
+def _checksum(dataset: h5py.Dataset, extent: Extent) -> str:
+    """Compute the checksum of a dataset as it is stored."""
+    nsx, nsy, n_values = extent.shape
+    n_rows = max(1, _STRIP_BYTES // (nsy * n_values * dataset.dtype.itemsize))
+    checksum = update_checksum(b"")
+    for x0 in range(0, nsx, n_rows):
+        window = Window(x0, min(x0 + n_rows, nsx), 0, nsy)
+        strip = np.empty((*window.shape, n_values), dataset.dtype)
+        if extent.offset is None:
+            extents.read_through_hdf5(dataset, window, strip)
+        else:
+            _read_held(extent, window, strip)
+        checksum = update_checksum(strip, checksum)
+    return checksum

@@ -1,0 +1,163 @@
+"""Adding an exposure to a pixel store: its values, and their way into the file."""
+
+from operator import index
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from fpgpu.backends.base import Backend
+from fpgpu.backends.images import calibrate_on
+from fpgpu.calibration import MaskCounts, calibrate_images
+from fpgpu.errors import LayoutError, StoreConflictError, UnusableExposureError
+from fpgpu.stores.hdf5.change import Placement
+from fpgpu.stores.hdf5.guard import attributes_of
+from fpgpu.stores.hdf5.handles import StoreFile
+from fpgpu.stores.pixels.geometry import Geometry
+from fpgpu.stores.pixels.records import CalibrationRecord
+from fpgpu.stores.pixels.tree import put_exposure
+from fpgpu.superpixels import superpixelize
+
+__all__ = ["calibrated", "checked_bitmask", "put", "require_image_set"]
+
+FloatArray = npt.NDArray[np.floating[Any]]
+
+_ATTRIBUTES = ("im", "ierr", "mask", "bkg", "hdr", "band", "expID", "names")
+
+
+def require_image_set(imset: object) -> None:
+    """Refuse what is no image set, naming what it lacks."""
+    lacking = [name for name in _ATTRIBUTES if not hasattr(imset, name)]
+    if lacking:
+        raise UnusableExposureError(
+            f"a {type(imset).__name__} cannot be stored: it has no {', '.join(lacking)}; expected "
+            "an ImageSet, an Exposure, or an object with their attributes"
+        )
+
+
+def checked_bitmask(bitmask: object) -> int | None:
+    """Return a bitmask as a Python integer; None for none, and for 0, as in forcepho."""
+    if bitmask is None:
+        return None
+    try:
+        bits = index(bitmask)  # type: ignore[arg-type]  # whatever the caller gave
+    except TypeError:
+        raise LayoutError(
+            f"bitmask is {bitmask!r}; expected an integer (fpgpu.ingest.flags gives the bits of "
+            "names)"
+        ) from None
+    if bits < 0:
+        raise LayoutError(
+            f"bitmask is {bits}; expected bits that are 0 or 1, so no negative number"
+        )
+    return bits or None
+
+
+def calibrated(
+    imset: Any,
+    bitmask: int | None,
+    factor: float,
+    size: int,
+    dtype: np.dtype[Any],
+    backend: Backend | None,
+) -> tuple[FloatArray, MaskCounts]:
+    """Calibrate an exposure into super-pixels.
+
+    Parameters
+    ----------
+    imset : ImageSet, Exposure or any object with their attributes
+        The exposure; not changed.
+    bitmask : int or None
+        Bits of its mask that make a pixel unusable; None for all.
+    factor : float
+        What to multiply the image by.
+    size : int
+        Pixels along each side of a super-pixel.
+    dtype : numpy.dtype
+        Of the result.
+    backend : Backend or None
+        Where to compute; None for this processor, as float64 results always are.
+
+    Returns
+    -------
+    superpixels : ndarray, shape (nsx, nsy, 2 * size**2)
+        Fluxes, then inverse uncertainties.
+    masked : MaskCounts
+        How many pixels have no weight, and why.
+
+    Raises
+    ------
+    UnusableExposureError
+        If no pixel has any weight.
+    """
+    # forcepho's documentation allows False for what is absent.
+    mask, bkg = (None if a is None or a is False else a for a in (imset.mask, imset.bkg))
+    area = getattr(imset, "area", None)
+    superpixels: FloatArray
+    if dtype == np.float32:
+        superpixels, masked = calibrate_on(
+            backend,
+            imset.im,
+            imset.ierr,
+            mask,
+            bkg,
+            bitmask=bitmask,
+            factor=factor,
+            area=area,
+            size=size,
+        )
+    else:
+        im, ierr, masked = calibrate_images(
+            imset.im, imset.ierr, mask, bkg, bitmask=bitmask, factor=factor, area=area
+        )
+        superpixels = superpixelize(im, ierr, size, dtype)
+    if not any(row[:, size**2 :].any() for row in superpixels):
+        raise UnusableExposureError(
+            f"{imset.band}/{imset.expID}: none of its pixels is usable: {masked}; check its "
+            "uncertainties, its mask and the bitmask"
+        )
+    return superpixels, masked
+
+
+def put(
+    file: StoreFile,
+    geometry: Geometry,
+    record: CalibrationRecord,
+    pixels: FloatArray,
+    timeout: float,
+) -> None:
+    """Write an exposure, durably, into a store's file, which is created if there is none.
+
+    Parameters
+    ----------
+    file : StoreFile
+        The file.
+    geometry : Geometry
+        Of the store.
+    record : CalibrationRecord
+        Names of the exposure, and how it was calibrated.
+    pixels : ndarray, shape (nsx, nsy, values)
+        Its super-pixels.
+    timeout : float
+        Seconds to wait for others who use the file.
+
+    Raises
+    ------
+    StoreConflictError, StoreBusyError, StoreWriteError, ExposureNameError
+        If the file cannot take it; it is as it was before.
+    """
+    attributes = record.to_attributes()
+
+    def edit(h5: h5py.File) -> Placement:
+        found = Geometry.of_store(file.path, attributes_of(h5, strings=False))
+        if found != geometry:
+            raise StoreConflictError(f"{file.path}: was meanwhile created for {found}")
+        return put_exposure(h5, record.band, record.expID, pixels, attributes)
+
+    def first_edit(h5: h5py.File) -> Placement:
+        h5.attrs.update(geometry.attributes())
+        return put_exposure(h5, record.band, record.expID, pixels, attributes)
+
+    if file.path.exists() or not file.create(first_edit, timeout):
+        file.apply(edit, timeout)

@@ -1,0 +1,107 @@
+"""The HDF5 file of a PSF store: opened for reading, and replaced as a whole."""
+
+import secrets
+from pathlib import Path
+
+import h5py
+
+from fpgpu.errors import (
+    FpgpuError,
+    MissingStoreError,
+    StoreBusyError,
+    StoreFormatError,
+)
+from fpgpu.stores.files.publish import Signature, signature, write_beside
+from fpgpu.stores.hdf5.handles import reading_errors
+from fpgpu.stores.hdf5.soundness import read_attribute
+from fpgpu.stores.psfs.format import Float, Parameters
+
+__all__ = ["open_psf", "replace_band"]
+
+
+def open_psf(path: Path) -> h5py.File:
+    """Open a PSF file for reading.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+
+    Returns
+    -------
+    h5py.File
+        To be closed by the caller.
+
+    Raises
+    ------
+    MissingStoreError, StoreFormatError, StoreBusyError
+        If there is no such file, it is no HDF5 file, or a writer holds it.
+    """
+    try:
+        if not path.is_file():
+            kind = "is no regular file" if path.exists() else "no such PSF store; check the path"
+            raise (StoreFormatError if path.exists() else MissingStoreError)(f"{path}: {kind}")
+        return h5py.File(path, "r")
+    except BlockingIOError as exc:
+        raise StoreBusyError(f"{path}: another program is writing this file: {exc}") from exc
+    except (OSError, RuntimeError, ValueError) as exc:
+        if isinstance(exc, FpgpuError):
+            raise
+        raise StoreFormatError(f"{path}: cannot be opened as HDF5: {exc}") from exc
+
+
+def replace_band(path: Path, band: str, parameters: Parameters, locations: Float | None) -> None:
+    """Replace the file by one with a new or other band; the other bands are copied.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file, which need not exist.
+    band : str
+        The band.
+    parameters : ndarray of PSF_DTYPE, shape (n_locations, n_psf)
+        Its mixtures.
+    locations : ndarray of float64, shape (n_locations, 2), or None
+        Their detector pixels (x, y).
+
+    Raises
+    ------
+    StoreWriteError, StoreFormatError
+        If the file cannot be written, or the existing one cannot be read; it is as it was.
+    StoreConflictError
+        If somebody else replaced the file meanwhile.
+    """
+    before = _signature_if_there(path)
+    # Made in memory, so that a full disk is an error of one plain write and none inside HDF5.
+    # HDF5 tells files in memory apart by their name.
+    name = f"{path.name} {secrets.token_hex(8)}"
+    with h5py.File(name, "w", driver="core", backing_store=False) as target:
+        if before is not None:
+            _copy_other_bands(path, band, target)
+        group = target.create_group(band)
+        group.attrs["n_psf_per_source"] = parameters.shape[1]
+        group.create_dataset("parameters", data=parameters)
+        if locations is not None:
+            group.create_dataset("detector_locations", data=locations.T)
+        target.flush()
+        content = target.id.get_file_image()
+    with write_beside(path, lambda: _signature_if_there(path) == before) as temporary:
+        temporary.write_bytes(content)
+
+
+def _copy_other_bands(path: Path, band: str, target: h5py.File) -> None:
+    """Copy what a PSF file holds beside one band."""
+    with reading_errors(path), open_psf(path) as source:
+        for name in source.attrs:
+            target.attrs[name] = read_attribute(source.attrs, name)
+        for name in source:
+            if name != band:
+                source.copy(name, target)
+
+
+def _signature_if_there(path: Path) -> Signature | None:
+    """Return the signature of a file, None when it does not exist."""
+    try:
+        return signature(path)
+    except MissingStoreError:
+        return None

@@ -1,0 +1,233 @@
+"""PSF mixtures as they are stored: the two documented layouts, and what makes a mixture valid."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fpgpu.errors import LayoutError, StoreFormatError
+from fpgpu.layout import MAXRADII, PSF_COLS, PSF_DTYPE
+from fpgpu.stores.hdf5.soundness import has_sound_type, read_attribute
+
+__all__ = ["BandPSF", "check_bins", "check_mixtures", "flat_parameters", "read_band"]
+
+Parameters = npt.NDArray[Any]
+Float = npt.NDArray[np.float64]
+
+MAX_BYTES = 1 << 30
+"""More than this is no PSF; a damaged file can claim any size."""
+
+DOCUMENTED_DTYPE = np.dtype([("gauss_params", np.float32, len(PSF_COLS)), ("sersic_bin", np.int32)])
+"""One Gaussian in the layout that forcepho's documentation describes."""
+
+
+@dataclass(frozen=True)
+class BandPSF:
+    """The PSF of one band over the detector.
+
+    Attributes
+    ----------
+    parameters : ndarray of PSF_DTYPE, shape (n_locations, n_psf)
+        Mixtures of Gaussians, pixels; all radii of a location one after the other.
+    locations : ndarray of float64, shape (n_locations, 2), or None
+        Detector positions (x, y), zero-based pixels; None where the file does not give them.
+    """
+
+    parameters: Parameters
+    locations: Float | None
+
+    @property
+    def n_psf(self) -> int:
+        """Gaussians of one source."""
+        return int(self.parameters.shape[1])
+
+
+def read_band(group: Any, place: str) -> BandPSF:
+    """Read and check the PSF of one band.
+
+    Parameters
+    ----------
+    group : h5py.Group
+        With ``parameters`` (n_locations, n_psf) of `PSF_DTYPE`, or ``psfs`` (n_locations, n_radii,
+        n_gauss) of ``gauss_params`` and ``sersic_bin``; optionally ``detector_locations``
+        (2, n_locations).
+    place : str
+        File and band, for messages.
+
+    Returns
+    -------
+    BandPSF
+        In memory.
+
+    Raises
+    ------
+    StoreFormatError
+        If the group has another structure, or a mixture is not valid.
+    """
+    datasets = {name: group[name] for name in group}
+    name = next((n for n in ("parameters", "psfs") if n in datasets), None)
+    if name is None:
+        raise StoreFormatError(
+            f"{place}: holds {', '.join(datasets) or 'nothing'}; expected a dataset 'parameters' "
+            "or 'psfs' of PSF mixtures"
+        )
+    stored = datasets[name]
+    if getattr(stored, "dtype", None) is None:
+        raise StoreFormatError(f"{place}/{name}: expected a dataset")
+    try:
+        parameters = flat_parameters(_read_dataset(stored, f"{place}/{name}"))
+        check_mixtures(parameters)
+    except LayoutError as exc:
+        raise StoreFormatError(f"{place}/{name}: {exc}") from exc
+    if "n_psf_per_source" in group.attrs:
+        _check_count(read_attribute(group.attrs, "n_psf_per_source"), parameters.shape[1], place)
+    locations = datasets.get("detector_locations")
+    return BandPSF(parameters, _read_locations(locations, len(parameters), place))
+
+
+def flat_parameters(mixtures: npt.ArrayLike) -> Parameters:
+    """Bring mixtures of either layout into the one that kernels read.
+
+    Parameters
+    ----------
+    mixtures : structured array
+        Fields `PSF_COLS` and ``sersic_bin``, or ``gauss_params`` (amp, x, y, Cxx, Cyy, Cxy) and
+        ``sersic_bin``, in any byte order; shape (n_locations, n_psf) or (n_locations, n_radii,
+        n_gauss); without the first axis for one location.
+
+    Returns
+    -------
+    ndarray of PSF_DTYPE, shape (n_locations, n_psf)
+        A new array.
+
+    Raises
+    ------
+    LayoutError
+        If the fields or the shape are others.
+    """
+    array = np.asarray(mixtures)
+    names = array.dtype.names or ()
+    if array.ndim not in (1, 2, 3) or 0 in array.shape:
+        raise LayoutError(
+            f"mixtures of shape {array.shape}; expected (n_locations, n_psf) or (n_locations, "
+            "n_radii, n_gauss), none of them 0"
+        )
+    flat = np.empty(array.shape, PSF_DTYPE)
+    try:
+        if set(names) == set(PSF_DTYPE.names or ()):
+            columns = {name: array[name] for name in PSF_COLS}
+        elif set(names) == set(DOCUMENTED_DTYPE.names or ()):
+            columns = {name: array["gauss_params"][..., i] for i, name in enumerate(PSF_COLS)}
+        else:
+            raise LayoutError(
+                f"mixtures with fields {', '.join(names) or array.dtype}; expected "
+                f"{', '.join(PSF_COLS)}, sersic_bin or gauss_params, sersic_bin"
+            )
+        for name, column in columns.items():
+            flat[name] = column
+        flat["sersic_bin"] = array["sersic_bin"]
+    except (TypeError, ValueError, IndexError) as exc:
+        if isinstance(exc, LayoutError):
+            raise
+        raise LayoutError(f"mixtures of {array.dtype} cannot be used: {exc}") from exc
+    n_locations = 1 if array.ndim == 1 else len(array)
+    return flat.reshape(n_locations, -1)
+
+
+def check_mixtures(parameters: Parameters) -> None:
+    """Refuse mixtures that no kernel can evaluate.
+
+    Parameters
+    ----------
+    parameters : ndarray of PSF_DTYPE, shape (n_locations, n_psf)
+        The mixtures.
+
+    Raises
+    ------
+    LayoutError
+        If a value is not finite, a covariance matrix is not positive definite, or a Sersic bin is
+        outside 0 .. 9.
+    """
+    for name in PSF_COLS:
+        _refuse(~np.isfinite(parameters[name]), parameters, f"{name} is not finite")
+    cxx, cyy, cxy = (parameters[name].astype(np.float64) for name in ("Cxx", "Cyy", "Cxy"))
+    indefinite = ~((cxx > 0) & (cyy > 0) & (cxx * cyy > cxy * cxy))
+    _refuse(indefinite, parameters, "the covariance matrix is not positive definite")
+    bins = parameters["sersic_bin"]
+    _refuse(
+        (bins < 0) | (bins >= MAXRADII), parameters, f"sersic_bin is not in 0 .. {MAXRADII - 1}"
+    )
+
+
+def _refuse(bad: npt.NDArray[np.bool_], parameters: Parameters, why: str) -> None:
+    """Raise for the first Gaussian that is bad."""
+    if bad.any():
+        location, number = (int(i) for i in np.argwhere(bad)[0])
+        values = ", ".join(f"{n} {parameters[n][location, number]}" for n in PSF_DTYPE.names or ())
+        raise LayoutError(
+            f"location {location}, Gaussian {number}: {why} ({values}); "
+            f"{int(bad.sum())} of {bad.size} Gaussians are like that"
+        )
+
+
+def _read_dataset(stored: Any, place: str) -> npt.NDArray[Any]:
+    """Read a dataset if that is safe."""
+    if stored.nbytes > MAX_BYTES:
+        raise StoreFormatError(f"{place}: shape {stored.shape} is too large for a PSF")
+    if not has_sound_type(stored.id.get_type(), stored.dtype):
+        raise StoreFormatError(
+            f"{place}: the type of its values, {stored.dtype}, is damaged or not made of numbers"
+        )
+    values: npt.NDArray[Any] = stored[()]
+    return values
+
+
+def _check_count(stated: Any, n_psf: int, place: str) -> None:
+    """Refuse an attribute that contradicts the dataset, which kernels would rely on."""
+    if not np.array_equal(np.ravel(stated), [n_psf]):
+        raise StoreFormatError(
+            f"{place}: attribute n_psf_per_source is {stated}, but there are {n_psf} Gaussians a "
+            "location"
+        )
+
+
+def _read_locations(stored: Any, n_locations: int, place: str) -> Float | None:
+    """Read detector positions as (n_locations, 2)."""
+    if stored is None:
+        return None
+    place = f"{place}/detector_locations"
+    if getattr(stored, "dtype", None) is None or stored.dtype.kind not in "fiu":
+        raise StoreFormatError(f"{place}: expected a dataset of numbers")
+    if stored.shape != (2, n_locations):
+        raise StoreFormatError(
+            f"{place}: has shape {stored.shape}; expected (2, {n_locations}), x and y of each "
+            "mixture"
+        )
+    locations = np.asarray(_read_dataset(stored, place), np.float64).T
+    if not np.isfinite(locations).all():
+        raise StoreFormatError(f"{place}: holds values that are not finite")
+    return np.ascontiguousarray(locations)
+
+
+def check_bins(parameters: Parameters) -> None:
+    """Refuse mixtures to be stored that would lose the light of a Sersic radius.
+
+    Parameters
+    ----------
+    parameters : ndarray of PSF_DTYPE, shape (n_locations, n_psf)
+        The mixtures.
+
+    Raises
+    ------
+    LayoutError
+        If a location has no Gaussian of a bin between 0 and the largest of all locations.
+    """
+    bins = parameters["sersic_bin"]
+    for number in range(int(bins.max()) + 1):
+        without = np.flatnonzero(~(bins == number).any(axis=1))
+        if without.size:
+            raise LayoutError(
+                f"location {without[0]} has no Gaussian of sersic_bin {number}, other bins go up "
+                f"to {bins.max()}; every radius needs one at every location"
+            )

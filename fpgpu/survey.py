@@ -1,0 +1,330 @@
+"""One way in: the stores of a survey and a backend, from which plans and patches are made."""
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from fpgpu.backends.base import Backend
+from fpgpu.backends.choose import BackendName, get_backend
+from fpgpu.errors import MissingStoreError, PlanError
+from fpgpu.patch.build import build_patch
+from fpgpu.patch.device import Patch
+from fpgpu.patch.plan import PatchPlan, Selection, make_plan
+from fpgpu.patch.resident import ResidentExposures
+from fpgpu.patch.stream import PatchStream, StreamEntry
+from fpgpu.sky.regions import Region
+from fpgpu.stores.files.sync import StrPath
+from fpgpu.stores.folder import StoreFolder
+from fpgpu.stores.meta import MetaStore
+from fpgpu.stores.metadata.store_files import MetaPaths
+from fpgpu.stores.pixel import PixelStore
+from fpgpu.stores.psf import PSFStore
+
+__all__ = ["Survey", "open"]
+
+
+class Survey:
+    """The stores that belong together, opened for reading, and the backend that patches live on.
+
+    Usually made by `fpgpu.open`. Closing it, or leaving its ``with`` block, closes the stores and
+    frees resident exposures; patches that were built stay as they are.
+
+    Parameters
+    ----------
+    pixels : PixelStore
+        Fluxes and inverse uncertainties.
+    meta : MetaStore
+        Headers and WCS of the same exposures.
+    psf : PSFStore, optional
+        PSFs of their bands; patches without sources need none.
+    backend : Backend
+        Where patches are built.
+    resident : ResidentExposures, optional
+        Exposures kept in the backend's memory, which patches are made from.
+    """
+
+    def __init__(
+        self,
+        pixels: PixelStore,
+        meta: MetaStore,
+        psf: PSFStore | None = None,
+        *,
+        backend: Backend,
+        resident: ResidentExposures | None = None,
+    ) -> None:
+        self.pixels = pixels
+        self.meta = meta
+        self.psf = psf
+        self.backend = backend
+        self.resident = resident
+
+    @property
+    def bands(self) -> list[str]:
+        """Bands in the meta store's order."""
+        return self.meta.bands
+
+    def plan(
+        self,
+        region: Region,
+        bands: Iterable[str] | None = None,
+        *,
+        select: Selection = "corners",
+    ) -> PatchPlan:
+        """Plan the patch of a region: what would be read, and how large it would be.
+
+        Parameters
+        ----------
+        region : CircularRegion, RectangularRegion or PolygonRegion
+            The region.
+        bands : iterable of str, optional
+            The bands, in the order that the patch shall have; all by default.
+        select : {"corners", "overlap"}, optional
+            Which super-pixels are taken, as in `fpgpu.patch.plan.make_plan`.
+
+        Returns
+        -------
+        PatchPlan
+            Without exposures when the region touches none.
+
+        Raises
+        ------
+        PlanError
+            When the patch is over a limit, or over the free memory of the backend.
+        NotInStoreError, StoreConflictError
+            When pixel and meta store do not agree.
+        WCSError
+            When the WCS of an exposure cannot be used.
+        """
+        return make_plan(self.pixels, self.meta, region, bands, select=select, backend=self.backend)
+
+    def patch(
+        self,
+        region: Region | PatchPlan,
+        catalog: Any = None,
+        bands: Iterable[str] | None = None,
+        *,
+        select: Selection = "corners",
+        **options: Any,
+    ) -> Patch:
+        """Build the patch of a region, or of a plan, on the backend.
+
+        Parameters
+        ----------
+        region : CircularRegion, RectangularRegion, PolygonRegion or PatchPlan
+            What to build; a plan is taken as it is.
+        catalog : astropy.table.Table or structured array, shape (n_src,), optional
+            The sources, with columns ra and dec in degrees; none by default.
+        bands : iterable of str, optional
+            As in `plan`; not with a plan, which has its own.
+        select : {"corners", "overlap"}, optional
+            As in `plan`; a plan has its own.
+        **options
+            Of `fpgpu.patch.build.build_patch`, such as ``max_snr`` and ``psf_per_source``.
+
+        Returns
+        -------
+        Patch
+            To be freed by its ``with`` block or its `free`.
+
+        Raises
+        ------
+        PlanError
+            When no exposure is in the region, or the patch is over a limit; when a plan comes with
+            bands.
+        CatalogError, LayoutError, WCSError, UnusableExposureError
+            When sources or headers cannot be packed.
+        MissingStoreError, NotInStoreError, StoreFormatError, StoreBusyError
+            When what was planned cannot be read.
+        DeviceMemoryError, StagingError
+            When there is not enough memory.
+        """
+        if not isinstance(region, PatchPlan):
+            plan = self.plan(region, bands, select=select)
+        elif bands is None:
+            plan = region
+        else:
+            raise PlanError(f"{region!r} is planned with its own bands; leave bands out")
+        return build_patch(
+            self, plan, catalog, backend=self.backend, resident=self.resident, **options
+        )
+
+    def stream(
+        self,
+        regions: Iterable[StreamEntry],
+        catalog: Any = None,
+        bands: Iterable[str] | None = None,
+        *,
+        select: Selection = "corners",
+        depth: int = 2,
+        **options: Any,
+    ) -> PatchStream:
+        """Build the patches of many regions in turn, the next ones while one is in use.
+
+        Parameters
+        ----------
+        regions : iterable
+            Regions or plans, or pairs of one of them and the catalogue of its sources.
+        catalog : astropy.table.Table or structured array, shape (n_src,), optional
+            Sources of the regions that come without their own; none by default.
+        bands : iterable of str, optional
+            As in `plan`, for the regions; plans have their own.
+        select : {"corners", "overlap"}, optional
+            As in `plan`, for the regions.
+        depth : int, optional
+            How many patches are built ahead of the one in use: the stream holds one more than
+            these.
+        **options
+            Of `fpgpu.patch.build.build_patch`, such as ``max_snr`` and ``psf_per_source``.
+
+        Returns
+        -------
+        PatchStream
+            An iterator of `fpgpu.patch.stream.StreamedPatch`, in the order of the regions: each has
+            a ``patch``, freed when the next one is asked for, or an ``error``, which asking for the
+            patch raises. To be closed by its ``with`` block or its `close`.
+
+        Raises
+        ------
+        PlanError
+            When the depth is not positive.
+        """
+        if bands is not None and not isinstance(bands, str):
+            bands = tuple(bands)
+        plan = partial(make_plan, self.pixels, self.meta, bandlist=bands, select=select)
+        build = partial(build_patch, self, backend=self.backend, resident=self.resident, **options)
+        return PatchStream(regions, plan, build, self.backend, catalog=catalog, depth=depth)
+
+    def close(self) -> None:
+        """Close the stores, and free resident exposures."""
+        if self.resident is not None:
+            self.resident.free()
+        self.pixels.close()
+        self.meta.close()
+        if self.psf is not None:
+            self.psf.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        bands = ", ".join(f"{band} {len(self.meta.exposures(band))}" for band in self.bands)
+        nx, ny = self.pixels.shape
+        psf = "PSFs" if self.psf is not None else "no PSFs"
+        kind = "gWCS" if self.meta.use_gwcs else "FITS WCS"
+        return (
+            f"<Survey of {self.meta.nexp} exposures of {nx} x {ny} pixels ({bands or 'no bands'}),"
+            f" {kind}, {psf}, on {self.backend.description}>"
+        )
+
+
+def open(  # noqa: A001 - read as fpgpu.open
+    folder: StrPath | None = None,
+    *,
+    pixels: StrPath | None = None,
+    meta: StrPath | None = None,
+    psf: StrPath | None = None,
+    backend: BackendName | Backend = "auto",
+    use_gwcs: bool | None = None,
+    resident_bytes: int = 0,
+) -> Survey:
+    """Open the stores of a survey.
+
+    Parameters
+    ----------
+    folder : path, optional
+        A store folder, as ``fpgpu ingest`` makes it: ``pixels.h5``, ``meta.json``, and ``psf.h5``
+        if there are PSFs.
+    pixels, meta, psf : path, optional
+        The files one by one, instead of those of the folder, or without one.
+    backend : {"auto", "cpu", "cuda"} or Backend
+        Where patches are built; "auto" takes CUDA where it works.
+    use_gwcs : bool, optional
+        Whether positions come from the gWCS instead of the FITS WCS of the headers; by default
+        they do when every exposure has one.
+    resident_bytes : int, optional
+        Most memory of the backend to keep whole exposures in, for many patches in the same ones:
+        see `fpgpu.patch.resident.ResidentExposures`. None are kept by default.
+
+    Returns
+    -------
+    Survey
+        To be closed by its ``with`` block or its `close`.
+
+    Raises
+    ------
+    MissingStoreError
+        When a store is not there, or `use_gwcs` and there are none.
+    StoreFormatError
+        When a file is no store of its kind.
+    BackendUnavailableError
+        When the backend cannot be used.
+    LayoutError
+        When `resident_bytes` is negative.
+    """
+    files = _files(folder, pixels, meta, psf)
+    chosen = backend if isinstance(backend, Backend) else get_backend(backend)
+    resident = ResidentExposures(chosen, resident_bytes) if resident_bytes else None
+    store = PixelStore(files.pixels, mode="r")
+    try:
+        headers = _open_meta(files.meta, use_gwcs)
+    except BaseException:
+        store.close()
+        raise
+    return Survey(
+        store,
+        headers,
+        PSFStore(files.psf) if files.psf is not None else None,
+        backend=chosen,
+        resident=resident,
+    )
+
+
+class _Files(NamedTuple):
+    """The stores to open."""
+
+    pixels: Path
+    meta: Path
+    psf: Path | None
+
+
+def _files(
+    folder: StrPath | None, pixels: StrPath | None, meta: StrPath | None, psf: StrPath | None
+) -> _Files:
+    """Say which file each store is."""
+    if folder is None and (pixels is None or meta is None):
+        raise MissingStoreError(
+            "no survey was named to open: give the folder that 'fpgpu ingest' made, or pixels= and"
+            " meta= (and psf= for PSFs)"
+        )
+    if psf is not None and not Path(psf).is_file():
+        raise MissingStoreError(f"{psf}: no such PSF store; leave psf= out to go without")
+    if folder is None:
+        usual = StoreFolder(Path())
+        found_psf = None
+    else:
+        usual = StoreFolder(Path(folder))
+        if pixels is None and meta is None:
+            usual.require()
+        found_psf = usual.psf if usual.psf.is_file() else None
+    return _Files(
+        Path(pixels or usual.pixels), Path(meta or usual.meta), Path(psf) if psf else found_psf
+    )
+
+
+def _open_meta(path: Path, use_gwcs: bool | None) -> MetaStore:
+    """Open a meta store, with its gWCS when all exposures have one or that is asked for."""
+    store = MetaStore(path, use_gwcs=bool(use_gwcs))
+    if use_gwcs is not None or not MetaPaths.of(path).asdf.exists() or store.without_gwcs():
+        return store
+    store.close()
+    return MetaStore(path, use_gwcs=True)

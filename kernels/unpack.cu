@@ -1,0 +1,75 @@
+// unpack: super-pixels in disk order -> the pixel arrays of a patch.
+//
+// exposures  [exposure] UnpackExposure: where its super-pixels are, and its place in the patch
+// places     [super-pixel of the patch][2] index of the super-pixel along x and y in its exposure
+// data, ierr, xpix, ypix  [super-pixel of the patch][size][size] out, float32
+// max_snr    where ierr > 0 and flux * ierr > max_snr, ierr = max_snr / flux; 0: no cap
+//
+// Super-pixels come one after another from a staging buffer, or, when the whole exposure is resident,
+// straight from their places in it. A NaN flux stays the NaN it is.
+//
+// The grid is (chunks, exposures); a thread moves W words of flux and the W of ierr beside them, so a
+// warp reads and writes runs of 256 bytes or more. Traffic a pixel: 8 bytes read, 16 written, and 8
+// bytes of place a super-pixel, once each, which is the floor.
+
+#include "layout.cuh"
+#include "tiles.cuh"
+
+#define UNPACK_BLOCK 256
+
+template <int W>
+__device__ __forceinline__ void unpack_words_of(
+    const UnpackExposure* exposures, const int* places, word* data, word* ierr, word* xpix, word* ypix,
+    int size, word max_snr)
+{
+    const UnpackExposure e = exposures[blockIdx.y];
+    const int pixels = size * size;
+    const int pieces = pixels / W;  // of W words, in the flux of one super-pixel
+    const long long total = (long long)e.count * pieces;
+    const long long step = (long long)gridDim.x * UNPACK_BLOCK;
+    const word background = to_bits(e.background);
+
+    for (long long n = (long long)blockIdx.x * UNPACK_BLOCK + threadIdx.x; n < total; n += step) {
+        const int k = (int)(n / pieces);               // super-pixel of this exposure
+        const int first = (int)(n - (long long)k * pieces) * W; // pixel in the super-pixel
+        const long long number = (long long)e.start + k;
+        const int i = places[2 * number], j = places[2 * number + 1];
+        const long long from = e.row_length ? (long long)i * e.row_length + j : k;
+        const word* source = e.source + from * 2 * pixels + first;
+
+        word flux[W], weight[W], x[W], y[W];
+        load_words(source, flux);
+        load_words(source + pixels, weight);
+#pragma unroll
+        for (int c = 0; c < W; c++) {
+            if (!is_nan(flux[c])) flux[c] = subtract(flux[c], background);
+            if (max_snr && greater(weight[c], 0) && greater(multiply(flux[c], weight[c]), max_snr))
+                weight[c] = divide(max_snr, flux[c]);
+            const int a = (first + c) / size;
+            x[c] = to_bits((float)(i * size + a));
+            y[c] = to_bits((float)(j * size + first + c - a * size));
+        }
+        const long long to = number * pixels + first;
+        store_words(data + to, flux);
+        store_words(ierr + to, weight);
+        store_words(xpix + to, x);
+        store_words(ypix + to, y);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(UNPACK_BLOCK) unpack(
+    const UnpackExposure* __restrict__ exposures, const int* __restrict__ places,
+    word* __restrict__ data, word* __restrict__ ierr, word* __restrict__ xpix, word* __restrict__ ypix,
+    int size, float max_snr)
+{
+    unpack_words_of<4>(exposures, places, data, ierr, xpix, ypix, size, to_bits(max_snr));
+}
+
+// The same where 16-byte accesses are not possible.
+extern "C" __global__ void __launch_bounds__(UNPACK_BLOCK) unpack_words(
+    const UnpackExposure* __restrict__ exposures, const int* __restrict__ places,
+    word* __restrict__ data, word* __restrict__ ierr, word* __restrict__ xpix, word* __restrict__ ypix,
+    int size, float max_snr)
+{
+    unpack_words_of<1>(exposures, places, data, ierr, xpix, ypix, size, to_bits(max_snr));
+}

@@ -1,0 +1,340 @@
+"""A stand-in for CuPy: as much of it as the CUDA backend uses, on the CPU.
+
+Streams are queues. At one pace all work is done as late as it may be: nothing runs until somebody
+waits for it. At the others every second stream does its work at once and the rest as late as it
+may. A missing wait between streams, or a staging slot that is used again too early, therefore gives
+wrong values every time and not once in a while. Kernels are the real sources, run by g++.
+
+It shows that the backend's own logic is right. It says nothing about CUDA or CuPy themselves.
+"""
+
+import ctypes
+import sys
+import threading
+import types
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tests.kernels.host_kernels import HostKernels
+
+TOTAL = 1 << 30
+POISON = 0xC7
+
+Task = Callable[[], None]
+
+
+class Stream:
+    """A queue of work; `progress` does the first piece of it."""
+
+    def __init__(self, non_blocking: bool = False) -> None:
+        self.queue: deque[tuple[str, Any]] = deque()
+        self.ptr = id(self)
+        self.number = len(_state.streams)
+        _state.streams.append(self)
+
+    def submit(self, task: Task) -> None:
+        self.queue.append(("run", task))
+        if _state.pace is not None and self.number % 2 == _state.pace:
+            self.synchronize()
+
+    def wait_event(self, event: "Event") -> None:
+        if event.mark is not None:
+            self.queue.append(("wait", event.mark))
+
+    def progress(self) -> None:
+        kind, what = self.queue.popleft()
+        if kind == "run":
+            what()
+        elif kind == "wait":
+            what.reach()
+        else:
+            what.reached = True
+
+    def synchronize(self) -> None:
+        with _state.lock:
+            while self.queue:
+                self.progress()
+
+    def __enter__(self) -> "Stream":
+        _state.current().append(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _state.current().pop()
+
+
+class _Mark:
+    """A place in a stream's queue."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.reached = False
+        stream.queue.append(("mark", self))
+
+    def reach(self) -> None:
+        while not self.reached:
+            self.stream.progress()
+
+
+class Event:
+    """Marks a place in a stream; looking at it is what makes the stream move, a little."""
+
+    def __init__(self, disable_timing: bool = False) -> None:
+        self.mark: _Mark | None = None
+        self._looks = 0
+
+    def record(self, stream: Stream) -> None:
+        self.mark = _Mark(stream)
+        self._looks = 0
+
+    @property
+    def done(self) -> bool:
+        self._looks += 1
+        if self._looks > 2:
+            self.synchronize()
+        return self.mark is None or self.mark.reached
+
+    def synchronize(self) -> None:
+        with _state.lock:
+            if self.mark is not None:
+                self.mark.reach()
+
+
+class Device:
+    """A device that is current within its ``with`` block; device 1 exists to be foreign."""
+
+    def __init__(self, id: int = 0) -> None:  # noqa: A002
+        self.id = id
+        self.compute_capability = "90"
+        self.attributes = {
+            "MaxThreadsPerBlock": 1024,
+            "MaxGridDimX": 2**31 - 1,
+            "MaxGridDimY": 65535,
+            "MaxGridDimZ": 65535,
+            "MaxSharedMemoryPerBlock": 49152,
+        }
+
+    def __enter__(self) -> "Device":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class _State:
+    """What CUDA keeps for a process."""
+
+    def __init__(self) -> None:
+        self.streams: list[Stream] = []
+        self.lock = threading.RLock()
+        self.used = 0
+        self.pace: int | None = None
+        self.kernels: HostKernels | None = None
+        self._threads = threading.local()
+        self.null: Stream | None = None
+
+    def current(self) -> list[Stream]:
+        if not hasattr(self._threads, "stack"):
+            assert self.null is not None
+            self._threads.stack = [self.null]
+        return self._threads.stack
+
+
+_state = _State()
+_state.null = Stream()
+
+
+class OutOfMemoryError(MemoryError): ...
+
+
+class CUDARuntimeError(RuntimeError):
+    status = 2
+
+
+class CompileException(Exception): ...  # noqa: N818
+
+
+class _Block:
+    """Device memory: poisoned when lent; when dropped, poisoned again in its stream's order."""
+
+    def __init__(self, size: int) -> None:
+        if _state.used + size > TOTAL:
+            raise OutOfMemoryError(f"Out of memory allocating {size:,} bytes")
+        _state.used += size
+        self.size = size
+        raw = np.full(size + 512, POISON, np.uint8)
+        start = -raw.ctypes.data % 512
+        self.bytes = raw[start : start + size]
+        self.stream = _state.current()[-1]
+
+    def __del__(self) -> None:
+        if hasattr(self, "bytes"):
+            _state.used -= self.size
+            memory = self.bytes
+            # What is lent again is overwritten by its next user, in the order of this stream.
+            self.stream.submit(lambda: memory.fill(POISON ^ 0xFF))
+
+
+class MemoryPointer:
+    def __init__(self, mem: Any, offset: int) -> None:
+        self.mem = mem
+        self.ptr = (mem.bytes.ctypes.data if isinstance(mem, _Block) else mem.ptr) + offset
+
+
+class UnownedMemory:
+    def __init__(self, ptr: int, size: int, owner: object, device_id: int) -> None:
+        self.ptr, self.size, self.owner, self.device_id = ptr, size, owner, device_id
+
+
+class ndarray:  # noqa: N801
+    """An array in device memory; its values can only be had by copying them."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any, memptr: MemoryPointer) -> None:
+        self.shape, self.dtype, self.data = tuple(shape), np.dtype(dtype), memptr
+        assert self.dtype.isnative, "CuPy has native dtypes only"
+        assert self.dtype.kind != "V", "CuPy has no structs"
+        self.device = Device(memptr.mem.device_id)
+        self.size = int(np.prod(self.shape))
+        self.nbytes = self.size * self.dtype.itemsize
+        self.ndim = len(self.shape)
+        self.strides = np.empty(0, self.dtype).reshape((*self.shape[:-1], 0)).strides
+        self.flags = types.SimpleNamespace(c_contiguous=True)
+
+    def __getitem__(self, index: int | slice) -> "ndarray":
+        if isinstance(index, slice):
+            start, stop, step = index.indices(self.shape[0])
+            assert step == 1, "only what stays contiguous"
+            shape = (max(stop - start, 0), *self.shape[1:])
+            row = self.nbytes // max(self.shape[0], 1)
+            return ndarray(shape, self.dtype, MemoryPointer(self.data.mem, self._at(start * row)))
+        if not 0 <= index < self.shape[0]:
+            raise IndexError(index)
+        step = self.nbytes // self.shape[0]
+        return ndarray(
+            self.shape[1:], self.dtype, MemoryPointer(self.data.mem, self._at(index * step))
+        )
+
+    def reshape(self, *shape: int) -> "ndarray":
+        return ndarray(shape, self.dtype, self.data)
+
+    def _at(self, n_bytes: int) -> int:
+        return self.data.ptr - self.data.mem.ptr + n_bytes
+
+
+class RawModule:
+    """A source whose kernels run on the CPU."""
+
+    def __init__(self, *, code: str, options: tuple[str, ...]) -> None:
+        assert "#include" not in code
+        self.code = code
+
+    def compile(self) -> None: ...
+
+    def get_function(self, name: str) -> "RawKernel":
+        return RawKernel(name)
+
+
+class RawKernel:
+    max_threads_per_block = 1024
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(
+        self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]
+    ) -> None:
+        from fpgpu.backends.launches import Launch
+
+        assert all(isinstance(arg, np.generic | ndarray) for arg in args), "not a C argument"
+        values = [np.uint64(arg.data.ptr) if isinstance(arg, ndarray) else arg for arg in args]
+        launch = Launch(f"{self.name.removesuffix('_words')}.cu", self.name, grid, block)
+        kernels = _state.kernels
+        assert kernels is not None
+        _state.current()[-1].submit(lambda: kernels.run(launch, values))
+
+
+def copy_async(to: int, source: int, size: int, stream: Stream) -> None:
+    """Copy bytes when it is the stream's turn."""
+    stream.submit(lambda: ctypes.memmove(to, source, size) and None)
+
+
+def _memcpy_async(to: int, source: int, size: int, kind: int, stream: int) -> None:
+    copy_async(to, source, size, next(s for s in _state.streams if s.ptr == stream))
+
+
+def _drain() -> None:
+    """Do all the work there is."""
+    for stream in _state.streams:
+        stream.synchronize()
+
+
+def _pinned(size: int, flags: int) -> Any:
+    raw = np.empty(size + 4096, np.uint8)
+    # As cudaFreeHost, which waits for the device before page-locked memory goes.
+    weakref.finalize(raw, _drain).atexit = False
+    start = -raw.ctypes.data % 4096
+    return raw[start : start + size]
+
+
+def set_pace(pace: int | None) -> None:
+    """Choose which streams made from now on work at once: the odd (1), the even (0), or none.
+
+    Numbers start at 1; the stream that is there from the start is number 0.
+    """
+    _drain()
+    _state.pace = pace
+    del _state.streams[1:]
+
+
+def make_module(kernels: HostKernels) -> types.ModuleType:
+    """Build the module ``cupy``, whose kernels are those given."""
+    _state.kernels = kernels
+    cupy = types.ModuleType("cupy")
+    runtime = types.SimpleNamespace(
+        CUDARuntimeError=CUDARuntimeError,
+        errorMemoryAllocation=2,
+        hostAllocPortable=1,
+        memcpyHostToDevice=1,
+        memcpyDeviceToHost=2,
+        memcpyDeviceToDevice=3,
+        memcpyAsync=_memcpy_async,
+        memGetInfo=lambda: (TOTAL - _state.used, TOTAL),
+        getDeviceProperties=lambda device: {"name": b"stand-in"},
+    )
+    cupy.cuda = types.SimpleNamespace(
+        Device=Device,
+        Event=Event,
+        MemoryPointer=MemoryPointer,
+        PinnedMemory=_pinned,
+        PinnedMemoryPointer=lambda memory, offset: memory,
+        Stream=Stream,
+        UnownedMemory=UnownedMemory,
+        alloc=lambda size: MemoryPointer(_Block(size), 0),
+        compiler=types.SimpleNamespace(CompileException=CompileException),
+        driver=types.SimpleNamespace(CUDADriverError=type("CUDADriverError", (RuntimeError,), {})),
+        get_current_stream=lambda: _state.current()[-1],
+        get_elapsed_time=lambda start, end: 1.0,
+        runtime=runtime,
+    )
+    cupy.get_default_memory_pool = lambda: types.SimpleNamespace(free_bytes=lambda: 0)
+    cupy.ndarray = ndarray
+    cupy.RawModule = RawModule
+    return cupy
+
+
+def install(kernels: HostKernels) -> Any:
+    """Put the stand-in in the place of CuPy and return the CUDA backend's class made with it."""
+    names = ("cupy", "fpgpu.backends.cuda", "fpgpu.backends.devicememory")
+    before = {name: sys.modules.pop(name, None) for name in names}
+    sys.modules["cupy"] = make_module(kernels)
+    try:
+        from fpgpu.backends.cuda import CudaBackend
+    finally:
+        for name, module in before.items():
+            sys.modules.pop(name, None)
+            if module is not None:
+                sys.modules[name] = module
+    return CudaBackend

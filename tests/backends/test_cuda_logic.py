@@ -1,0 +1,102 @@
+"""The CUDA backend's own logic, over a stand-in for CuPy that works as late as it may."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fpgpu.backends.base import Backend
+from fpgpu.errors import BackendUnavailableError, KernelCompileError, KernelLaunchError
+from tests.backends import standin_cupy
+from tests.backends.conformance_memory import MemoryConformance
+from tests.backends.conformance_operations import OperationsConformance
+from tests.backends.conformance_patches import PatchConformance
+from tests.backends.conformance_refusals import RefusalConformance
+
+
+@pytest.fixture(params=[None, 0, 1], ids=["all late", "kernels first", "copies first"])
+def backend(request: pytest.FixtureRequest, cuda_class: Any) -> Iterator[Backend]:
+    standin_cupy.set_pace(request.param)
+    yield cuda_class(0)
+    standin_cupy.set_pace(None)
+
+
+class TestCudaLogicMemory(MemoryConformance): ...
+
+
+class TestCudaLogicOperations(OperationsConformance): ...
+
+
+class TestCudaLogicRefusals(RefusalConformance): ...
+
+
+class TestCudaLogicPatches(PatchConformance): ...
+
+
+class TestCallersStream:
+    """Operations keep the order of the stream that is current where they are called."""
+
+    def test_they_come_after_what_it_has_to_do(self, backend: Backend) -> None:
+        ones, plane = np.ones((8, 8), "f4"), backend.upload(np.zeros((8, 8), "f4"))
+        backend.synchronize()
+        with standin_cupy.Stream() as stream:
+            standin_cupy.copy_async(plane.data.ptr, ones.ctypes.data, ones.nbytes, stream)
+            superpixels = backend.superpixelize(plane, plane)
+        assert (backend.download(superpixels) == 1).all()
+
+    def test_they_come_before_what_it_gets_later(self, backend: Backend) -> None:
+        ones, found = np.ones((8, 8), "f4"), np.zeros(128, "f4")
+        with standin_cupy.Stream() as stream:
+            plane = backend.upload(ones)
+            superpixels = backend.superpixelize(plane, plane)
+            standin_cupy.copy_async(found.ctypes.data, superpixels.data.ptr, found.nbytes, stream)
+            stream.synchronize()
+        assert (found == 1).all()
+
+    def test_uploads_come_before_what_it_gets_later(self, backend: Backend) -> None:
+        ones, found = np.ones(64, "f4"), np.zeros(64, "f4")
+        with standin_cupy.Stream() as stream:
+            there = backend.upload(ones)
+            standin_cupy.copy_async(found.ctypes.data, there.data.ptr, found.nbytes, stream)
+            stream.synchronize()
+        assert (found == 1).all()
+
+    def test_memory_is_lent_again_after_what_it_has_to_do(self, backend: Backend) -> None:
+        found = np.zeros(64, "f4")
+        there = backend.upload(np.ones(64, "f4"))
+        backend.synchronize()
+        with standin_cupy.Stream() as stream:
+            standin_cupy.copy_async(found.ctypes.data, there.data.ptr, found.nbytes, stream)
+            del there
+            backend.synchronize()
+            stream.synchronize()
+        assert (found == 1).all()
+
+
+def test_an_array_of_another_device_is_refused(cuda_class: Any) -> None:
+    here, there = cuda_class(0), cuda_class(1)
+    plane = here.empty((8, 8), "f4")
+    with pytest.raises(KernelLaunchError, match="it lies on device 0, not on device 1"):
+        there.superpixelize(plane, plane)
+
+
+def test_a_forked_process_cannot_use_it(cuda_class: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = cuda_class(0)
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    for use in (lambda: backend.allocate(8), backend.synchronize, backend.stage):
+        with pytest.raises(BackendUnavailableError, match=r"forked.*spawn"):
+            use()
+
+
+def test_a_kernel_that_does_not_compile_says_for_what(
+    cuda_class: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(module: standin_cupy.RawModule) -> None:
+        raise standin_cupy.CompileException("unpack.cu(3): error: expected a ';'")
+
+    monkeypatch.setattr(standin_cupy.RawModule, "compile", fail)
+    backend = cuda_class(0)
+    plane = backend.empty((8, 8), "f4")
+    with pytest.raises(KernelCompileError, match=r"capability 90 .*--fmad=false(?s:.*)expected a"):
+        backend.superpixelize(plane, plane)

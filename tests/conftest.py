@@ -1,0 +1,59 @@
+"""What every test shares: where the data are, and the long form of a test."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the long form of tests")
+
+
+def _is_gpu_run(config: pytest.Config) -> bool:
+    """Whether tests on a GPU were asked for, so that running none is a failure."""
+    return config.option.markexpr == "gpu" or os.environ.get("FPGPU_REQUIRE_GPU", "0") != "0"
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and "gpu" in report.keywords and not report.skipped:
+        _ran_on_gpu.add(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    is_worker = hasattr(session.config, "workerinput")
+    if _is_gpu_run(session.config) and not _ran_on_gpu and not is_worker:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if _is_gpu_run(config) and not _ran_on_gpu:
+        terminalreporter.write_line("FAILED: no test ran on a GPU, but a GPU run was asked for")
+
+
+_ran_on_gpu: set[str] = set()
+
+
+@pytest.fixture(scope="session")
+def long_form(request: pytest.FixtureRequest) -> bool:
+    """Whether counts (kills, corruptions, random fields) should be high."""
+    return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """forcepho's own answers, made for fpgpu and kept beside the tests."""
+    return HERE / "data" / "golden"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real files that are read but not redistributed."""
+    path = Path(os.environ.get("FPGPU_TEST_DATA", HERE.parent.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"real data not found at {path}; set FPGPU_TEST_DATA to their folder")
+    return path

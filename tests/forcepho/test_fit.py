@@ -1,0 +1,152 @@
+"""forcepho's models and CPU kernel, on patches of fpgpu and on its own: the same answers."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tests.forcepho.needs_forcepho  # noqa: F401
+from fpgpu.forcepho import CPUPatch
+from fpgpu.forcepho.upstream import forcepho_module, require_same_layout
+
+patches = forcepho_module("patches")
+CircularRegion = forcepho_module("region").CircularRegion
+SHAPES = ("ra", "dec", "q", "pa", "sersic", "rhalf")
+README = Path(__file__).parents[2] / "README.md"
+
+run_opt = forcepho_module("fitting").run_opt
+
+
+class ForcephoPatch(patches.StorePatch, patches.CPUPatchMixin):
+    """What a user of forcepho has today."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.metastore.populate_wcs()  # else it finds no exposures
+
+
+@pytest.fixture
+def build(stores, answers, request_of, splinedata):
+    """Build the golden patch with a class."""
+
+    def build(kind: Any, sourcecat: Any = None) -> Any:
+        options = {"splinedata": splinedata, "spline_smoothing": 0, "return_residual": True}
+        patch = kind(**stores, **options)
+        patch.build_patch(
+            CircularRegion(*answers["region"]),
+            sourcecat=sourcecat,
+            allbands=request_of["allbands"],
+        )
+        return patch
+
+    return build
+
+
+def bounds_around(catalog: Any, bands: list[str]) -> Any:
+    """Bounds that hold the sources of a catalogue well inside."""
+    reach = {"ra": 3e-5, "dec": 3e-5, "q": 0.2, "pa": 0.6, "sersic": 0.7, "rhalf": 0.05}
+    reach |= dict.fromkeys(bands, 400.0)
+    bounds = np.zeros(len(catalog), [(name, np.float64, 2) for name in reach])
+    for name, width in reach.items():
+        bounds[name] = catalog[name][:, None] + [-width, width]
+    return bounds
+
+
+def test_the_layouts_agree() -> None:
+    require_same_layout()
+
+
+class TestGoldenPatch:
+    def test_the_kernel_finds_the_golden_answers(self, build, answers) -> None:
+        patch = build(CPUPatch, answers["sourcecat"])
+        patch.send_to_device()
+        found = patch.get_proposer().evaluate_proposal(answers["proposal"], patch=patch)
+        chi2, derivatives, residuals = found
+        np.testing.assert_allclose(chi2, answers["chi2"], rtol=1e-6)
+        largest = np.abs(answers["chi2_derivs"]).max(axis=(0, 1))
+        worst = np.abs(derivatives - answers["chi2_derivs"]).max(axis=(0, 1))
+        assert (worst <= 1e-5 * largest).all()
+        assert [len(residual) for residual in residuals] == answers["exposure_N"].tolist()
+        peak = np.abs(answers["residual"]).max()
+        np.testing.assert_allclose(
+            np.concatenate(residuals), answers["residual"], rtol=0, atol=1e-6 * peak
+        )
+
+    def test_pixels_are_split_as_forcepho_does(self, build, answers) -> None:
+        patch = build(CPUPatch, answers["sourcecat"])
+        by_exposure, by_band = patch.split_pix("ierr"), patch.split_band("ierr")
+        assert [len(piece) for piece in by_exposure] == answers["exposure_N"].tolist()
+        assert [len(piece) for piece in by_band] == answers["band_N_pix"].tolist()
+
+
+class TestModels:
+    def test_subtracting_fixed_sources_leaves_the_same_data(self, build, answers) -> None:
+        catalog = answers["sourcecat"]
+        left = {}
+        for kind in (ForcephoPatch, CPUPatch):
+            patch = build(kind)
+            patch.subtract_fixed(catalog[:2], active=catalog[2:], maxactive=1)
+            left[kind] = patch.retrieve_array("data")
+        changed = np.abs(left[CPUPatch] - answers["data"]).max()
+        assert changed > 10
+        np.testing.assert_allclose(left[CPUPatch], left[ForcephoPatch], atol=1e-5 * changed)
+
+    def test_the_design_matrix_is_forcephos(self, build, answers) -> None:
+        catalog = answers["sourcecat"]
+        made = {}
+        for kind in (ForcephoPatch, CPUPatch):
+            patch = build(kind)
+            proposer, _ = patch.subtract_fixed(catalog[:1], active=catalog[1:])
+            made[kind] = patch.design_matrix(active=catalog[1:], proposer=proposer)
+        for ours, theirs in zip(made[CPUPatch][0], made[ForcephoPatch][0], strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
+
+    def test_a_fit_ends_where_forcephos_own_ends_within_its_noise(self, build, answers) -> None:
+        catalog, bands = answers["sourcecat"], answers["bandlist"].tolist()
+        start = catalog[:2].copy()
+        for name, offset in (("ra", 5e-6), ("sersic", 0.2), ("rhalf", 0.01), ("F200W", 80.0)):
+            start[name] += offset
+        bounds = bounds_around(catalog[:2], bands)
+        width = np.concatenate([[np.ptp(row[n]) for n in (*bands, *SHAPES)] for row in bounds])
+
+        def fit(kind: Any, nudge: float = 0.0) -> tuple[Any, float]:
+            model, q = build(kind).prepare_model(active=start, fixed=catalog[2:], bounds=bounds)
+            z = model.transform.inverse_transform(q) * (1 + nudge)
+            result, _ = run_opt(model, model.transform.transform(z), maxiter=12)
+            assert result.fun < model.nll(z)[0] - 5, "the fit must have gone somewhere"
+            return result.chain[0] / width, result.fun
+
+        ours, our_chi2 = fit(CPUPatch)
+        theirs, their_chi2 = fit(ForcephoPatch)
+        # Kernels compute in float32: a start that is rounded otherwise ends elsewhere, too.
+        others = [fit(ForcephoPatch, nudge)[0] for nudge in (-1e-7, 1e-7)]
+        noise = max(np.abs(other - theirs).max() for other in others)
+        assert noise < 0.01
+        assert np.abs(ours - theirs).max() < max(2 * noise, 1e-5)
+        assert our_chi2 == pytest.approx(their_chi2, rel=1e-5)
+
+    def test_a_second_model_starts_from_the_data_of_the_store(self, build, answers) -> None:
+        catalog = answers["sourcecat"]
+        patch = build(CPUPatch)
+        likelihoods = []
+        for _ in range(2):
+            model, q = patch.prepare_model(active=catalog[:2], fixed=catalog[2:])
+            likelihoods.append(model.lnprob(q))
+        assert likelihoods[0] == likelihoods[1]
+
+
+def test_the_example_of_the_readme_runs(
+    answers, golden: Path, splinedata: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (example,) = re.findall(r"```py\n(.*?)```", README.read_text(), re.DOTALL)
+    catalog = answers["sourcecat"]
+    bounds = bounds_around(catalog, answers["bandlist"].tolist())
+    (tmp_path / "stores").symlink_to(golden / "tiny")
+    (tmp_path / "sersic_splinedata.h5").symlink_to(splinedata)
+    monkeypatch.chdir(tmp_path)
+    example = example.replace("run_opt(model, q)", "run_opt(model, q, maxiter=2)")
+    names = {"catalog": catalog, "bounds": bounds}
+    exec(compile(example, "README.md", "exec"), names)
+    assert np.isfinite(names["result"].fun)

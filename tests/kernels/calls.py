@@ -1,0 +1,76 @@
+"""Launches of each kernel with its arguments, for addresses in host memory."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fpgpu.backends.launches import Launch, one_launch, table_launch, tile_launch
+from fpgpu.layout import PATCH_DTYPE, PSF_DTYPE, ImageFlag
+
+Call = tuple[Launch, list[np.generic]]
+
+
+def tiled(
+    operation: str, pointers: Sequence[int], shape: Sequence[int], size: int, flags: ImageFlag
+) -> Call:
+    """superpixelize, or its inverse, of `shape` = (n_exp, nx, ny)."""
+    n_exp, nx, ny = shape
+    along, across = (nx, ny) if flags & ImageFlag.FITS_ORDER else (ny, nx)
+    wide = size % 4 == 0 and all(pointer % 16 == 0 for pointer in pointers)
+    args = [np.uint64(pointer) for pointer in pointers]
+    args += [np.int32(number) for number in (nx, ny, size, flags)]
+    return tile_launch(operation, n_exp, along, across, wide), args
+
+
+def calibrate(
+    table: npt.NDArray[Any],
+    counts: int,
+    shape: Sequence[int],
+    size: int,
+    flags: ImageFlag,
+    *,
+    mask_bytes: int = 4,
+    mask_flip: int = 0,
+    bitmask: int = 2**32 - 1,
+) -> Call:
+    """calibrate, of `shape` = (nx, ny)."""
+    planes = [table[name] for name in table.dtype.names if table[name].dtype == np.uint64]
+    wide = size % 4 == 0 and not (np.stack(planes) % 16).any()
+    nx, ny = shape
+    along, across = (nx, ny) if flags & ImageFlag.FITS_ORDER else (ny, nx)
+    args = [np.uint64(table.ctypes.data), np.uint64(counts)]
+    args += [np.int32(number) for number in (nx, ny, size, mask_bytes)]
+    args += [np.uint32(mask_flip), np.uint32(bitmask), np.int32(flags)]
+    return tile_launch("calibrate", len(table), along, across, wide), args
+
+
+def unpack(
+    table: npt.NDArray[Any],
+    places: npt.NDArray[np.int32],
+    outputs: Sequence[int],
+    size: int,
+    max_snr: float,
+) -> Call:
+    """unpack into data, ierr, xpix, ypix."""
+    pointers = [*table["source"].tolist(), *outputs]
+    wide = size % 2 == 0 and all(pointer % 16 == 0 for pointer in pointers)
+    longest = int(table["count"].max()) * size**2 // (4 if wide else 1)
+    args = [np.uint64(at) for at in (table.ctypes.data, places.ctypes.data, *outputs)]
+    args += [np.int32(size), np.float32(max_snr)]
+    return table_launch("unpack", len(table), longest, wide), args
+
+
+def pack_psf(table: npt.NDArray[Any], rows: npt.NDArray[np.int32], psfgauss: int) -> Call:
+    """pack_psf of `rows` (n_exp, n_sources)."""
+    n_exp, n_sources = rows.shape
+    longest = int(table["n_psf"].max()) * n_sources * PSF_DTYPE.itemsize // 4
+    args = [np.uint64(at) for at in (table.ctypes.data, rows.ctypes.data, psfgauss)]
+    return table_launch("pack_psf", n_exp, longest), [*args, np.int32(n_sources)]
+
+
+def check_layout(patch: npt.NDArray[Any], n_bands: int, seen: int) -> Call:
+    """check_layout, one block a field."""
+    args = [np.uint64(patch.ctypes.data), np.int32(n_bands), np.uint64(seen)]
+    return one_launch("check_layout", len(PATCH_DTYPE.names)), args

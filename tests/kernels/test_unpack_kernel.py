@@ -1,0 +1,158 @@
+"""unpack and pack_psf put pixels and PSFs where the NumPy references, and forcepho, put them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fpgpu.backends import reference
+from fpgpu.layout import PACK_PSF_DTYPE, PSF_DTYPE, UNPACK_DTYPE
+from tests.kernels import calls
+from tests.kernels.host_kernels import Guarded, HostKernels, aligned, assert_same_bits
+
+GRID = (200, 50)
+COUNTS = [[1], [31], [32], [33], [1, 0, 5], [7, 300, 2], [2] * 40]
+
+
+def run_unpack(
+    host, sources, places, counts, size, *, backgrounds=0, resident=False, max_snr=0, chunks=None
+):
+    """Unpack; `sources` are addresses of each exposure's super-pixels."""
+    table = np.zeros(len(counts), UNPACK_DTYPE)
+    table["source"], table["count"] = sources, counts
+    table["start"] = np.cumsum([0, *counts[:-1]])
+    table["row_length"] = GRID[1] if resident else 0
+    table["background"] = backgrounds
+    outputs = [Guarded((len(places) * size**2,), np.float32) for _ in range(4)]
+    places = np.ascontiguousarray(places, np.int32)
+    launch, args = calls.unpack(table, places, [out.address for out in outputs], size, max_snr)
+    host.run(in_chunks(launch, chunks), args)
+    for out in outputs:
+        out.check()
+    return [out.array for out in outputs], launch
+
+
+def in_chunks(launch, chunks):
+    """Share each exposure's work out to a given number of blocks, as a large patch does."""
+    return replace(launch, grid=(chunks, *launch.grid[1:])) if chunks else launch
+
+
+def staged_addresses(staged, counts):
+    starts = np.cumsum([0, *counts[:-1]])
+    return [staged.ctypes.data + int(start) * staged.strides[0] for start in starts]
+
+
+def random_places(rng, n):
+    return rng.integers((0, 0), GRID, (n, 2), np.int32)
+
+
+@pytest.mark.parametrize("max_snr", [0, 1.5], ids=["free", "capped"])
+@pytest.mark.parametrize("size", [4, 8, 16])
+@pytest.mark.parametrize("counts", COUNTS, ids=str)
+def test_unpack_has_the_bits_of_numpy(host: HostKernels, values, counts, size, max_snr):
+    rng = np.random.default_rng(len(counts))
+    n = sum(counts)
+    places = random_places(rng, n)
+    staged = aligned(values(rng, (n, 2 * size**2)))
+    backgrounds = rng.normal(size=len(counts)).astype(np.float32)
+    found, launch = run_unpack(
+        host, staged_addresses(staged, counts), places, counts, size,
+        backgrounds=backgrounds, max_snr=max_snr,
+    )  # fmt: skip
+    assert launch.kernel == "unpack"
+    expected = reference.unpack(staged, places, counts, backgrounds, size, max_snr)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_same_bits(ours, theirs)
+
+
+@pytest.mark.parametrize(("size", "kernel"), [(1, "_words"), (2, ""), (3, "_words"), (6, "")])
+def test_unpack_takes_any_size(host: HostKernels, values, size, kernel):
+    rng = np.random.default_rng(size)
+    places = random_places(rng, 40)
+    staged = aligned(values(rng, (40, 2 * size**2)))
+    found, launch = run_unpack(host, staged_addresses(staged, [40]), places, [40], size)
+    assert launch.kernel == f"unpack{kernel}"
+    expected = reference.unpack(staged, places, [40], [0], size)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_same_bits(ours, theirs)
+
+
+@pytest.mark.parametrize("misaligned", [False, True])
+def test_unpack_gathers_from_resident_exposures(host: HostKernels, values, misaligned):
+    rng = np.random.default_rng(7)
+    counts = [5, 33]
+    exposures = [aligned(values(rng, (*GRID, 32)), 4 * misaligned) for _ in counts]
+    places = random_places(rng, sum(counts))
+    addresses = [exposure.ctypes.data for exposure in exposures]
+    found, launch = run_unpack(host, addresses, places, counts, 4, resident=True)
+    assert launch.kernel == ("unpack_words" if misaligned else "unpack")
+    of_exposure = np.split(places, [counts[0]])
+    picked = [e[p[:, 0], p[:, 1]] for e, p in zip(exposures, of_exposure, strict=True)]
+    expected = reference.unpack(np.concatenate(picked), places, counts, [0, 0], 4)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_same_bits(ours, theirs)
+
+
+def test_without_background_or_limit_every_bit_goes_through(host: HostKernels):
+    rng = np.random.default_rng(8)
+    staged = aligned(rng.integers(0, 2**32, (64, 128), np.uint32).view(np.float32))
+    found, _ = run_unpack(host, [staged.ctypes.data], random_places(rng, 64), [64], 8)
+    assert_same_bits(found[0], staged[:, :64].ravel())
+    assert_same_bits(found[1], staged[:, 64:].ravel())
+
+
+def test_forcephos_patch_comes_out(host: HostKernels, golden):
+    """Its own store, at the super-pixels its patch holds, gives its pixel arrays."""
+    import h5py
+
+    with np.load(golden / "tiny" / "patch_1p2arcsec_3src.npz") as patch:
+        paths, n = patch["epaths"], patch["exposure_N"]
+        expected = [patch[name] for name in ("data", "ierr", "xpix", "ypix")]
+    counts = (n // 64).tolist()
+    places = np.stack(expected[2:], axis=1)[::64].astype(np.int32) // 8
+    with h5py.File(golden / "tiny" / "pixels.h5") as store:
+        of_exposure = np.split(places, np.cumsum(counts)[:-1])
+        picked = [
+            store[f"{path}/data"][...][p[:, 0], p[:, 1]]
+            for path, p in zip(paths, of_exposure, strict=True)
+        ]
+    staged = aligned(np.concatenate(picked))
+    found, _ = run_unpack(host, staged_addresses(staged, counts), places, counts, 8)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_same_bits(ours, theirs)
+
+
+def test_few_blocks_walk_through_a_large_exposure(host: HostKernels, values):
+    rng = np.random.default_rng(9)
+    counts = [100, 3]
+    places = random_places(rng, 103)
+    staged = aligned(values(rng, (103, 128)))
+    found, _ = run_unpack(host, staged_addresses(staged, counts), places, counts, 8, chunks=2)
+    expected = reference.unpack(staged, places, counts, [0, 0], 8)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_same_bits(ours, theirs)
+
+
+def random_psfs(rng, shape):
+    words = rng.integers(0, 2**32, (*shape, 7), np.uint32)
+    return aligned(words.view(PSF_DTYPE)[..., 0])
+
+
+@pytest.mark.parametrize("chunks", [None, 1], ids=["as launched", "one block"])
+@pytest.mark.parametrize("n_sources", [1, 3, 30])
+@pytest.mark.parametrize("n_psf", [[1], [4, 4], [9, 1, 12]], ids=str)
+def test_pack_psf_has_the_bits_of_numpy(host: HostKernels, n_psf, n_sources, chunks):
+    rng = np.random.default_rng(n_sources)
+    tables = [random_psfs(rng, (5 + n, n)) for n in n_psf]
+    n_rows = [len(table) for table in tables]
+    rows = rng.integers(0, np.array(n_rows)[:, None], (len(n_psf), n_sources), np.int32)
+    expected, start = reference.pack_psf(tables, rows)
+
+    table = np.zeros(len(n_psf), PACK_PSF_DTYPE)
+    table["table"] = [psfs.ctypes.data for psfs in tables]
+    table["n_psf"], table["start"] = n_psf, start
+    out = Guarded(expected.shape, PSF_DTYPE, offset=4)
+    launch, args = calls.pack_psf(table, rows, out.address)
+    host.run(in_chunks(launch, chunks), args)
+    out.check()
+    assert_same_bits(out.array, expected)

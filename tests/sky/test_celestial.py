@@ -1,0 +1,78 @@
+"""Headers of three axes: their celestial part, distortion included."""
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
+
+from fpgpu.errors import WCSError
+from fpgpu.sky.celestial import axis_count, celestial_header
+from fpgpu.sky.wcs import SkyWCS
+from tests.sky.made_wcs import cube_header, tan_header
+
+
+def test_astropy_cannot_drop_an_axis_of_a_distorted_wcs() -> None:
+    """Why celestial_header exists; when this fails it may go."""
+    with pytest.raises(ValueError, match="distortion"):
+        WCS(cube_header(), naxis=3).dropaxis(2)
+
+
+@pytest.mark.parametrize("sip", [0.0, 1e-6])
+def test_the_celestial_part_gives_the_positions_of_the_plain_image(sip: float) -> None:
+    x, y = np.random.default_rng(1).uniform(0, 96, (2, 50))
+    truth = WCS(tan_header(sip=sip)).pixel_to_world_values(x, y)
+    sky = SkyWCS.from_header(cube_header(sip=sip))
+    assert np.array_equal(sky.pixel_to_world(x, y), truth)
+    assert sky.shape == (128, 96)
+
+
+def test_all_other_cards_stay_and_those_of_the_third_axis_go() -> None:
+    header = cube_header()
+    header["NAXIS"], header["NAXIS3"] = 3, 7
+    header["FILTER"], header["PV3_1"], header["CTYPE3A"] = "F200W", 1.0, "FREQ"
+    header["CD1_3"] = header["CD3_1"] = 0.0
+    reduced = celestial_header(header)
+    assert axis_count(header) == 3
+    assert axis_count(reduced) == reduced["NAXIS"] == reduced["WCSAXES"] == 2
+    assert [key for key in reduced if "3" in key] == ["A_0_3"]
+    assert reduced["FILTER"] == "F200W"
+    assert reduced["A_1_1"] == header["A_1_1"]
+
+
+def test_celestial_axes_may_come_last() -> None:
+    plain = tan_header(sip=0.0)
+    header = fits.Header()
+    header["NAXIS"], header["NAXIS1"], header["NAXIS2"], header["NAXIS3"] = 3, 5, 128, 96
+    header["WCSAXES"], header["CTYPE1"], header["CDELT1"] = 3, "WAVE", 0.1
+    for axis in (1, 2):
+        for name in ("CTYPE", "CRVAL", "CRPIX", "CUNIT"):
+            header[f"{name}{axis + 1}"] = plain[f"{name}{axis}"]
+        for column in (1, 2):
+            header[f"CD{axis + 1}_{column + 1}"] = plain[f"CD{axis}_{column}"]
+    found = SkyWCS.from_header(header).pixel_to_world(30, 40)
+    assert np.allclose(found, WCS(plain).pixel_to_world_values(30, 40), atol=1e-12, rtol=0)
+    assert celestial_header(header)["NAXIS2"] == 96
+
+
+def test_coordinates_that_depend_on_the_third_pixel_axis_are_refused() -> None:
+    header = cube_header()
+    header["CD1_3"] = 1e-5
+    with pytest.raises(WCSError, match=r"CD1_3 = 1e-05: .* depend on pixel axis 3"):
+        celestial_header(header)
+
+
+def test_distortion_of_axes_that_are_not_celestial_is_refused() -> None:
+    header = cube_header()
+    for name in ("CTYPE", "CRVAL", "CUNIT"):
+        header[f"{name}1"], header[f"{name}3"] = header[f"{name}3"], header[f"{name}1"]
+    with pytest.raises(WCSError, match="its celestial axes are 2 and 3"):
+        celestial_header(header)
+
+
+def test_a_cube_without_a_sky_is_refused() -> None:
+    header = cube_header()
+    header["CTYPE1"], header["CTYPE2"] = "XOFFSET", "YOFFSET"
+    with pytest.raises(WCSError, match=r"no pair of equatorial axes: CTYPE1 = 'XOFFSET'"):
+        celestial_header(header)
+    with pytest.raises(WCSError, match="the header has no NAXIS1"):
+        celestial_header(fits.Header())

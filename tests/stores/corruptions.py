@@ -1,0 +1,115 @@
+"""Opens damaged pixel stores one after another, in a process of its own that may be lost.
+
+Each line printed is a number of a corruption and what became of it: ``ok``, the name of an error of
+fpgpu, or ``!`` and another error. The process that dies or hangs leaves the number of the culprit.
+"""
+
+import faulthandler
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from fpgpu.errors import FpgpuError
+from fpgpu.stores.pixel import PixelStore
+from tests.stores.imagesets import image_set, new_store
+
+SIDE = 16
+SECONDS = 20
+
+
+def pristine(folder: Path) -> dict[str, bytes]:
+    """Return small stores of every kind, of which most bytes are metadata."""
+    path = folder / "pristine.h5"
+    keys = [("F090W", "a"), ("F090W", "visit/b"), ("F200W", "a")]
+    new_store(path, *(image_set(*key, side=SIDE) for key in keys))
+    stores = {"fpgpu": path.read_bytes()}
+    for libver in ("earliest", "latest"):
+        with h5py.File(path, "w", libver=libver) as h5:
+            h5.attrs.update(nside_full=SIDE, super_pixel_size=8)
+            shape = (SIDE // 8, SIDE // 8, 128)
+            values = np.ones(shape, "f4")
+            h5["F090W/plain/data"] = values
+            h5.create_dataset("F090W/zip/data", data=values, compression="gzip", shuffle=True)
+            h5.create_dataset("F200W/sum/data", data=values, chunks=True, fletcher32=True)
+            h5["F200W/sum/data"].attrs.update(counts_to_flux=1.0, flux_units="nJy", im="x.fits")
+        stores[libver] = path.read_bytes()
+    path.unlink()
+    return stores
+
+
+def damaged(content: bytes, rng: random.Random) -> bytes:
+    """Return a store with flipped bytes, a zeroed or random block, or without its end."""
+    damage = bytearray(content)
+    kind = rng.choice(["flip", "flip", "flips", "zero", "noise", "swap", "cut"])
+    start = rng.randrange(len(damage))
+    length = rng.choice([1, 4, 8, 64, 512])
+    if kind == "cut":
+        del damage[start:]
+    elif kind in {"flip", "flips"}:
+        for _ in range(1 if kind == "flip" else 20):
+            damage[rng.randrange(len(damage))] = rng.randrange(256)
+    elif kind == "zero":
+        damage[start : start + length] = bytes(len(damage[start : start + length]))
+    elif kind == "noise":
+        damage[start : start + length] = rng.randbytes(len(damage[start : start + length]))
+    else:
+        other = rng.randrange(len(damage) - length) if len(damage) > length else 0
+        damage[start : start + length] = damage[other : other + length]
+    return bytes(damage)
+
+
+def visit(path: Path) -> Iterator[str]:
+    """Do with a store all that can be done, and yield what each step met."""
+
+    def met(step: object) -> str:
+        try:
+            step()  # type: ignore[operator]
+        except FpgpuError as exc:
+            return type(exc).__name__
+        except Exception as exc:  # noqa: BLE001 (any other error is a finding)
+            return f"!{exc!r}"
+        return "ok"
+
+    try:
+        store = PixelStore(path)
+        keys = list(store)
+    except FpgpuError as exc:
+        yield type(exc).__name__
+        return
+    except Exception as exc:  # noqa: BLE001
+        yield f"!{exc!r}"
+        return
+    for key in keys[:10]:
+        yield met(lambda key=key: store.read_exposure(*key))
+        yield met(lambda key=key: store.record(*key))
+    yield met(store.verify)
+    yield met(lambda: repr(store))
+    if max(store.shape) <= 4 * SIDE:
+        yield met(lambda: store.add_exposure(image_set("F090W", "a", side=store.shape)))
+        yield met(lambda: store.add_exposure(image_set("F770W", "new", side=store.shape)))
+    yield met(lambda: store.data.close())
+    store.close()
+
+
+def main() -> None:
+    """Visit the corruptions with the numbers from `first` up to `last`."""
+    folder, first, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    stores = pristine(folder)
+    path = folder / "pixels.h5"
+    for number in range(first, last):
+        rng = random.Random(number)
+        path.write_bytes(damaged(stores[rng.choice(sorted(stores))], rng))
+        sys.stdout.write(f"\n{number}")
+        sys.stdout.flush()
+        faulthandler.dump_traceback_later(SECONDS, exit=True)
+        for outcome in visit(path):
+            sys.stdout.write(f" {outcome}")
+        faulthandler.cancel_dump_traceback_later()
+
+
+if __name__ == "__main__":
+    main()

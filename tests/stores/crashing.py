@@ -1,0 +1,203 @@
+"""Writers that die, each in a process of its own, and the check of what they leave.
+
+Run as a script it forks a writer for every step of a change, or kills writers at random moments,
+and prints what it found as JSON; one interpreter start serves hundreds of deaths.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from fpgpu.stores.pixel import PixelStore
+from tests.stores.imagesets import files_in, uniform_set
+
+CALLS = ["pwrite", "fsync", "ftruncate", "rename", "unlink", "open"]
+KILLED = -signal.SIGKILL
+
+
+class DyingCalls:
+    """Replaces system calls so that the process dies at the n-th, before it or half-way in it."""
+
+    def __init__(self, n: int, *, half: bool) -> None:
+        self.left = n
+        self.half = half
+        for name in CALLS:
+            setattr(os, name, self._counted(name, getattr(os, name)))
+
+    def _counted(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self.left -= 1
+            if self.left == 0:
+                if self.half and name == "pwrite":
+                    descriptor, data, offset = args
+                    real(descriptor, bytes(data)[: max(1, len(data) // 2)], offset)
+                elif self.half:
+                    real(*args, **kwargs)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **kwargs)
+
+        return call
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Run `work` in a forked process; return 0, or the negative number of the signal."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException as exc:  # noqa: BLE001 (a child must not return into the parent)
+            sys.stderr.write(f"child: {exc!r}\n")
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def values_in(path: Path) -> dict[str, float]:
+    """Return the value that each exposure is filled with; raises if one is a mixture."""
+    store = PixelStore(path, mode="r")
+    values = {}
+    for band, expID in store:
+        im, ierr = store.read_exposure(band, expID)
+        if (im != im[0, 0]).any() or (ierr != 1 + im[0, 0]).any():
+            raise AssertionError(f"{expID} is a mixture")
+        values[expID] = float(im[0, 0])
+    verified, unchecked = store.verify()
+    assert len(verified) == len(values)
+    assert unchecked == []
+    return values
+
+
+def die_at_every_step(folder: Path, action: str, half: bool) -> dict[str, Any]:
+    """Kill a writer at each system call of a change, and look at the store after each death."""
+    path = folder / "pixels.h5"
+    outcomes = []
+    for name in ("first", "second"):
+        PixelStore(path, 64).add_exposure(uniform_set(name, 1.0))
+    content = path.read_bytes()
+    for step in range(1, 200):
+        shutil.rmtree(folder)
+        folder.mkdir()
+        if action != "create":
+            path.write_bytes(content)
+        name = "second" if action == "replace" else "third"
+
+        def change(step: int = step, name: str = name) -> None:
+            imset = uniform_set(name, 2.0)
+            writer = PixelStore(path, 64)
+            DyingCalls(step, half=half)
+            writer.add_exposure(imset)
+
+        status = in_child(change)
+        state = values_in(path) if path.exists() else None
+        # Life goes on: the next writer needs no repair by hand.
+        PixelStore(path, 64).add_exposure(uniform_set("after", 3.0))
+        again = values_in(path)
+        outcomes.append([status, state, again, sorted(files_in(folder))])
+        if status == 0:
+            break
+    return {"outcomes": outcomes}
+
+
+def die_while_rolling_back(folder: Path) -> dict[str, Any]:
+    """Kill a writer in the middle of its change, then those who undo it, at every step."""
+    path = folder / "pixels.h5"
+    statuses = []
+    for step in range(1, 200):
+        path.unlink(missing_ok=True)
+        PixelStore(path, 64).add_exposure(uniform_set("first", 1.0))
+
+        def change() -> None:
+            writer = PixelStore(path, 64)
+            real = os.ftruncate
+            os.ftruncate = lambda *a: (real(*a), os.kill(os.getpid(), signal.SIGKILL))
+            writer.add_exposure(uniform_set("second", 2.0))
+
+        def undo(step: int = step) -> None:
+            DyingCalls(step, half=True)
+            PixelStore(path, 64)
+
+        assert in_child(change) == KILLED
+        assert (folder / "pixels.h5.journal").exists()
+        statuses.append(in_child(undo))
+        assert values_in(path) == {"first": 1.0}
+        if statuses[-1] == 0:
+            break
+    return {"statuses": statuses}
+
+
+def keep_changing(path: Path, kill: int, writer: int) -> NoReturn:
+    """Add and replace exposures until killed, telling what is about to change and what has."""
+    try:
+        store = PixelStore(path, 64)
+        for number in range(10_000):
+            told = f"e{(kill + number) % 7} {1000 * kill + number + 1}"
+            name, value = told.split()
+            imset = uniform_set(name, float(value))
+            os.write(writer, f"begin {told}\n".encode())
+            store.add_exposure(imset)
+            os.write(writer, f"durable {told}\n".encode())
+    finally:
+        os._exit(1)
+
+
+def kill_at_random(folder: Path, n_kills: int, seed: int) -> dict[str, Any]:
+    """Kill a writer that adds and replaces all the time, again and again; count what is lost."""
+    path = folder / "pixels.h5"
+    rng = random.Random(seed)
+    durable: dict[str, float] = {}
+    problems: list[str] = []
+    n_changes = n_undone = 0
+    # On a busy machine many kills come before a change begins; some must come in the middle.
+    for kill in range(10 * n_kills):
+        if kill >= n_kills and n_undone:
+            break
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            keep_changing(path, kill, writer)
+        os.close(writer)
+        with os.fdopen(reader) as told:
+            # However slow the machine is today, the writer gets to change something.
+            lines = [told.readline() for _ in range(rng.randint(1, 6))]
+            time.sleep(rng.uniform(0.0, 0.005))
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            lines += told.readlines()
+        pending: dict[str, float] = {}
+        for line in lines:
+            word, name, value = line.split()
+            if word == "begin":
+                pending = {name: float(value)}
+            else:
+                durable[name] = float(value)
+                pending = {}
+                n_changes += 1
+        n_undone += (folder / "pixels.h5.journal").exists()
+        found = values_in(path) if path.exists() else {}
+        if found not in (durable, {**durable, **pending}):
+            problems.append(f"kill {kill}: found {found}, durable {durable}, pending {pending}")
+        durable = found
+    return {"problems": problems, "n_changes": n_changes, "n_undone": n_undone}
+
+
+def main() -> None:
+    """Run one of the scenarios in a folder."""
+    scenario, folder, *rest = sys.argv[1:]
+    if scenario == "steps":
+        result = die_at_every_step(Path(folder), rest[0], rest[1] == "half")
+    elif scenario == "rollback":
+        result = die_while_rolling_back(Path(folder))
+    else:
+        result = kill_at_random(Path(folder), int(rest[0]), int(rest[1]))
+    sys.stdout.write(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

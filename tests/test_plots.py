@@ -1,0 +1,167 @@
+"""Quick-look pictures are made without a warning, with an axes for all they say they show."""
+
+import builtins
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fpgpu
+from fpgpu import CircularRegion, PolygonRegion, RectangularRegion, plots
+from fpgpu.errors import LayoutError, MissingExtraError, StoreWriteError
+from fpgpu.patch.plan import PatchPlan
+from fpgpu.sky.regions import Region
+
+RA, DEC, RADIUS = 53.16, -27.79, 0.8 / 3600
+SIDE = RADIUS / np.cos(np.deg2rad(DEC))
+CIRCLE = CircularRegion(RA, DEC, RADIUS)
+REGIONS = [
+    CIRCLE,
+    RectangularRegion(RA - SIDE, RA + SIDE, DEC - RADIUS, DEC + RADIUS),
+    PolygonRegion((RA - SIDE, RA + SIDE, RA), (DEC, DEC, DEC + RADIUS)),
+]
+
+
+@pytest.fixture(scope="module")
+def survey(golden: Path) -> Iterator[fpgpu.Survey]:
+    """Six exposures of 128 x 128 pixels of 31 mas."""
+    with fpgpu.open(golden / "tiny", backend="cpu") as survey:
+        yield survey
+
+
+@pytest.fixture(scope="module")
+def plan(survey: fpgpu.Survey) -> PatchPlan:
+    return survey.plan(CIRCLE)
+
+
+@pytest.fixture(scope="module")
+def pixels(survey: fpgpu.Survey, plan: PatchPlan) -> dict[str, np.ndarray]:
+    with survey.patch(plan) as patch:
+        return {name: patch.retrieve(name) for name in ("data", "ierr")}
+
+
+def panels(figure: Any) -> list[Any]:
+    """The axes that are no colour bars."""
+    return [axes for axes in figure.axes if axes.get_xlabel()]
+
+
+def saved(figure: Any, folder: Path) -> Path:
+    path = plots.save(figure, folder / "picture.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    return path
+
+
+def test_footprints_are_drawn_as_large_as_they_are(
+    survey: fpgpu.Survey, plan: PatchPlan, tmp_path: Path
+) -> None:
+    figure = plots.plot_footprints(survey.meta, plan)
+    whole, near = panels(figure)
+    lines = [line for line in whole.lines if len(line.get_xdata())]
+    assert len(lines) == 6 + 1
+    for line in lines[:-1]:
+        x, y = line.get_data()
+        # Twice the area of a polygon: 128 pixels of 31 mas on a side.
+        doubled = abs(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]))
+        assert np.sqrt(doubled / 2) == pytest.approx(128 * 0.031, rel=0.01)
+    east, north = lines[-1].get_data()
+    np.testing.assert_allclose(np.hypot(east, north), 0.8, rtol=1e-6)
+    assert len(near.lines) == 6 + 1
+    assert whole.xaxis_inverted()
+    saved(figure, tmp_path)
+
+
+def test_the_legend_names_every_band_with_its_exposures(
+    survey: fpgpu.Survey, plan: PatchPlan
+) -> None:
+    (legend,) = plots.plot_footprints(survey.meta, plan).legends
+    words = [text.get_text() for text in legend.get_texts()]
+    assert words == [*(f"{band}: 2 exposures" for band in plan.bandlist), "region"]
+
+
+@pytest.mark.parametrize("region", REGIONS, ids=lambda region: type(region).__name__)
+def test_every_exposure_has_a_panel_of_its_super_pixels(
+    survey: fpgpu.Survey, tmp_path: Path, region: Region
+) -> None:
+    plan = survey.plan(region, select="overlap")
+    figure = plots.plot_superpixels(survey.meta, plan)
+    assert len(panels(figure)) == plan.n_exp == 6
+    for axes, exposure in zip(panels(figure), plan.exposures, strict=True):
+        (squares,) = axes.collections
+        assert len(squares.get_paths()) == exposure.n_superpixels
+        assert exposure.expID in axes.get_title()
+        # What overlaps the region covers it: its outline is within the super-pixels' window.
+        x, y = axes.lines[0].get_data()
+        x0, x1, y0, y1 = (8 * edge for edge in exposure.window)
+        assert x0 - 0.51 <= x.min() < x.max() <= x1 - 0.49
+        assert y0 - 0.51 <= y.min() < y.max() <= y1 - 0.49
+    saved(figure, tmp_path)
+
+
+def test_pixels_are_shown_where_they_are_and_those_without_weight_are_not(
+    plan: PatchPlan, pixels: dict[str, np.ndarray], survey: fpgpu.Survey, tmp_path: Path
+) -> None:
+    figure = plots.plot_pixels(plan, pixels["data"], pixels["ierr"], flux_units="nJy")
+    assert len(panels(figure)) == 2 * plan.n_exp
+    assert len(figure.axes) == 4 * plan.n_exp
+    first = plan.exposures[0]
+    flux, ierr = survey.pixels.read_exposure(first.band, first.expID)
+    shown = panels(figure)[0].images[1].get_array().T
+    x0, x1, y0, y1 = (8 * edge for edge in first.window)
+    part = np.s_[x0:x1, y0:y1]
+    used = ~np.ma.getmaskarray(shown)
+    assert used.sum() == np.count_nonzero(pixels["ierr"][: plan.exposure_N[0]])
+    np.testing.assert_array_equal(shown[used], flux[part][used])
+    assert (ierr[part][used] > 0).all()
+    saved(figure, tmp_path)
+
+
+@pytest.mark.parametrize("value", [0.0, 2.5])
+def test_flat_images_and_images_without_weight_are_drawn(
+    plan: PatchPlan, tmp_path: Path, value: float
+) -> None:
+    flat = np.full(plan.n_pixels, value, np.float32)
+    saved(plots.plot_pixels(plan, flat, flat), tmp_path)
+
+
+def test_many_exposures_are_cut_and_the_picture_says_so(
+    survey: fpgpu.Survey, plan: PatchPlan, pixels: dict[str, np.ndarray], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(plots, "MOST_EXPOSURES", 4)
+    figure = plots.plot_superpixels(survey.meta, plan)
+    assert len(panels(figure)) == 4
+    assert "first 4 of 6" in figure.get_suptitle()
+    assert len(panels(plots.plot_pixels(plan, pixels["data"], pixels["ierr"]))) == 8
+
+
+def test_arrays_of_another_patch_are_refused(plan: PatchPlan) -> None:
+    few = np.zeros(64, np.float32)
+    with pytest.raises(LayoutError):
+        plots.plot_pixels(plan, few, few)
+
+
+@pytest.mark.parametrize("name", ["nowhere/picture.png", "picture.nonsense"])
+def test_a_picture_that_cannot_be_written_is_reported(
+    survey: fpgpu.Survey, plan: PatchPlan, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(StoreWriteError, match="picture"):
+        plots.save(plots.plot_superpixels(survey.meta, plan), tmp_path / name)
+
+
+def test_without_matplotlib_the_line_that_installs_it_is_given(
+    survey: fpgpu.Survey, plan: PatchPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.startswith("matplotlib"):
+            raise ModuleNotFoundError(f"No module named {name!r}")
+        return real(name, *args, **kwargs)
+
+    for name in [name for name in sys.modules if name.startswith("matplotlib")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(MissingExtraError, match=r'pip install "fpgpu\[plot\]"'):
+        plots.plot_footprints(survey.meta, plan)

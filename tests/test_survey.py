@@ -1,0 +1,166 @@
+"""One way in: `fpgpu.open`, and what a survey makes."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fpgpu
+from fpgpu import CircularRegion
+from fpgpu.backends.cpu import CpuBackend
+from fpgpu.errors import BackendUnavailableError, MissingStoreError, PlanError, StoreFormatError
+from fpgpu.sky.wcs import SkyWCS
+from tests.patch.fields import empty_pixels
+from tests.sky.made_wcs import sky_gwcs
+from tests.stores.metasets import meta_set, write_store
+
+REGION = CircularRegion(53.16, -27.79, 1.2 / 3600)
+
+
+@pytest.fixture
+def tiny(golden: Path) -> Path:
+    """A folder with forcepho's three stores."""
+    return golden / "tiny"
+
+
+@pytest.fixture(scope="module")
+def golden_patch(golden: Path) -> dict[str, np.ndarray]:
+    """forcepho's patch of REGION."""
+    with np.load(golden / "tiny" / "patch_1p2arcsec_3src.npz") as arrays:
+        return dict(arrays)
+
+
+def test_a_folder_opens_as_a_survey_that_says_what_it_holds(tiny: Path) -> None:
+    with fpgpu.open(tiny, backend="cpu") as survey:
+        assert survey.bands == ["F090W", "F200W", "F444W"]
+        assert survey.psf is not None
+        assert survey.psf.bands == survey.bands
+        assert repr(survey).startswith(
+            "<Survey of 6 exposures of 128 x 128 pixels (F090W 2, F200W 2, F444W 2), FITS WCS,"
+            " PSFs, on the host"
+        )
+
+
+def test_closing_closes_the_stores_so_that_others_may_write(tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "copy")
+    survey = fpgpu.open(tmp_path / "copy", backend="cpu")
+    pixels, psf = survey.pixels.data, survey.psf
+    assert psf is not None
+    table = psf.data
+    with survey:
+        survey.plan(REGION)
+    assert not pixels
+    assert not table
+
+
+def test_plans_come_with_bands_and_selection(
+    tiny: Path, golden_patch: dict[str, np.ndarray]
+) -> None:
+    with fpgpu.open(tiny, backend="cpu") as survey:
+        plan = survey.plan(REGION)
+        assert plan.exposure_N.tolist() == golden_patch["exposure_N"].tolist()
+        assert survey.plan(REGION, ["F444W"]).bandlist == ("F444W",)
+        assert survey.plan(REGION, select="overlap").n_pixels > plan.n_pixels
+
+
+def test_patches_come_from_regions_and_from_plans(
+    tiny: Path, golden_patch: dict[str, np.ndarray]
+) -> None:
+    catalog = golden_patch["sourcecat"]
+    with fpgpu.open(tiny, backend="cpu") as survey:
+        plan = survey.plan(REGION)
+        with survey.patch(REGION, catalog) as one, survey.patch(plan, catalog) as other:
+            assert one.plan == other.plan == plan
+            for name in ("data", "ierr", "xpix", "ypix"):
+                assert np.array_equal(one.retrieve(name), golden_patch[name])
+                assert np.array_equal(other.retrieve(name), golden_patch[name])
+        with survey.patch(REGION, catalog, ["F200W"], max_snr=1.0) as capped:
+            flux, ierr = capped.retrieve("data"), capped.retrieve("ierr")
+            assert (flux * ierr).max() <= 1.0 + 1e-6
+            assert capped.plan.bandlist == ("F200W",)
+        assert survey.backend.live_allocations == 0
+
+
+def test_a_plan_has_its_own_bands(tiny: Path) -> None:
+    with fpgpu.open(tiny, backend="cpu") as survey:
+        plan = survey.plan(REGION)
+        with pytest.raises(PlanError, match="planned with its own bands"):
+            survey.patch(plan, bands=["F200W"])
+
+
+def test_the_backend_is_the_one_that_was_given(tiny: Path) -> None:
+    backend = CpuBackend()
+    with fpgpu.open(tiny, backend=backend) as survey:
+        assert survey.backend is backend
+    with fpgpu.open(tiny, backend="cpu") as survey:
+        assert survey.backend.name == "cpu"
+    with pytest.raises(BackendUnavailableError, match="there is no backend 'tpu'"):
+        fpgpu.open(tiny, backend="tpu")  # type: ignore[arg-type]
+
+
+def test_files_may_be_named_one_by_one(tiny: Path, tmp_path: Path) -> None:
+    files = {"pixels": tiny / "pixels.h5", "meta": tiny / "meta.json"}
+    with fpgpu.open(**files, backend="cpu") as survey:
+        assert survey.psf is None
+        assert survey.plan(REGION).n_exp == 6
+        assert "no PSFs" in repr(survey)
+    with fpgpu.open(**files, psf=tiny / "psf.h5", backend="cpu") as survey:
+        assert survey.psf is not None
+    shutil.copy(tiny / "psf.h5", tmp_path / "other.h5")
+    with fpgpu.open(tiny, psf=tmp_path / "other.h5", backend="cpu") as survey:
+        assert survey.psf is not None
+        assert Path(survey.psf.h5file) == tmp_path / "other.h5"
+
+
+def test_what_is_missing_is_named(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingStoreError, match=r"give the folder .* or pixels= and meta="):
+        fpgpu.open()
+    with pytest.raises(MissingStoreError, match=r"give the folder .* or pixels= and meta="):
+        fpgpu.open(pixels=tiny / "pixels.h5")
+    with pytest.raises(MissingStoreError, match="is not a folder"):
+        fpgpu.open(tmp_path / "nowhere")
+    with pytest.raises(MissingStoreError, match=r"holds no pixels\.h5 and no meta\.json"):
+        fpgpu.open(tmp_path)
+    with pytest.raises(MissingStoreError, match=r"lost\.h5: no such PSF store"):
+        fpgpu.open(tiny, psf=tmp_path / "lost.h5")
+    with pytest.raises(MissingStoreError, match=r"lost\.json"):
+        fpgpu.open(tiny, meta=tmp_path / "lost.json", backend="cpu")
+    (tmp_path / "bad.json").write_text("no JSON")
+    with pytest.raises(StoreFormatError, match=r"bad\.json"):
+        fpgpu.open(tiny, meta=tmp_path / "bad.json", backend="cpu").meta.exposures("F200W")
+    assert not (tmp_path / "nowhere").exists()
+
+
+SHAPE = (128, 96)
+
+
+def gwcs_folder(folder: Path, *, complete: bool) -> Path:
+    """A store folder whose exposures have a gWCS, all or all but one."""
+    # The headers have another roll angle.
+    first = meta_set("e1", gwcs=sky_gwcs(), angle=120.0)
+    second = meta_set("e2", gwcs=sky_gwcs() if complete else None, angle=120.0)
+    write_store(folder / "meta.json", first, second)
+    with fpgpu.MetaStore(folder / "meta.json") as meta:
+        empty_pixels(folder / "pixels.h5", meta, SHAPE)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("complete", "asked", "used"),
+    [(True, None, True), (True, False, False), (True, True, True), (False, None, False)],
+)
+def test_gwcs_are_used_when_every_exposure_has_one(
+    tmp_path: Path, complete: bool, asked: bool | None, used: bool
+) -> None:
+    folder = gwcs_folder(tmp_path, complete=complete)
+    ra, dec = (float(v) for v in SkyWCS.from_gwcs(sky_gwcs()).pixel_to_world(100.0, 20.0))
+    with fpgpu.open(folder, use_gwcs=asked, backend="cpu") as survey:
+        assert survey.meta.use_gwcs == used
+        (first, *_) = survey.plan(CircularRegion(ra, dec, 0.2 / 3600)).exposures
+        assert ([100 // 8, 20 // 8] in first.superpixels.tolist()) == used
+
+
+def test_gwcs_that_are_asked_for_but_not_there_are_an_error(tiny: Path) -> None:
+    with pytest.raises(MissingStoreError, match=r"meta\.asdf"):
+        fpgpu.open(tiny, use_gwcs=True, backend="cpu")
