@@ -1,49 +1,19 @@
 """From the extensions of a FITS file to an `Exposure`: what all FITS readers share."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fpgpu.errors import UnusableExposureError, WCSError
-from fpgpu.ingest.astrometry import WCS_TOLERANCE, Astrometry, choose_wcs
-from fpgpu.ingest.exposure import Exposure, ImageNameSet, header_to_id, pad_exposure
+from fpgpu.ingest.astrometry import Astrometry, choose_wcs
+from fpgpu.ingest.exposure import Exposure, ImageNameSet, pad_exposure
 from fpgpu.ingest.fitsfile import FitsFile
 from fpgpu.ingest.flags import flags_for
-from fpgpu.superpixels import SUPER_PIXEL_SIZE
+from fpgpu.ingest.inputs import ReadOptions
+from fpgpu.ingest.naming import name_exposure
 
-__all__ = ["ReadOptions", "assemble", "inverse_uncertainty"]
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """How exposures are to be read.
-
-    Attributes
-    ----------
-    wcs : str
-        ``"auto"``, ``"gwcs"`` or ``"fits"``.
-    wcs_tolerance : float
-        Pixels by which gWCS and FITS WCS may differ with ``"auto"``.
-    pad : bool
-        Add pixels of zero weight where a side is no multiple of the super-pixel.
-    super_pixel_size : int
-        Pixels on a side of a super-pixel.
-    framedir : Path or None
-        Exposures are named by their path below this folder.
-    split_by_detector : collection of str
-        Filters whose detector modules are bands of their own.
-    """
-
-    wcs: str = "auto"
-    wcs_tolerance: float = WCS_TOLERANCE
-    pad: bool = False
-    super_pixel_size: int = SUPER_PIXEL_SIZE
-    framedir: Path | None = None
-    split_by_detector: Collection[str] = ()
+__all__ = ["assemble", "inverse_uncertainty"]
 
 
 def assemble(file: FitsFile, science: str, options: ReadOptions) -> Exposure:
@@ -78,7 +48,14 @@ def assemble(file: FitsFile, science: str, options: ReadOptions) -> Exposure:
     _require_numbers(file, science, im)
     header = file.merged_header(science)
     header["NAXIS1"], header["NAXIS2"] = shape
-    band, expID = header_to_id(header, file.path, options.framedir, options.split_by_detector)
+    band, expID = name_exposure(
+        header,
+        file.path,
+        pattern=options.expID,
+        framedir=options.framedir,
+        split_by_detector=options.split_by_detector,
+        band_names=options.band_names,
+    )
     wcs = _astrometry(file, header, shape, options)
     mask = _quality(file, shape)
     telescope = str(header.get("TELESCOP", "")).strip().upper()

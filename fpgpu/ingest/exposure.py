@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -137,6 +137,22 @@ class Exposure:
         """Size of the images, (nx, ny)."""
         nx, ny = self.im.shape
         return nx, ny
+
+    def copy(self) -> "Exposure":
+        """Copy all but the arrays and the gWCS.
+
+        Returns
+        -------
+        Exposure
+            Whose header, notes, flags and provenance can be changed without changing these.
+        """
+        return replace(
+            self,
+            hdr=self.hdr.copy(),
+            flags=dict(self.flags),
+            provenance=dict(self.provenance),
+            notes=list(self.notes),
+        )
 
     def image_set(self) -> ImageSet:
         """Give the images and identifiers as forcepho's stores take them.

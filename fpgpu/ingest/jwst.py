@@ -8,10 +8,11 @@ nanojansky ``SCI * 1e15 * PIXAR_SR * AREA``.
 import math
 
 from fpgpu.errors import UnusableExposureError
-from fpgpu.ingest.assemble import ReadOptions, assemble
+from fpgpu.ingest.assemble import assemble
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.fitsfile import FitsFile
 from fpgpu.ingest.flags import JWST
+from fpgpu.ingest.inputs import ReadOptions
 
 __all__ = ["SURFACE_BRIGHTNESS", "is_jwst", "read_jwst"]
 

@@ -18,10 +18,10 @@ from fpgpu.errors import (
     UnusableExposureError,
     WCSError,
 )
-from fpgpu.ingest.assemble import ReadOptions
 from fpgpu.ingest.astrometry import WCS_CHOICES
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.flags import HST, JWST, BitSpec, flags_for
+from fpgpu.ingest.inputs import ReadOptions
 from fpgpu.ingest.lock import alone_in
 from fpgpu.ingest.readers import read_exposure
 from fpgpu.ingest.report import IngestReport, IngestRow

@@ -5,9 +5,10 @@ image. Units: ABMAG, the AB magnitude of one unit of the image, or none.
 """
 
 from fpgpu.errors import UnusableExposureError
-from fpgpu.ingest.assemble import ReadOptions, assemble
+from fpgpu.ingest.assemble import assemble
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.fitsfile import FitsFile
+from fpgpu.ingest.inputs import ReadOptions
 
 __all__ = ["is_plain", "read_plain"]
 

@@ -4,18 +4,19 @@ A reader of another kind is added with `register_reader`, or by a package that n
 the entry-point group ``fpgpu.readers``; those are asked before the built-in ones.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from fpgpu.errors import FpgpuError, MissingFileError, UnusableExposureError
-from fpgpu.ingest.assemble import ReadOptions
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.fitsfile import FitsFile
+from fpgpu.ingest.inputs import Input, ReadOptions
 from fpgpu.ingest.jwst import is_jwst, read_jwst
 from fpgpu.ingest.plain import is_plain, read_plain
+from fpgpu.ingest.prepare import prepare
 
 __all__ = [
     "ENTRY_POINTS",
@@ -23,6 +24,7 @@ __all__ = [
     "Reader",
     "choose_reader",
     "read_exposure",
+    "read_exposures",
     "register_reader",
 ]
 
@@ -86,12 +88,13 @@ class Reader:
     recognises : callable
         Takes an `InputFile` and tells whether it is of this kind.
     read : callable
-        Takes an `InputFile` and `ReadOptions` and gives an `Exposure`.
+        Takes an `InputFile` and `ReadOptions` and gives an `Exposure`, or an iterable of the
+        several that the file holds; best an iterator that makes one at a time.
     """
 
     name: str
     recognises: Callable[[InputFile], bool]
-    read: Callable[[InputFile, ReadOptions], Exposure]
+    read: Callable[[InputFile, ReadOptions], Exposure | Iterable[Exposure]]
 
 
 _BUILT_IN = (
@@ -143,8 +146,37 @@ def choose_reader(file: InputFile) -> Reader:
     )
 
 
+def read_exposures(item: Input) -> Iterator[Exposure]:
+    """Read the exposures of an input one after the other.
+
+    Parameters
+    ----------
+    item : Input
+        Files, or an exposure in memory, and how to read them.
+
+    Yields
+    ------
+    Exposure
+        Named as asked, its ``bitmask`` that of the calibration options where they name one,
+        ``provenance["reader"]`` telling which reader read it. Only the bands asked for.
+
+    Raises
+    ------
+    FpgpuError
+        `MissingFileError`, `UnusableExposureError`, `WCSError`, `FlagError` or
+        `ExposureNameError`: the files cannot be used as asked; the message names the file.
+    """
+    if item.exposure is not None:
+        yield from _finished([item.exposure.copy()], item, "memory")
+        return
+    with InputFile(item.path) as file:
+        reader = choose_reader(file)
+        found = reader.read(file, item.options)
+        yield from _finished([found] if isinstance(found, Exposure) else found, item, reader.name)
+
+
 def read_exposure(path: str | Path, options: ReadOptions | None = None) -> Exposure:
-    """Read an exposure of any known kind.
+    """Read a file of any known kind that holds one exposure.
 
     Parameters
     ----------
@@ -161,14 +193,28 @@ def read_exposure(path: str | Path, options: ReadOptions | None = None) -> Expos
     Raises
     ------
     FpgpuError
-        `MissingFileError`, `UnusableExposureError`, `WCSError` or `ExposureNameError`: the file
-        cannot be used as asked; the message names it.
+        As `read_exposures`; `UnusableExposureError` also when the file holds several exposures, or
+        none that was asked for.
     """
-    with InputFile(path) as file:
-        reader = choose_reader(file)
-        exposure = reader.read(file, options or ReadOptions())
-    exposure.provenance["reader"] = reader.name
-    return exposure
+    exposures = read_exposures(Input(Path(path), options=options or ReadOptions()))
+    first = next(exposures, None)
+    if first is None:
+        raise UnusableExposureError(f"{path}: holds no exposure of the bands that were asked for")
+    if next(exposures, None) is not None:
+        raise UnusableExposureError(
+            f"{path}: holds several exposures; read them with fpgpu.ingest.readers.read_exposures"
+        )
+    return first
+
+
+def _finished(found: Iterable[Exposure], item: Input, reader: str) -> Iterator[Exposure]:
+    """Do to the exposures of any reader what the options ask of all."""
+    for exposure in found:
+        if item.options.bands and exposure.band not in item.options.bands:
+            continue
+        exposure.provenance["reader"] = reader
+        prepare(exposure, item.calibration)
+        yield exposure
 
 
 @cache

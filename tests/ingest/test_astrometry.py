@@ -10,7 +10,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from fpgpu.errors import UnusableExposureError, WCSDisagreementError, WCSError
-from fpgpu.ingest.assemble import ReadOptions
+from fpgpu.ingest.inputs import ReadOptions
 from fpgpu.ingest.readers import read_exposure
 
 HEAD = b"#ASDF 1.0.0\n#ASDF_STANDARD 1.5.0\n%YAML 1.1\n"

@@ -5,7 +5,7 @@ import pytest
 from astropy.io import fits
 
 from fpgpu.errors import UnusableExposureError
-from fpgpu.ingest.assemble import ReadOptions
+from fpgpu.ingest.inputs import ReadOptions
 from fpgpu.ingest.readers import read_exposure
 
 FITS_WCS = ReadOptions(wcs="fits")

@@ -8,7 +8,7 @@ from astropy.io import fits
 
 from fpgpu.errors import FpgpuError, MissingFileError, UnusableExposureError, WCSError
 from fpgpu.ingest import readers
-from fpgpu.ingest.assemble import ReadOptions
+from fpgpu.ingest.inputs import ReadOptions
 from fpgpu.ingest.readers import InputFile, Reader, choose_reader, read_exposure, register_reader
 
 FITS_WCS = ReadOptions(wcs="fits")

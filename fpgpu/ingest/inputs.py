@@ -1,0 +1,267 @@
+"""The unit of ingest work: files that belong together, and everything asked about them.
+
+An `Input` is small, immutable and can be pickled: it is what a run sends to its workers. All
+options of an exposure are in it, so that its digest says whether a stored exposure was made in the
+way that is asked for now.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from fpgpu.errors import FlagError, UnusableExposureError, WCSError
+from fpgpu.ingest.astrometry import WCS_CHOICES, WCS_TOLERANCE
+from fpgpu.ingest.exposure import Exposure
+from fpgpu.ingest.flags import HST, JWST, BitSpec
+from fpgpu.ingest.naming import check_pattern
+from fpgpu.superpixels import SUPER_PIXEL_SIZE
+
+__all__ = ["ROLES", "CalibrationOptions", "Input", "ReadOptions", "as_input", "options_digest"]
+
+ROLES = ("err", "wht", "mask", "bkg", "area")
+"""What a companion file can be: uncertainty, weight, bad pixels, background, pixel area."""
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How exposures are to be read.
+
+    Attributes
+    ----------
+    wcs : str
+        ``"auto"``, ``"gwcs"`` or ``"fits"``.
+    wcs_tolerance : float
+        Pixels by which gWCS and FITS WCS may differ with ``"auto"``.
+    pad : bool
+        Add pixels of zero weight where a side is no multiple of the super-pixel.
+    super_pixel_size : int
+        Pixels on a side of a super-pixel.
+    framedir : Path or None
+        Exposures are named by their path below this folder.
+    split_by_detector : tuple of str
+        Filters whose detector modules are bands of their own.
+    expID : str
+        Pattern of the exposures' names, see `fpgpu.ingest.naming`; empty for the file's name.
+    bands : tuple of str
+        Bands to take, after renaming; others are left out. Empty takes all.
+    band_names : mapping of str to str
+        Names that bands get instead of those that the header gives.
+
+    Raises
+    ------
+    WCSError
+        When `wcs` is none of the three.
+    ExposureNameError
+        When the pattern is malformed.
+    """
+
+    wcs: str = "auto"
+    wcs_tolerance: float = WCS_TOLERANCE
+    pad: bool = False
+    super_pixel_size: int = SUPER_PIXEL_SIZE
+    framedir: Path | None = None
+    split_by_detector: Collection[str] = ()
+    expID: str = ""
+    bands: Collection[str] = ()
+    band_names: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if self.wcs not in WCS_CHOICES:
+            raise WCSError(f"wcs is {self.wcs!r}; expected one of {', '.join(WCS_CHOICES)}")
+        check_pattern(self.expID)
+        _settle(self, "split_by_detector", _names(self.split_by_detector))
+        _settle(self, "bands", _names(self.bands))
+        names = {old.upper(): new.upper() for old, new in sorted(self.band_names.items())}
+        _settle(self, "band_names", names)
+        if self.framedir is not None:
+            _settle(self, "framedir", Path(self.framedir))
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """What is done to the pixels of exposures on their way into a store.
+
+    Attributes
+    ----------
+    bitmask : int, str, tuple of int and str, or None
+        Bad bits of the data-quality image; 0 ignores it, None leaves it to the reader.
+    do_fluxcal : bool
+        Convert to nJy.
+    background_offset : float or None
+        What a patch is to subtract from every pixel, in the unit of the store. It goes into the
+        header as ``TWEAKBG``; the pixels stay as they are.
+    max_snr : float or None
+        Largest signal-to-noise ratio of a pixel: where it is exceeded, the inverse uncertainty
+        becomes ``max_snr / flux`` before the pixels are stored.
+
+    Raises
+    ------
+    FlagError
+        When `bitmask` means nothing for any observatory.
+    UnusableExposureError
+        When a number makes no sense.
+    """
+
+    bitmask: BitSpec | None = None
+    do_fluxcal: bool = True
+    background_offset: float | None = None
+    max_snr: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.bitmask is not None:
+            if not isinstance(self.bitmask, int | str):
+                _settle(self, "bitmask", tuple(self.bitmask))
+            _check_bitmask(self.bitmask)
+        if self.background_offset is not None and not math.isfinite(self.background_offset):
+            raise UnusableExposureError(
+                f"the background offset is {self.background_offset!r}; expected a finite number"
+            )
+        if self.max_snr is not None and not 0 < self.max_snr < math.inf:
+            raise UnusableExposureError(
+                f"the largest signal-to-noise ratio is {self.max_snr!r}; expected a positive number"
+            )
+
+
+@dataclass(frozen=True)
+class Input:
+    """Files that give one or several exposures, and how to make exposures of them.
+
+    Attributes
+    ----------
+    path : Path
+        The file with the science image; a mere label for an exposure in memory.
+    companions : mapping of str to Path
+        Further files by their role, one of `ROLES`.
+    options : ReadOptions
+        How to read.
+    calibration : CalibrationOptions
+        What to do to the pixels.
+    exposure : Exposure or None
+        An exposure in memory, which is taken as it is instead of a file.
+
+    Raises
+    ------
+    UnusableExposureError
+        When a companion has a role that does not exist.
+    """
+
+    path: Path
+    companions: Mapping[str, Path] = field(default_factory=dict, hash=False)
+    options: ReadOptions = field(default_factory=ReadOptions)
+    calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
+    exposure: Exposure | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _settle(self, "path", Path(self.path))
+        for role in self.companions:
+            if role not in ROLES:
+                raise UnusableExposureError(
+                    f"{self.path}: a companion has the role {role!r}; expected one of "
+                    f"{', '.join(ROLES)}"
+                )
+        companions = {role: Path(path) for role, path in sorted(self.companions.items())}
+        _settle(self, "companions", companions)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file whose change means that the exposures must be made again."""
+        if self.exposure is not None:
+            return ()
+        return (self.path, *self.companions.values())
+
+
+def as_input(
+    item: object,
+    options: ReadOptions | None = None,
+    calibration: CalibrationOptions | None = None,
+) -> Input:
+    """Turn what a user hands to ingest into an `Input`.
+
+    Parameters
+    ----------
+    item : str, Path, Input or Exposure
+        A file; an input, which stays as it is; or an exposure in memory.
+    options : ReadOptions, optional
+        How to read, for all but an `Input`.
+    calibration : CalibrationOptions, optional
+        What to do to the pixels, for all but an `Input`.
+
+    Returns
+    -------
+    Input
+
+    Raises
+    ------
+    TypeError
+        When it is something else.
+    """
+    if isinstance(item, Input):
+        return item
+    options, calibration = options or ReadOptions(), calibration or CalibrationOptions()
+    if isinstance(item, Exposure):
+        label = Path(item.names.im or item.expID)
+        return Input(label, {}, options, calibration, exposure=item)
+    if isinstance(item, str | Path):
+        return Input(Path(item), {}, options, calibration)
+    raise TypeError(f"{item!r} cannot be ingested; expected a file name, an Input or an Exposure")
+
+
+def options_digest(item: Input) -> str:
+    """Condense how an input is to be read and calibrated.
+
+    Parameters
+    ----------
+    item : Input
+        Its file names and contents do not count, only its options and what its companions are.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal; the same in every process and under every version of Python.
+    """
+    content = {
+        "companions": sorted(item.companions),
+        "options": _plain(item.options),
+        "calibration": _plain(item.calibration),
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(options: Any) -> dict[str, Any]:
+    """Options as JSON can hold them, without those that have their default.
+
+    An option that a later version adds does not change the digest of those who do not use it.
+    """
+    default = type(options)()
+    found = {entry.name: getattr(options, entry.name) for entry in fields(options)}
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in found.items()
+        if value != getattr(default, name)
+    }
+
+
+def _names(names: Collection[str]) -> tuple[str, ...]:
+    """Names of bands in upper case and in order, whatever collection they came in."""
+    return tuple(sorted({name.upper() for name in ([names] if isinstance(names, str) else names)}))
+
+
+def _settle(options: Any, name: str, value: Any) -> None:
+    """Give a field of a frozen dataclass its normal form."""
+    object.__setattr__(options, name, value)
+
+
+def _check_bitmask(spec: BitSpec) -> None:
+    """Refuse a bitmask that means nothing for any observatory, before any file is read."""
+    try:
+        JWST.parse(spec)
+    except FlagError:
+        try:
+            HST.parse(spec)
+        except FlagError:
+            JWST.parse(spec)
