@@ -22,9 +22,9 @@ from fpgpu.ingest.astrometry import WCS_CHOICES
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.flags import HST, JWST, BitSpec, flags_for
 from fpgpu.ingest.inputs import ReadOptions
-from fpgpu.ingest.lock import alone_in
 from fpgpu.ingest.readers import read_exposure
 from fpgpu.ingest.report import IngestReport, IngestRow
+from fpgpu.stores.alone import alone_in
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.pixel import PixelStore

@@ -8,8 +8,8 @@ import pytest
 
 from fpgpu import MetaStore, PixelStore
 from fpgpu.errors import StoreBusyError
-from fpgpu.ingest.lock import alone_in
 from fpgpu.ingest.pipeline import ingest
+from fpgpu.stores.alone import alone_in
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_two_runs_at_once_both_complete_or_one_is_refused(files, tmp_path):
     codes = [run.returncode for run in runs]
     assert sorted(codes) in ([0, 0], [0, 2])
     for code, (_, err) in zip(codes, outputs, strict=True):
-        assert (code == 2) == ("another ingest is writing here" in err)
+        assert (code == 2) == ("another process is changing the stores here" in err)
     with PixelStore(out / "pixels.h5") as pixels, MetaStore(out / "meta.json") as meta:
         assert len(pixels) == 3 * codes.count(0)
         assert sorted(pixels) == sorted(meta)
@@ -40,16 +40,11 @@ def test_two_runs_at_once_both_complete_or_one_is_refused(files, tmp_path):
 def test_a_folder_in_use_is_refused_at_once_and_is_free_afterwards(files, tmp_path):
     with alone_in(tmp_path):
         start = time.monotonic()
-        with pytest.raises(StoreBusyError, match="another ingest is writing here; wait"):
+        with pytest.raises(StoreBusyError, match="another process is changing the stores here"):
             ingest(files[:1], tmp_path)
         assert time.monotonic() - start < 5
     assert ingest(files[:1], tmp_path).ok
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
-
-
-def test_the_lock_of_a_killed_run_is_no_obstacle(files, tmp_path):
-    (tmp_path / ".fpgpu-ingest.lock").touch()
-    assert ingest(files[:1], tmp_path).ok
 
 
 def test_where_nothing_went_in_no_folder_is_left(tmp_path):
