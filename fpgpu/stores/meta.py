@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from fpgpu.errors import MissingStoreError, NotInStoreError
-from fpgpu.stores.files.publish import Signature, signature
+from fpgpu.stores.files.publish import Signature, Together, signature
 from fpgpu.stores.files.sync import StrPath
 from fpgpu.stores.metadata.catalog import ExposureCatalog
 from fpgpu.stores.metadata.contents import MetaContents, MetaEntry, new_record
@@ -186,7 +186,7 @@ class MetaStore(ExposureCatalog):
         """
         self._contents.add(*entry)
 
-    def write_to_file(self, filename: StrPath) -> None:
+    def write_to_file(self, filename: StrPath, together: Together | None = None) -> None:
         """Write the store: JSON, ASDF when there are gWCS, and a sidecar, all at once.
 
         Headers that were not changed are written as the text they were read as, and a file of gWCS
@@ -196,6 +196,8 @@ class MetaStore(ExposureCatalog):
         ----------
         filename : path
             The JSON file to create or replace; its name ends in ``.json``.
+        together : Together, optional
+            Other files of the same folder that are replaced in the same instant.
 
         Raises
         ------
@@ -216,7 +218,9 @@ class MetaStore(ExposureCatalog):
             records = contents.records(texts)
             paths = MetaPaths.of(filename)
             known = self._known if self._known and self._known[0] == paths.json else None
-            write_meta_files(paths, texts, records, contents.gwcs_writer(), known and known[1])
+            write_meta_files(
+                paths, texts, records, contents.gwcs_writer(), known and known[1], together
+            )
             if known or contents.files is None:
                 self._known = paths.json, signature(paths.json)
 

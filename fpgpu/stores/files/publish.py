@@ -10,43 +10,34 @@ from what a living one is writing. All of this assumes a file system where renam
 ``flock`` works on folders, as local ones and modern network ones do.
 """
 
-import hashlib
-import json
-import logging
 import os
-import secrets
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
-from fpgpu.errors import IntegrityError, MissingStoreError, StoreConflictError, StoreWriteError
-from fpgpu.stores.files.sync import (
-    StrPath,
-    digest,
-    fsync,
-    locked,
-    prepare,
-    real_path,
-    try_lock,
-    write_errors,
+from fpgpu.errors import MissingStoreError, StoreConflictError, StoreWriteError
+from fpgpu.stores.files.intent import (
+    in_scratch,
+    is_pending,
+    is_shard,
+    roll_forward,
+    settle,
+    write_record,
 )
+from fpgpu.stores.files.scratch import scratch_folder
+from fpgpu.stores.files.sync import StrPath, fsync, locked, prepare, real_path, write_errors
 
-__all__ = ["Signature", "publish", "recover", "scratch_folder", "signature", "write_beside"]
-
-logger = logging.getLogger(__name__)
-
-RECORD_NAME = ".fpgpu-publish.json"
-SCRATCH_PREFIX = ".fpgpu-scratch-"
-
-
-class Move(TypedDict):
-    """One rename of the intent record; no temporary means that the target is removed."""
-
-    target: str
-    temporary: str | None
-    sha256: str | None
+__all__ = [
+    "Signature",
+    "Together",
+    "publish",
+    "recover",
+    "scratch_folder",
+    "signature",
+    "write_beside",
+]
 
 
 class Signature(NamedTuple):
@@ -118,35 +109,38 @@ def write_beside(target: StrPath, still_right: Callable[[], bool] | None = None)
             fsync(final.parent)
 
 
-@contextmanager
-def scratch_folder(folder: StrPath) -> Iterator[Path]:
-    """Make a folder for temporaries inside `folder`, removed with its content at the end.
+@dataclass(frozen=True)
+class Together:
+    """What else of a folder changes in the same instant as the files of one store.
 
-    What killed writers left in `folder` is finished or removed first.
-
-    Raises
-    ------
-    StoreWriteError
-        If `folder` does not exist or cannot be written.
-    StoreBusyError
-        If another process holds `folder` for longer than a publication takes.
+    Attributes
+    ----------
+    files : mapping of path to callable
+        How each file is written to the path it is given.
+    discard : sequence of path
+        Files in folders of shards that nothing refers to afterwards: removed last of all.
+    still_right : callable
+        As for `publish`.
+    alone : bool
+        As for `scratch_folder`.
     """
-    folder = Path(folder)
-    with write_errors(folder), locked(folder):
-        _recover_locked(folder)
-        _remove_abandoned(folder)
-        scratch, descriptor = _new_scratch(folder)
-    try:
-        yield scratch
-    finally:
-        # A publication that failed half-way is finished from these temporaries by the next reader.
-        if scratch.name not in _pending_scratches(folder):
-            shutil.rmtree(scratch, ignore_errors=True)
-        os.close(descriptor)
+
+    files: Mapping[Path, Callable[[Path], None]] = field(default_factory=dict)
+    discard: Sequence[Path] = ()
+    still_right: Callable[[], bool] = lambda: True
+    alone: bool = False
+
+    def write(self, scratch: Path) -> dict[StrPath, StrPath | None]:
+        """Write all files in a scratch folder and return them as `publish` takes them."""
+        for target, write in self.files.items():
+            write(scratch / target.name)
+        return {target: scratch / target.name for target in self.files}
 
 
 def publish(
-    files: Mapping[StrPath, StrPath | None], still_right: Callable[[], bool] | None = None
+    files: Mapping[StrPath, StrPath | None],
+    still_right: Callable[[], bool] | None = None,
+    discard: Iterable[Path] = (),
 ) -> None:
     """Replace several files of one folder, all of them or none, whatever happens in between.
 
@@ -157,6 +151,8 @@ def publish(
         folder; `None` removes the target. Symbolic links are followed as by `write_beside`.
     still_right : callable, optional
         As for `write_beside`.
+    discard : iterable of path, optional
+        Files in folders of shards, which are removed after the new files are there to stay.
 
     Raises
     ------
@@ -177,12 +173,16 @@ def publish(
         )
     folder = folders.pop()
     for temporary in moves.values():
-        if temporary is not None and not _in_scratch(temporary, folder):
+        if temporary is not None and not in_scratch(temporary, folder):
             raise StoreWriteError(
                 f"{temporary}: temporaries must be written in a scratch folder of {folder}"
             )
+    discard = [Path(path) for path in discard]
+    strangers = [path for path in discard if not is_shard(folder, path)]
+    if strangers:
+        raise StoreWriteError(f"{strangers[0]}: is no shard of a store in {folder}; not removed")
     with write_errors(folder), locked(folder):
-        _recover_locked(folder)
+        settle(folder)
         if still_right is not None and not still_right():
             names = ", ".join(target.name for target in moves)
             raise StoreConflictError(
@@ -192,9 +192,9 @@ def publish(
         for target, temporary in moves.items():
             if temporary is not None:
                 prepare(temporary, target)
-        record = _write_record(folder, moves)
+        record = write_record(folder, moves, discard)
         try:
-            _roll_forward(folder, record)
+            roll_forward(folder, record)
         except OSError as exc:
             raise StoreWriteError(
                 f"{folder}: a change of {', '.join(t.name for t in moves)} stopped half-way "
@@ -226,148 +226,8 @@ def recover(folder: StrPath) -> bool:
     folder = Path(folder).resolve()
     if not folder.is_dir():
         folder = folder.parent
-    if not os.path.lexists(folder / RECORD_NAME):
+    if not is_pending(folder):
         return False
     outcome = "an interrupted change is pending here and must be completed by someone who can write"
     with write_errors(folder, outcome), locked(folder):
-        return _recover_locked(folder)
-
-
-# --- the intent record -----------------------------------------------------------------------
-
-
-def _write_record(folder: Path, moves: Mapping[Path, Path | None]) -> list[Move]:
-    """Make the list of renames durable; from here on the change will happen."""
-    entries: list[Move] = []
-    for target, temporary in moves.items():
-        source = None if temporary is None else f"{temporary.parent.name}/{temporary.name}"
-        checksum = None if temporary is None else digest(temporary)
-        entries.append({"target": target.name, "temporary": source, "sha256": checksum})
-    text = json.dumps(entries)
-    whole = {"entries": entries, "sha256": hashlib.sha256(text.encode()).hexdigest()}
-    scratch = next((t.parent for t in moves.values() if t is not None), folder)
-    draft = scratch / RECORD_NAME.replace(".json", ".draft")
-    draft.write_text(json.dumps(whole))
-    fsync(draft)
-    os.replace(draft, folder / RECORD_NAME)  # noqa: PTH105
-    fsync(folder)
-    return entries
-
-
-def _read_record(folder: Path) -> list[Move] | None:
-    """Return the entries of a pending record, None when there is none or it is not whole."""
-    try:
-        whole = json.loads((folder / RECORD_NAME).read_bytes())
-        entries: list[Move] = whole["entries"]
-        checksum = hashlib.sha256(json.dumps(entries).encode()).hexdigest()
-        if checksum == whole["sha256"] and all(_stays_inside(folder, e) for e in entries):
-            return entries
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        pass
-    return None
-
-
-def _stays_inside(folder: Path, entry: Move) -> bool:
-    """Whether an entry touches only the folder's own files and scratch folders."""
-    temporary = entry["temporary"]
-    return Path(entry["target"]).name == entry["target"] and (
-        temporary is None or _in_scratch(folder / temporary, folder)
-    )
-
-
-def _in_scratch(temporary: Path, folder: Path) -> bool:
-    """Whether a temporary lies directly in a scratch folder of `folder`."""
-    parent = temporary.resolve().parent
-    return parent.name.startswith(SCRATCH_PREFIX) and parent.parent == folder
-
-
-def _pending_scratches(folder: Path) -> set[str]:
-    """Return the names of scratch folders that a pending record still needs."""
-    entries = _read_record(folder) or []
-    return {Path(entry["temporary"]).parts[0] for entry in entries if entry["temporary"]}
-
-
-def _recover_locked(folder: Path) -> bool:
-    """Settle a pending record; the folder's lock is held."""
-    if not os.path.lexists(folder / RECORD_NAME):
-        return False
-    entries = _read_record(folder)
-    if entries is None:
-        logger.warning("%s: a damaged record of a change was removed", folder)
-    elif all(_is_new(folder, entry) or _is_ready(folder, entry) for entry in entries):
-        logger.warning("%s: an interrupted change was completed", folder)
-        scratches = _pending_scratches(folder)
-        _roll_forward(folder, entries)
-        for name in scratches:
-            shutil.rmtree(folder / name, ignore_errors=True)
-        return True
-    elif any(_is_new(folder, entry) and entry["temporary"] for entry in entries):
-        lost = [e["target"] for e in entries if not (_is_new(folder, e) or _is_ready(folder, e))]
-        raise IntegrityError(
-            f"{folder}: an interrupted change cannot be completed, the new content of "
-            f"{', '.join(lost)} is gone or damaged and other files are already replaced; restore "
-            f"the files from a copy, or remove {RECORD_NAME} to go on with them as they are"
-        )
-    else:
-        logger.warning("%s: an interrupted change was undone, its temporaries are gone", folder)
-    os.unlink(folder / RECORD_NAME)  # noqa: PTH108
-    fsync(folder)
-    return True
-
-
-def _is_ready(folder: Path, entry: Move) -> bool:
-    """Whether the rename of an entry can still be done."""
-    if entry["temporary"] is None:
-        return True
-    temporary = folder / entry["temporary"]
-    return temporary.is_file() and digest(temporary) == entry["sha256"]
-
-
-def _is_new(folder: Path, entry: Move) -> bool:
-    """Whether the target of an entry already has its new content."""
-    target = folder / entry["target"]
-    if entry["temporary"] is None:
-        return not os.path.lexists(target)
-    return target.is_file() and digest(target) == entry["sha256"]
-
-
-def _roll_forward(folder: Path, entries: list[Move]) -> None:
-    """Do the renames and removals of a record that were not done yet, then remove the record."""
-    for entry in entries:
-        target = folder / entry["target"]
-        # Where the temporary is gone the rename has happened.
-        with suppress(FileNotFoundError):
-            if entry["temporary"] is None:
-                os.unlink(target)  # noqa: PTH108
-            else:
-                os.replace(folder / entry["temporary"], target)  # noqa: PTH105
-    fsync(folder)
-    os.unlink(folder / RECORD_NAME)  # noqa: PTH108
-    fsync(folder)
-
-
-# --- scratch folders and locks ---------------------------------------------------------------
-
-
-def _new_scratch(folder: Path) -> tuple[Path, int]:
-    """Create a scratch folder and hold its lock until the descriptor is closed."""
-    scratch = folder / f"{SCRATCH_PREFIX}{secrets.token_hex(8)}"
-    scratch.mkdir()
-    descriptor = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY)
-    try_lock(descriptor, without_locks=True)
-    return scratch, descriptor
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove scratch folders whose writer is dead; the folder's lock is held."""
-    with os.scandir(folder) as entries:
-        scratches = [Path(e.path) for e in entries if e.name.startswith(SCRATCH_PREFIX)]
-    for scratch in scratches:
-        with suppress(OSError):
-            descriptor = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                # Where there are no locks a living writer cannot be told from a dead one.
-                if try_lock(descriptor, without_locks=False):
-                    shutil.rmtree(scratch, ignore_errors=True)
-            finally:
-                os.close(descriptor)
+        return settle(folder)

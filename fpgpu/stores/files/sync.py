@@ -13,6 +13,7 @@ from pathlib import Path
 from fpgpu.errors import FpgpuError, StoreBusyError, StoreWriteError
 
 __all__ = [
+    "NO_LOCKS",
     "StrPath",
     "digest",
     "fsync",
@@ -27,7 +28,8 @@ StrPath = str | os.PathLike[str]
 
 LOCK_TIMEOUT = 10.0
 LOCK_POLL = 0.005
-NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF}
+# What file systems without locks answer; EBADF, those that lock for writing handles only.
+NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL, errno.EBADF}
 
 
 @contextmanager

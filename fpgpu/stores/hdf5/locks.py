@@ -5,7 +5,6 @@ locks on the HDF5 file itself: a plain ``h5py.File`` in another process therefor
 writers, and our writers exclude it, without its knowing of fpgpu. They end with the process.
 """
 
-import errno
 import fcntl
 import os
 import stat
@@ -21,11 +20,11 @@ from fpgpu.errors import (
     StoreFormatError,
     StoreWriteError,
 )
+from fpgpu.stores.files.sync import NO_LOCKS
 
 __all__ = ["hold", "remaining"]
 
 POLL = 0.005
-NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 
 _held: set[int] = set()
 

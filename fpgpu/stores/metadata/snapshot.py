@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fpgpu.errors import MissingStoreError, StoreBusyError, StoreError, StoreFormatError
-from fpgpu.stores.files.publish import RECORD_NAME, Signature, recover, signature
+from fpgpu.stores.files.intent import is_pending
+from fpgpu.stores.files.publish import Signature, recover, signature
 
 __all__ = ["Snapshot"]
 
@@ -57,7 +58,7 @@ class Snapshot:
             for what in before:
                 self._descriptors[what] = _open_file(self.paths[what])
             self.signatures = {w: signature(d) for w, d in self._descriptors.items()}
-            pending = os.path.lexists(folder / RECORD_NAME)
+            pending = is_pending(folder)
             whole = not pending and before == self.signatures == _signatures(self.paths)
         except FileNotFoundError:
             pass

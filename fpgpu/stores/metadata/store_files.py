@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from fpgpu.errors import MissingStoreError, StoreFormatError, StoreWriteError
-from fpgpu.stores.files.publish import Signature, publish, scratch_folder, signature
+from fpgpu.stores.files.publish import (
+    Signature,
+    Together,
+    publish,
+    scratch_folder,
+    signature,
+)
 from fpgpu.stores.files.sync import StrPath, fsync, write_errors
 from fpgpu.stores.metadata.gwcs_file import GwcsFile
 from fpgpu.stores.metadata.headers import Texts, read_texts, texts_to_json
@@ -156,6 +162,7 @@ def write_meta_files(
     records: Mapping[Key, SkyRecord],
     write_gwcs: Callable[[Path], None] | None,
     expected: Signature | None = None,
+    together: Together | None = None,
 ) -> None:
     """Replace the files of a meta store, all at once.
 
@@ -172,6 +179,8 @@ def write_meta_files(
         content.
     expected : Signature, optional
         What the JSON file must still be.
+    together : Together, optional
+        What else is replaced in the same instant.
 
     Raises
     ------
@@ -185,7 +194,11 @@ def write_meta_files(
             f"{paths.json}: the name of a meta store must end in '.json'; the files beside it are "
             "named after it"
         )
-    with scratch_folder(paths.json.parent) as scratch, write_errors(paths.json):
+    together = together or Together()
+    with (
+        scratch_folder(paths.json.parent, alone=together.alone) as scratch,
+        write_errors(paths.json),
+    ):
         new = MetaPaths(*(scratch / path.name for path in paths))
         new.json.write_bytes(texts_to_json(texts))
         if write_gwcs is not None:
@@ -196,11 +209,15 @@ def write_meta_files(
         )
         publish(
             {
+                **together.write(scratch),
                 paths.json: new.json,
                 paths.asdf: new.asdf if write_gwcs else None,
                 paths.sidecar: new.sidecar,
             },
-            still_right=lambda: expected is None or _is_still(paths.json, expected),
+            still_right=lambda: (
+                (expected is None or _is_still(paths.json, expected)) and together.still_right()
+            ),
+            discard=together.discard,
         )
 
 
