@@ -3,10 +3,11 @@
 Memory is taken from CuPy's pool on the copy stream, because what happens first to most allocations
 is an upload: it can then start while kernels run on other memory. The pool lends freed memory again
 in the order of that stream, so before memory goes back the copy stream is made to wait for whatever
-may still use it.
+may still use it, and so are kernels, which write to some memory before anything is copied to it.
 """
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -40,29 +41,59 @@ class Streams:
     def copies_after_kernels(self) -> None:
         """Let later copies wait for all kernels, those on the caller's stream included."""
         self.copies.wait_event(_mark(self.kernels))
-        current = cp.cuda.get_current_stream()
-        if current != self.copies:
-            self.copies.wait_event(_mark(current))
+        caller = _callers_stream()
+        if caller != self.copies:
+            self.copies.wait_event(_mark(caller))
 
     def kernels_after_copies(self) -> None:
         """Let later kernels wait for all copies, those on the caller's stream included."""
         copied = _mark(self.copies)
         self.kernels.wait_event(copied)
-        current = cp.cuda.get_current_stream()
-        if current not in (self.kernels, self.copies):
-            current.wait_event(copied)
+        caller = _callers_stream()
+        if caller not in (self.kernels, self.copies):
+            caller.wait_event(copied)
 
     @contextmanager
     def in_order(self) -> Iterator[None]:
         """Run kernels after what the caller's stream has to do, and before what it gets later."""
-        current = cp.cuda.get_current_stream()
-        foreign = current != self.kernels
+        caller = _callers_stream()
+        foreign = caller != self.kernels
         if foreign:
-            self.kernels.wait_event(_mark(current))
-        with self.kernels:
+            self.kernels.wait_event(_mark(caller))
+        with _current(self.kernels):
             yield
         if foreign:
-            current.wait_event(_mark(self.kernels))
+            caller.wait_event(_mark(self.kernels))
+
+    def caller_after_kernels(self) -> None:
+        """Let what the caller's stream gets later wait for all kernels, whoever started them."""
+        caller = _callers_stream()
+        if caller != self.kernels:
+            caller.wait_event(_mark(self.kernels))
+
+    def everything_after_caller(self) -> None:
+        """Let later copies and kernels wait for all kernels and for the caller's stream."""
+        self.copies_after_kernels()
+        caller = _callers_stream()
+        if caller not in (self.kernels, self.copies):
+            self.kernels.wait_event(_mark(caller))
+
+    def allocate(self, n_bytes: int) -> Any:
+        """Take memory from CuPy's pool, in the order of the copy stream.
+
+        Parameters
+        ----------
+        n_bytes : int
+            Its size.
+
+        Returns
+        -------
+        cupy.cuda.MemoryPointer
+            Its address.
+        """
+        with _current(self.copies):
+            # A pool has no blocks of 0 bytes, but an arena without arrays has an address too.
+            return cp.cuda.alloc(max(n_bytes, 1))
 
     def send(self, source: npt.NDArray[np.uint8], address: int) -> Any:
         """Start copying host memory to the device.
@@ -128,14 +159,12 @@ class _Loan:
 
     def __init__(self, n_bytes: int, streams: Streams) -> None:
         self._streams = streams
-        with streams.copies:
-            # A pool has no blocks of 0 bytes, but an arena without arrays has an address too.
-            self.memory = cp.cuda.alloc(max(n_bytes, 1))
+        self.memory = streams.allocate(n_bytes)
 
     def __del__(self) -> None:
         if hasattr(self, "memory") and not sys.is_finalizing():
             with self._streams.device:
-                self._streams.copies_after_kernels()
+                self._streams.everything_after_caller()
                 del self.memory
 
 
@@ -193,6 +222,30 @@ def pinned_bytes(n_bytes: int) -> npt.NDArray[np.uint8]:
             raise
         raise MemoryError(str(error)) from error
     return np.frombuffer(cp.cuda.PinnedMemoryPointer(memory, 0), np.uint8, n_bytes)
+
+
+_callers = threading.local()
+
+
+@contextmanager
+def _current(stream: Any) -> Iterator[None]:
+    """Make a stream of a backend current and remember the caller's.
+
+    Within such a block the garbage collector may drop memory that the caller's stream still uses.
+    """
+    before = getattr(_callers, "stream", None)
+    _callers.stream = _callers_stream()
+    try:
+        with stream:
+            yield
+    finally:
+        _callers.stream = before
+
+
+def _callers_stream() -> Any:
+    """The stream that is current for whoever called this package."""
+    known = getattr(_callers, "stream", None)
+    return cp.cuda.get_current_stream() if known is None else known
 
 
 def _mark(stream: Any) -> Any:

@@ -12,9 +12,9 @@ import ctypes
 import sys
 import threading
 import types
-import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ class Stream:
 
     def __init__(self, non_blocking: bool = False) -> None:
         self.queue: deque[tuple[str, Any]] = deque()
+        self.at_work = False
         self.ptr = id(self)
         self.number = len(_state.streams)
         _state.streams.append(self)
@@ -46,13 +47,20 @@ class Stream:
             self.queue.append(("wait", event.mark))
 
     def progress(self) -> None:
-        kind, what = self.queue.popleft()
-        if kind == "run":
-            what()
-        elif kind == "wait":
-            what.reach()
-        else:
-            what.reached = True
+        # A finalizer that waits would do later work before the work it was called from.
+        assert not self.at_work, "this stream is waited for from the middle of its own work"
+        self.at_work = True
+        kind, what = self.queue[0]
+        try:
+            if kind == "run":
+                what()
+            elif kind == "wait":
+                what.reach()
+            else:
+                what.reached = True
+        finally:
+            self.queue.popleft()
+            self.at_work = False
 
     def synchronize(self) -> None:
         with _state.lock:
@@ -94,8 +102,12 @@ class Event:
     @property
     def done(self) -> bool:
         self._looks += 1
-        if self._looks > 2:
-            self.synchronize()
+        # Looking never waits, not even for another thread's work.
+        if self._looks > 2 and _state.lock.acquire(blocking=False):
+            try:
+                self.synchronize()
+            finally:
+                _state.lock.release()
         return self.mark is None or self.mark.reached
 
     def synchronize(self) -> None:
@@ -174,8 +186,9 @@ class _Block:
         if hasattr(self, "bytes"):
             _state.used -= self.size
             memory = self.bytes
-            # What is lent again is overwritten by its next user, in the order of this stream.
-            self.stream.submit(lambda: memory.fill(POISON ^ 0xFF))
+            # What is lent again is overwritten by its next user, in the order of this stream. A
+            # finalizer may run in the middle of other work, so it does none itself.
+            self.stream.queue.append(("run", lambda: memory.fill(POISON ^ 0xFF)))
 
 
 class MemoryPointer:
@@ -271,12 +284,19 @@ def _drain() -> None:
         stream.synchronize()
 
 
+class _PageLocked(np.ndarray):
+    """Page-locked memory; as with cudaFreeHost, it does not go before the work there is."""
+
+    def __del__(self) -> None:
+        for stream in list(_state.streams):
+            if stream.queue:
+                stream.queue.append(("run", partial(id, self.base)))
+
+
 def _pinned(size: int, flags: int) -> Any:
     raw = np.empty(size + 4096, np.uint8)
-    # As cudaFreeHost, which waits for the device before page-locked memory goes.
-    weakref.finalize(raw, _drain).atexit = False
     start = -raw.ctypes.data % 4096
-    return raw[start : start + size]
+    return raw[start : start + size].view(_PageLocked)
 
 
 def set_pace(pace: int | None) -> None:

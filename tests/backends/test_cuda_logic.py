@@ -73,6 +73,40 @@ class TestCallersStream:
             stream.synchronize()
         assert (found == 1).all()
 
+    def test_memory_is_written_by_kernels_after_what_it_had_to_do(self, backend: Backend) -> None:
+        # The pool may lend to a kernel's output what was dropped while the caller's stream read it.
+        there, plane = (backend.upload(np.ones((8, 8), "f4")) for _ in range(2))
+        found = np.zeros((8, 8), "f4")
+        with standin_cupy.Stream() as stream:
+            standin_cupy.copy_async(found.ctypes.data, there.data.ptr, found.nbytes, stream)
+            del there
+        backend.superpixelize(plane, plane)
+        backend.stream.synchronize()
+        assert (found == 1).all()
+
+    def test_garbage_may_be_collected_while_memory_is_allocated(
+        self, backend: Backend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = np.zeros(64, "f4")
+        garbage = [backend.upload(np.ones(64, "f4"))]
+        backend.synchronize()
+        allocate = standin_cupy.Stream.__enter__
+
+        def collect(stream: standin_cupy.Stream) -> standin_cupy.Stream:
+            entered = allocate(stream)
+            garbage.clear()
+            return entered
+
+        with standin_cupy.Stream() as stream:
+            at = garbage[0].data.ptr
+            standin_cupy.copy_async(found.ctypes.data, at, found.nbytes, stream)
+            with monkeypatch.context() as patch:
+                patch.setattr(standin_cupy.Stream, "__enter__", collect)
+                backend.empty((8,), "f4")
+            backend.synchronize()
+            stream.synchronize()
+        assert (found == 1).all()
+
 
 def test_an_array_of_another_device_is_refused(cuda_class: Any) -> None:
     here, there = cuda_class(0), cuda_class(1)

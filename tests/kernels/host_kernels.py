@@ -3,6 +3,7 @@
 import ctypes
 import shutil
 import subprocess
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,7 @@ class HostKernels:
         self.folder = folder
         self.sources = dict(read_sources())
         self._libraries: dict[str, ctypes.CDLL] = {}
+        self._lock = threading.RLock()  # a library holds the state of one launch
         for name, text in self.sources.items():
             (folder / name).write_text(text)
 
@@ -41,7 +43,9 @@ class HostKernels:
         pointers = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
         message = ctypes.create_string_buffer(256)
         dimensions = [(ctypes.c_uint * 3)(*sizes) for sizes in (launch.grid, launch.block)]
-        if call(*dimensions, pointers, message):
+        with self._lock:
+            failed = call(*dimensions, pointers, message)
+        if failed:
             raise RuntimeError(message.value.decode())
 
     def _library(self, source: str) -> ctypes.CDLL:
