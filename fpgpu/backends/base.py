@@ -82,6 +82,14 @@ class Backend(Operations):
         """Wait until everything that was started has ended."""
 
     @abstractmethod
+    def hand_over(self) -> None:
+        """Let what the caller's stream gets later come after what any thread has started.
+
+        Needed where arrays were made by another thread, or while another stream was current.
+        Nothing waits on the host.
+        """
+
+    @abstractmethod
     def time(self, call: Callable[[], object], repeat: int = 5) -> list[float]:
         """Time a call on the device's own clock.
 

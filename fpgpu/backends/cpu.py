@@ -106,6 +106,9 @@ class CpuBackend(Backend):
     def synchronize(self) -> None:
         """Do nothing: every operation has ended when its call returns."""
 
+    def hand_over(self) -> None:
+        """Do nothing, likewise."""
+
     def time(self, call: Callable[[], object], repeat: int = 5) -> list[float]:
         """Time a call.
 

@@ -17,7 +17,7 @@ from fpgpu.backends.arguments import ExposurePlanes, PatchPixels, StagedExposure
 from fpgpu.backends.base import Backend, MemoryState
 from fpgpu.backends.compiler import OPTIONS
 from fpgpu.backends.devicememory import CudaMemory, Streams, pinned_bytes
-from fpgpu.backends.launches import DeviceLimits, Launch
+from fpgpu.backends.launches import DeviceLimits, Launch, c_ints
 from fpgpu.backends.memory import Array, Memory
 from fpgpu.backends.singlefile import single_file
 from fpgpu.backends.staging import Slot, StagingRing, StagingSettings
@@ -133,6 +133,11 @@ class CudaBackend(Backend):
         with self._on_device():
             self._streams.copies.synchronize()
             self._streams.kernels.synchronize()
+
+    def hand_over(self) -> None:
+        """Let what the caller's stream gets later come after what any thread has started."""
+        with self._on_device():
+            self._streams.caller_after_all()
 
     def time(self, call: Callable[[], object], repeat: int = 5) -> list[float]:
         """Time a call with events on the device.
@@ -296,7 +301,7 @@ class CudaBackend(Backend):
     def _superpixelize(
         self, launch: Launch, im: Array, ierr: Array, size: int, flags: ImageFlag, out: Array
     ) -> None:
-        self._launch(launch, im, ierr, out, *_image_shape(out, size), *_ints(size, flags))
+        self._launch(launch, im, ierr, out, *_image_shape(out, size), *c_ints(size, flags))
 
     def _images_from_superpixels(
         self,
@@ -308,7 +313,7 @@ class CudaBackend(Backend):
         ierr: Array,
     ) -> None:
         shape = _image_shape(superpixels, size)
-        self._launch(launch, superpixels, im, ierr, *shape, *_ints(size, flags))
+        self._launch(launch, superpixels, im, ierr, *shape, *c_ints(size, flags))
 
     def _calibrate(
         self,
@@ -336,7 +341,7 @@ class CudaBackend(Backend):
             self.upload(table),
             on_device,
             *_image_shape(out, size),
-            *_ints(size, mask_bytes),
+            *c_ints(size, mask_bytes),
             np.uint32(mask_flip),
             np.uint32(bitmask),
             np.int32(flags),
@@ -391,9 +396,4 @@ class CudaBackend(Backend):
 
 def _image_shape(superpixels: Array, size: int) -> tuple[np.int32, ...]:
     """Pixels of the images along x and y, as a kernel takes them."""
-    return _ints(*(length * size for length in superpixels.shape[-3:-1]))
-
-
-def _ints(*numbers: int) -> tuple[np.int32, ...]:
-    """Numbers as C ints; CuPy would pass Python's as 64 bits."""
-    return tuple(np.int32(number) for number in numbers)
+    return c_ints(*(length * size for length in superpixels.shape[-3:-1]))

@@ -65,11 +65,12 @@ class Streams:
         if foreign:
             caller.wait_event(_mark(self.kernels))
 
-    def caller_after_kernels(self) -> None:
-        """Let what the caller's stream gets later wait for all kernels, whoever started them."""
+    def caller_after_all(self) -> None:
+        """Let what the caller's stream gets later wait for both, whoever started their work."""
         caller = _callers_stream()
-        if caller != self.kernels:
-            caller.wait_event(_mark(self.kernels))
+        for stream in (self.copies, self.kernels):
+            if caller != stream:
+                caller.wait_event(_mark(stream))
 
     def everything_after_caller(self) -> None:
         """Let later copies and kernels wait for all kernels and for the caller's stream."""

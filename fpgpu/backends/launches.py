@@ -5,12 +5,15 @@ Pure arithmetic, used by every backend: one without a device refuses the same la
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from fpgpu.errors import KernelLaunchError
 
 __all__ = [
     "STATIC_SHARED_BYTES",
     "DeviceLimits",
     "Launch",
+    "c_ints",
     "one_launch",
     "table_launch",
     "tile_launch",
@@ -179,3 +182,19 @@ def one_launch(operation: str, n_blocks: int) -> Launch:
         (_LINE_BLOCK, 1, 1),
         STATIC_SHARED_BYTES.get(operation, 0),
     )
+
+
+def c_ints(*numbers: int) -> tuple[np.int32, ...]:
+    """Hold numbers as a kernel's ``int`` arguments; CuPy would pass Python's as 64 bits.
+
+    Parameters
+    ----------
+    *numbers : int
+        Any.
+
+    Returns
+    -------
+    tuple of numpy.int32
+        The same.
+    """
+    return tuple(np.int32(number) for number in numbers)

@@ -131,6 +131,7 @@ class PatchStream(Iterator[StreamedPatch]):
     An error of a region is its `StreamedPatch.error`; the other regions are not touched by it. When
     memory runs out that other patches of the stream hold, they are given up, the patch is built
     alone and they are built again after it: so nothing fails for having been built ahead.
+    What the caller's CUDA stream gets after a step comes after the patch's transfers and kernels.
     An error of `regions` itself is raised after the patches of the regions that came before it.
     """
 
@@ -178,6 +179,9 @@ class PatchStream(Iterator[StreamedPatch]):
         if not isinstance(outcome, Patch | Exception):
             self.close()
             raise outcome
+        if isinstance(outcome, Patch):
+            # The thread has started the patch's copies and kernels, which may be under way.
+            self.backend.hand_over()
         self._current = StreamedPatch(job.index, job.region, outcome)
         self._ahead.popleft()
         return self._current
