@@ -145,11 +145,10 @@ def cuda_status(device: int = 0) -> CudaStatus:
         cupy = import_cupy()
     except ModuleNotFoundError as error:
         missing = "CuPy is not installed" if error.name == "cupy" else f"CuPy lacks {error.name}"
-        if driver.problem:
-            missing, install = f"{missing}; and {driver.problem}", f"{install}; and {driver.fix}"
-        return CudaStatus(driver, problem=missing, fix=install)
+        return _without_cupy(driver, missing, install)
     except ImportError as error:
-        return CudaStatus(driver, problem=f"CuPy cannot be imported: {error}", fix=install)
+        reason = f"CuPy cannot be imported: {_in_one_line(error)}"
+        return _without_cupy(driver, reason, install)
 
     runtime = cupy.cuda.runtime
     if runtime.is_hip:
@@ -164,13 +163,8 @@ def cuda_status(device: int = 0) -> CudaStatus:
     try:
         nvrtc = cupy.cuda.nvrtc.getVersion()
     except (ImportError, RuntimeError, OSError) as error:
-        return CudaStatus(
-            driver,
-            cupy.__version__,
-            built_for,
-            problem=f"CuPy finds no NVRTC to compile kernels with: {error}",
-            fix=install,
-        )
+        reason = f"CuPy finds no NVRTC to compile kernels with: {_in_one_line(error)}"
+        return _without_cupy(driver, reason, install, cupy=cupy.__version__, cupy_cuda=built_for)
 
     problem, fix = driver.problem, driver.fix
     if problem is None and driver.version and driver.version[0] < built_for[0]:
@@ -183,6 +177,18 @@ def cuda_status(device: int = 0) -> CudaStatus:
         problem, fix = _device_problem(cupy, device)
     capability = None if problem else int(cupy.cuda.Device(device).compute_capability)
     return CudaStatus(driver, cupy.__version__, built_for, nvrtc, problem, fix, capability)
+
+
+def _without_cupy(driver: DriverStatus, problem: str, fix: str, **found: Any) -> CudaStatus:
+    """Report what CuPy lacks, and the driver's problem, which would come up next."""
+    if driver.problem is not None:
+        problem, fix = f"{problem}; and {driver.problem}", f"{fix}; and {driver.fix}"
+    return CudaStatus(driver, problem=problem, fix=fix, **found)
+
+
+def _in_one_line(error: Exception) -> str:
+    """The message of CuPy, which says on several lines where it looked."""
+    return " ".join(str(error).split())
 
 
 def _device_problem(cupy: Any, device: int) -> tuple[str | None, str | None]:

@@ -20,6 +20,8 @@ from fpgpu.backends.memory import Ledger, Memory
 
 __all__ = ["CudaMemory", "Streams", "pinned_bytes"]
 
+_OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, which CuPy does not name
+
 
 class Streams:
     """The two streams of a backend, and how they wait for each other and for the caller's.
@@ -219,7 +221,7 @@ def pinned_bytes(n_bytes: int) -> npt.NDArray[np.uint8]:
     try:
         memory = cp.cuda.PinnedMemory(n_bytes, cp.cuda.runtime.hostAllocPortable)
     except cp.cuda.runtime.CUDARuntimeError as error:
-        if error.status != cp.cuda.runtime.errorMemoryAllocation:
+        if error.status != _OUT_OF_MEMORY:
             raise
         raise MemoryError(str(error)) from error
     return np.frombuffer(cp.cuda.PinnedMemoryPointer(memory, 0), np.uint8, n_bytes)

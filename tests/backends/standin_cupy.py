@@ -28,7 +28,7 @@ Task = Callable[[], None]
 
 
 class Stream:
-    """A queue of work; `progress` does the first piece of it."""
+    """A queue of work; `_progress` does the first piece of it."""
 
     def __init__(self, non_blocking: bool = False) -> None:
         self.queue: deque[tuple[str, Any]] = deque()
@@ -37,7 +37,7 @@ class Stream:
         self.number = len(_state.streams)
         _state.streams.append(self)
 
-    def submit(self, task: Task) -> None:
+    def _submit(self, task: Task) -> None:
         self.queue.append(("run", task))
         if _state.pace is not None and self.number % 2 == _state.pace:
             self.synchronize()
@@ -46,7 +46,7 @@ class Stream:
         if event.mark is not None:
             self.queue.append(("wait", event.mark))
 
-    def progress(self) -> None:
+    def _progress(self) -> None:
         # A finalizer that waits would do later work before the work it was called from.
         assert not self.at_work, "this stream is waited for from the middle of its own work"
         self.at_work = True
@@ -65,7 +65,7 @@ class Stream:
     def synchronize(self) -> None:
         with _state.lock:
             while self.queue:
-                self.progress()
+                self._progress()
 
     def __enter__(self) -> "Stream":
         _state.current().append(self)
@@ -85,7 +85,7 @@ class _Mark:
 
     def reach(self) -> None:
         while not self.reached:
-            self.stream.progress()
+            self.stream._progress()
 
 
 class Event:
@@ -163,7 +163,9 @@ class OutOfMemoryError(MemoryError): ...
 
 
 class CUDARuntimeError(RuntimeError):
-    status = 2
+    def __init__(self, status: int) -> None:
+        super().__init__(f"CUDA error {status}")
+        self.status = status
 
 
 class CompileException(Exception): ...  # noqa: N818
@@ -213,7 +215,8 @@ class ndarray:  # noqa: N801
         self.size = int(np.prod(self.shape))
         self.nbytes = self.size * self.dtype.itemsize
         self.ndim = len(self.shape)
-        self.strides = np.empty(0, self.dtype).reshape((*self.shape[:-1], 0)).strides
+        steps = np.cumprod([self.dtype.itemsize, *self.shape[:0:-1]])[: self.ndim]
+        self.strides = tuple(map(int, steps[::-1]))
         self.flags = types.SimpleNamespace(c_contiguous=True)
 
     def __getitem__(self, index: int | slice) -> "ndarray":
@@ -231,6 +234,8 @@ class ndarray:  # noqa: N801
         )
 
     def reshape(self, *shape: int) -> "ndarray":
+        rest = -self.size // int(np.prod(shape)) if -1 in shape else 0
+        shape = tuple(rest if length == -1 else length for length in shape)
         return ndarray(shape, self.dtype, self.data)
 
     def _at(self, n_bytes: int) -> int:
@@ -266,12 +271,12 @@ class RawKernel:
         launch = Launch(f"{self.name.removesuffix('_words')}.cu", self.name, grid, block)
         kernels = _state.kernels
         assert kernels is not None
-        _state.current()[-1].submit(lambda: kernels.run(launch, values))
+        _state.current()[-1]._submit(lambda: kernels.run(launch, values))
 
 
 def copy_async(to: int, source: int, size: int, stream: Stream) -> None:
     """Copy bytes when it is the stream's turn."""
-    stream.submit(lambda: ctypes.memmove(to, source, size) and None)
+    stream._submit(lambda: ctypes.memmove(to, source, size) and None)
 
 
 def _memcpy_async(to: int, source: int, size: int, kind: int, stream: int) -> None:
@@ -294,6 +299,8 @@ class _PageLocked(np.ndarray):
 
 
 def _pinned(size: int, flags: int) -> Any:
+    if size > TOTAL:
+        raise CUDARuntimeError(2)
     raw = np.empty(size + 4096, np.uint8)
     start = -raw.ctypes.data % 4096
     return raw[start : start + size].view(_PageLocked)
@@ -315,7 +322,6 @@ def make_module(kernels: HostKernels) -> types.ModuleType:
     cupy = types.ModuleType("cupy")
     runtime = types.SimpleNamespace(
         CUDARuntimeError=CUDARuntimeError,
-        errorMemoryAllocation=2,
         hostAllocPortable=1,
         memcpyHostToDevice=1,
         memcpyDeviceToHost=2,

@@ -1,6 +1,7 @@
 """One switch: "cpu", "cuda", "auto"; and an explicit "cuda" never falls back."""
 
 import logging
+import re
 import types
 from collections.abc import Callable
 from typing import Any
@@ -101,11 +102,19 @@ def test_the_reason_and_the_remedy_are_named(
     assert fix in str(status.fix)
 
 
-def test_a_missing_driver_is_told_beside_a_missing_cupy(
-    status_of: Callable[..., CudaStatus],
+@pytest.mark.parametrize(
+    ("package", "problem"),
+    [
+        (NO_CUPY, "CuPy is not installed"),
+        (ImportError("libcuda"), "CuPy cannot be imported: libcuda"),
+        (cupy(nvrtc="no nvrtc:\nnot here\n"), "CuPy finds no NVRTC .*: no nvrtc: not here"),
+    ],
+)
+def test_a_missing_driver_is_told_beside_what_cupy_lacks(
+    status_of: Callable[..., CudaStatus], package: Any, problem: str
 ) -> None:
-    status = status_of(DriverStatus(problem="there is no driver", fix="buy one"), NO_CUPY)
-    assert status.problem == "CuPy is not installed; and there is no driver"
+    status = status_of(DriverStatus(problem="there is no driver", fix="buy one"), package)
+    assert re.fullmatch(f"{problem}; and there is no driver", str(status.problem))
     assert str(status.fix).endswith("; and buy one")
 
 

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from fpgpu.backends.base import Backend
-from fpgpu.errors import BackendUnavailableError, KernelCompileError, KernelLaunchError
+from fpgpu.errors import (
+    BackendUnavailableError,
+    DeviceMemoryError,
+    KernelCompileError,
+    KernelLaunchError,
+)
 from tests.backends import standin_cupy
 from tests.backends.conformance_memory import MemoryConformance
 from tests.backends.conformance_operations import OperationsConformance
@@ -113,6 +118,17 @@ def test_an_array_of_another_device_is_refused(cuda_class: Any) -> None:
     plane = here.empty((8, 8), "f4")
     with pytest.raises(KernelLaunchError, match="it lies on device 0, not on device 1"):
         there.superpixelize(plane, plane)
+
+
+def test_staging_memory_that_cannot_be_locked_is_an_error(cuda_class: Any) -> None:
+    backend = cuda_class(0)
+    message = rf"3 staging slots of {standin_cupy.TOTAL:,} bytes could not be allocated"
+    with (
+        pytest.raises(DeviceMemoryError, match=message),
+        backend.staging(slot_bytes=standin_cupy.TOTAL),
+    ):
+        pass
+    assert (backend.download(backend.upload(np.ones(8))) == 1).all()
 
 
 def test_a_forked_process_cannot_use_it(cuda_class: Any, monkeypatch: pytest.MonkeyPatch) -> None:
