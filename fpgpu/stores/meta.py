@@ -9,11 +9,10 @@ from fpgpu.errors import MissingStoreError, NotInStoreError
 from fpgpu.stores.files.publish import Signature, Together, signature
 from fpgpu.stores.files.sync import StrPath
 from fpgpu.stores.metadata.catalog import ExposureCatalog
-from fpgpu.stores.metadata.contents import MetaContents, MetaEntry, new_record
-from fpgpu.stores.metadata.headers import header_text
+from fpgpu.stores.metadata.contents import MetaContents, MetaEntry, new_entry
 from fpgpu.stores.metadata.store_files import MetaPaths, write_meta_files
 from fpgpu.stores.metadata.table import exposure_table, write_table
-from fpgpu.stores.names import check_band, check_expID, check_no_collision
+from fpgpu.stores.names import check_no_collision
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
@@ -168,13 +167,10 @@ class MetaStore(ExposureCatalog):
         WCSError
             If the WCS of the header or the gWCS is missing or gives no footprint.
         """
-        band, expID = check_band(imset.band), check_expID(imset.expID)
-        place = f"exposure {band}/{expID}"
+        entry = new_entry(imset)
+        band, expID = entry.key
         check_no_collision(expID, self.headers.get(band, {}))
-        text = header_text(imset.hdr, place)
-        gwcs = getattr(imset, "gwcs", None)
-        record = new_record(text, gwcs, getattr(imset, "sip", None), place)
-        return MetaEntry((band, expID), text, gwcs, record)
+        return entry
 
     def add_prepared(self, entry: MetaEntry) -> None:
         """Add or replace an exposure that was prepared.

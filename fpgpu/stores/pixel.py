@@ -12,11 +12,10 @@ import numpy.typing as npt
 
 from fpgpu import calibration, superpixels
 from fpgpu.backends.base import Backend
-from fpgpu.errors import LayoutError, StoreWriteError, UnusableExposureError
+from fpgpu.errors import LayoutError, StoreWriteError
 from fpgpu.stores.hdf5.guard import attributes_of
 from fpgpu.stores.hdf5.handles import store_file
-from fpgpu.stores.names import check_band, check_expID
-from fpgpu.stores.pixels import records, writing
+from fpgpu.stores.pixels import writing
 from fpgpu.stores.pixels.geometry import Geometry, ImageGrid
 from fpgpu.stores.pixels.reading import ExposureReader, Verification
 from fpgpu.stores.pixels.records import CalibrationRecord
@@ -168,31 +167,14 @@ class PixelStore(ImageGrid):
         """
         if self.mode == "r":
             raise StoreWriteError(f"{self.h5file}: was opened with mode='r'; open it with mode='a'")
-        writing.require_image_set(imset)
-        bitmask = writing.checked_bitmask(bitmask)
-        band, expID = check_band(imset.band), check_expID(imset.expID)
-        shape = np.shape(imset.im)
-        if shape != self.shape:
-            raise LayoutError(
-                f"{band}/{expID}: its image has shape {shape}, but {self.h5file} holds images of "
-                f"{self.shape}; all images of a store have one size"
-            )
-        if do_fluxcal and imset.hdr is None:
-            raise UnusableExposureError(f"{band}/{expID}: has no header to calibrate its flux by")
-        factor, units = self.flux_calibration(imset.hdr) if do_fluxcal else (1.0, "image")
-        pixels, masked = writing.calibrated(
-            imset, bitmask, factor, self.super_pixel_size, self.pix_dtype, backend
-        )
-        record = CalibrationRecord(
-            band,
-            expID,
-            factor,
-            units,
-            bitmask_applied=bitmask,
-            names=records.names_of(imset.names),
-            masked=masked,
-            checksum=records.update_checksum(pixels),
-            provenance=dict(getattr(imset, "provenance", None) or {}),
+        record, pixels = writing.prepared(
+            imset,
+            self._geometry,
+            bitmask,
+            do_fluxcal,
+            self.pix_dtype,
+            backend,
+            os.fspath(self.h5file),
         )
         writing.put(self._file, self._geometry, record, pixels, self.timeout)
         return record

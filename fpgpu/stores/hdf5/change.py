@@ -20,7 +20,7 @@ from fpgpu.stores.hdf5.guard import HDF5_ERRORS, opened
 from fpgpu.stores.hdf5.journal import Journal, Saved, journal_path, write_all
 from fpgpu.stores.hdf5.overlay import Overlay, Segment
 
-__all__ = ["Edit", "Pixels", "Placement", "change_file", "create_file", "roll_back"]
+__all__ = ["Edit", "Pixels", "Placement", "change_file", "create_file", "roll_back", "write_draft"]
 
 STRIP_BYTES = 4 << 20
 # Datasets of an exposure's size start at a page, as O_DIRECT and GPUDirect reads want them.
@@ -137,11 +137,7 @@ def create_file(path: Path, edit: Edit) -> bool:
     with scratch_folder(path.parent) as scratch:
         draft = scratch / path.name
         with write_errors(path, "nothing was left"):
-            descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-            try:
-                _planned(descriptor, path, edit, "w").write(descriptor)
-            finally:
-                os.close(descriptor)
+            write_draft(draft, edit)
             with locked(path.parent):
                 # Every fpgpu writer of a new file looks under this lock.
                 if os.path.lexists(path):
@@ -152,6 +148,28 @@ def create_file(path: Path, edit: Edit) -> bool:
         with write_errors(path, "it is there, but a power failure may take it away"):
             fsync(path.parent)
     return True
+
+
+def write_draft(draft: Path, edit: Edit) -> None:
+    """Write a new HDF5 file with an edit applied, and wait until it is on the disk.
+
+    Parameters
+    ----------
+    draft : pathlib.Path
+        The file, which nobody else knows of; it must not exist.
+    edit : callable
+        As in `change_file`, on an empty file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; part of it may be there.
+    """
+    descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        _planned(descriptor, draft, edit, "w").write(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def roll_back(descriptor: int, path: Path) -> None:

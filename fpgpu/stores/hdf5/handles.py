@@ -20,13 +20,15 @@ from pathlib import Path
 import h5py
 
 from fpgpu.errors import FpgpuError, StoreBusyError, StoreError, StoreFormatError, StoreWriteError
-from fpgpu.stores.files.publish import Signature, signature
+from fpgpu.stores.files.intent import is_pending
+from fpgpu.stores.files.publish import Signature, recover, signature
+from fpgpu.stores.files.sync import NO_LOCKS, locked
 from fpgpu.stores.hdf5 import locks
 from fpgpu.stores.hdf5.change import Edit, change_file, create_file, roll_back
 from fpgpu.stores.hdf5.guard import HDF5_ERRORS
 from fpgpu.stores.hdf5.journal import journal_path
 
-__all__ = ["StoreFile", "reading_errors", "store_file"]
+__all__ = ["StoreFile", "open_for_reading", "reading_errors", "store_file"]
 
 _files: "weakref.WeakValueDictionary[str, StoreFile]" = weakref.WeakValueDictionary()
 _files_lock = threading.Lock()
@@ -69,7 +71,7 @@ class StoreFile:
         deadline = time.monotonic() + timeout
         with self._locked(deadline), self._settled(deadline):
             self._drop_stale_handle()
-            with reading_errors(self.path), _open(self.path) as h5:
+            with reading_errors(self.path), open_for_reading(self.path) as h5:
                 yield h5
 
     def data(self, user: object, timeout: float) -> h5py.File:
@@ -79,7 +81,7 @@ class StoreFile:
             self._drop_stale_handle()
             if not self._handle:
                 with reading_errors(self.path):
-                    self._handle = _open(self.path)
+                    self._handle = open_for_reading(self.path)
                 self._seen = signature(self.path)
             self._users.add(user)
             return self._handle
@@ -105,14 +107,13 @@ class StoreFile:
         with self._locked(deadline):
             self._close()
             self._refuse_foreign_handles()
-            with locks.hold(self.path, deadline, exclusive=True) as descriptor:
-                if os.path.lexists(journal_path(self.path)):
-                    roll_back(descriptor, self.path)
-                change_file(descriptor, self.path, edit)
+            while not self._applied(edit, deadline):
+                pass
 
     def create(self, edit: Edit, timeout: float) -> bool:
         """Create the file with an edit already applied; False when it came into being meanwhile."""
         with self._locked(time.monotonic() + timeout):
+            self._finish_publication()
             return create_file(self.path, edit)
 
     @contextmanager
@@ -131,11 +132,32 @@ class StoreFile:
     def _settled(self, deadline: float) -> Iterator[None]:
         """Share the file with other readers, after undoing what a dead writer left."""
         while True:
+            self._finish_publication()
             with locks.hold(self.path, deadline, exclusive=False):
                 if not os.path.lexists(journal_path(self.path)):
                     yield
                     return
             self._recover(deadline)
+
+    def _applied(self, edit: Edit, deadline: float) -> bool:
+        """Apply an edit; False when the file was replaced while we waited for it."""
+        self._finish_publication()
+        with (
+            locks.hold(self.path, deadline, exclusive=True) as descriptor,
+            # Whoever replaces the file does so under this lock.
+            locked(self.path.parent),
+        ):
+            if is_pending(self.path.parent) or not locks.is_at(descriptor, self.path):
+                return False
+            if os.path.lexists(journal_path(self.path)):
+                roll_back(descriptor, self.path)
+            change_file(descriptor, self.path, edit)
+            return True
+
+    def _finish_publication(self) -> None:
+        """Complete a change of several files of the folder that a crash interrupted."""
+        if is_pending(self.path.parent):
+            recover(self.path.parent)
 
     def _recover(self, deadline: float) -> None:
         """Undo the change of a writer that is dead, or wait for one that is not."""
@@ -189,13 +211,18 @@ def reading_errors(path: Path | str) -> Iterator[None]:
         ) from exc
 
 
-def _open(path: Path) -> h5py.File:
-    """Open a file for reading.
+def open_for_reading(path: Path) -> h5py.File:
+    """Open a file for reading, also where the file system has no locks.
 
     Not with ``swmr=True``: there HDF5 reads metadata of a wrong checksum a hundred times more,
     waiting twice as long each time, so that a damaged file stops the process for good.
     """
-    return h5py.File(path, "r")
+    try:
+        return h5py.File(path, "r")
+    except OSError as exc:
+        if exc.errno not in NO_LOCKS:
+            raise
+        return h5py.File(path, "r", locking=False)
 
 
 def _is_open_on(file_id: h5py.h5f.FileID, path: Path) -> bool:

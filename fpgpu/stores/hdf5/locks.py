@@ -22,7 +22,7 @@ from fpgpu.errors import (
 )
 from fpgpu.stores.files.sync import NO_LOCKS
 
-__all__ = ["hold", "remaining"]
+__all__ = ["hold", "is_at", "remaining"]
 
 POLL = 0.005
 
@@ -62,7 +62,7 @@ def hold(path: Path, deadline: float, *, exclusive: bool) -> Iterator[int]:
         try:
             _wait(path, descriptor, deadline, exclusive)
             # Whoever replaced the file while we waited left us with a lock on the old one.
-            if _is_at(descriptor, path):
+            if is_at(descriptor, path):
                 yield descriptor
                 return
         finally:
@@ -124,7 +124,7 @@ def _busy_message(path: Path, exclusive: bool) -> str:
     return f"{path}: another process is writing this store; wait for it, then try again"
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def is_at(descriptor: int, path: Path) -> bool:
     """Whether a descriptor is of the file that the path names now."""
     try:
         named = os.stat(path)  # noqa: PTH116 (one call, no Path object, on the way of every read)

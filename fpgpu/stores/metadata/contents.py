@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fpgpu.errors import MissingStoreError, NotInStoreError, StoreError, WCSError
 from fpgpu.stores.metadata.gwcs_file import GwcsFile, write_gwcs
-from fpgpu.stores.metadata.headers import parse_header, serialize
+from fpgpu.stores.metadata.headers import header_text, parse_header, serialize
 from fpgpu.stores.metadata.lazy import LazyTable
 from fpgpu.stores.metadata.outlines import Outlines, Sources, wcs_errors
 from fpgpu.stores.metadata.sidecar import Float, Key, SkyRecord, text_digest
 from fpgpu.stores.metadata.store_files import MetaFiles, MetaPaths
+from fpgpu.stores.names import check_band, check_expID
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from fpgpu.sky.sip import SipFit
     from fpgpu.sky.wcs import SkyWCS
 
-__all__ = ["MetaContents", "MetaEntry", "new_record"]
+__all__ = ["MetaContents", "MetaEntry", "new_entry", "new_record"]
 
 
 class MetaEntry(NamedTuple):
@@ -301,6 +302,36 @@ class MetaContents:
         self._replaced_wcs.discard(key)
         self._sky.pop(key, None)
         self._indexes.pop(key[0], None)
+
+
+def new_entry(imset: Any) -> MetaEntry:
+    """Work out all that is stored of an exposure, whatever store it goes to.
+
+    Parameters
+    ----------
+    imset : ImageSet, Exposure or similar
+        With attributes `hdr`, `band`, `expID`, and optionally `gwcs` and `sip`.
+
+    Returns
+    -------
+    MetaEntry
+        Complete.
+
+    Raises
+    ------
+    ExposureNameError
+        If band or expID cannot be stored.
+    UnusableExposureError
+        If the header lacks a keyword or cannot be written.
+    WCSError
+        If it has no WCS, or one that gives no footprint.
+    """
+    band, expID = check_band(imset.band), check_expID(imset.expID)
+    place = f"exposure {band}/{expID}"
+    text = header_text(imset.hdr, place)
+    gwcs = getattr(imset, "gwcs", None)
+    record = new_record(text, gwcs, getattr(imset, "sip", None), place)
+    return MetaEntry((band, expID), text, gwcs, record)
 
 
 def new_record(text: str, gwcs: Any, sip: Any, place: str) -> SkyRecord:

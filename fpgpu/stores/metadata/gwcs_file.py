@@ -4,9 +4,9 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from fpgpu.errors import FpgpuError, NotInStoreError, StoreFormatError
 
@@ -96,14 +96,14 @@ class GwcsFile:
         self._file.close()
 
 
-def write_gwcs(tree: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Write gWCS objects to a new ASDF file, as forcepho reads it.
+def write_gwcs(tree: Mapping[str, Mapping[str, Any]], target: Path | BinaryIO) -> None:
+    """Write gWCS objects as a new ASDF file, as forcepho reads it.
 
     Parameters
     ----------
     tree : mapping of band to mapping of expID to gwcs.WCS
         The objects.
-    path : pathlib.Path
+    target : pathlib.Path or file object
         The file to write.
 
     Raises
@@ -114,7 +114,10 @@ def write_gwcs(tree: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     import asdf
 
     plain = {band: dict(exposures) for band, exposures in tree.items()}
-    with _asdf_errors(path, "the gWCS cannot be written as ASDF"), path.open("xb") as stream:
+    place = target if isinstance(target, Path) else Path("an exposure")
+    with ExitStack() as stack:
+        stack.enter_context(_asdf_errors(place, "the gWCS cannot be written as ASDF"))
+        stream = stack.enter_context(target.open("xb")) if isinstance(target, Path) else target
         asdf.AsdfFile(plain).write_to(stream)
 
 

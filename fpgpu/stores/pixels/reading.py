@@ -1,8 +1,8 @@
 """Reading the exposures of a pixel store."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import h5py
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from fpgpu.errors import (
     IntegrityError,
     LayoutError,
+    MissingStoreError,
     NotInStoreError,
     StoreBusyError,
     StoreFormatError,
@@ -30,6 +31,7 @@ __all__ = ["ExposureReader", "Verification"]
 _STRIP_BYTES = 4 << 20
 
 Key = tuple[str, str]
+Result = TypeVar("Result")
 
 
 class Verification(NamedTuple):
@@ -93,8 +95,11 @@ class ExposureReader:
             self._present = found, set()
         present = self._present[1]
         if (band, expID) not in present:
-            with self._file.reading(self._timeout) as h5:
-                if tree.find_dataset(h5, band, expID) is None:
+            with (
+                self._file.reading(self._timeout) as h5,
+                tree.opened_dataset(h5, band, expID) as dataset,
+            ):
+                if dataset is None:
                     return False
             present.add((band, expID))
         return True
@@ -124,44 +129,44 @@ class ExposureReader:
         known = self._known_extent((band, expID))
         if known is not None and extents.read_selection(known, selection, out):
             return
-        with self._file.reading(self._timeout) as h5:
-            dataset, extent = self._located(h5, band, expID)
+
+        def read(dataset: h5py.Dataset, extent: Extent) -> None:
             if extent.offset is None or self._dtype != extents.PLAIN:
                 extents.read_through_hdf5(dataset, selection, out)
                 return
             self._extents[band, expID] = signature(self.path), extent
             _read_held(extent, selection, out)
 
+        self._visit(band, expID, read)
+
     def files_of(self, band: str, expID: str) -> dict[Path, Signature]:
         """Return the files that the values of an exposure depend on, to know when they change.
 
         None are given where the values are not plain float32 in one place: HDF5 alone knows then.
         """
-        with self._file.reading(self._timeout) as h5:
-            _, extent = self._located(h5, band, expID)
+
+        def files(_: h5py.Dataset, extent: Extent) -> dict[Path, Signature]:
             if extent.offset is None:
                 return {}
             return {self.path: signature(self.path), Path(extent.filename): extent.signature}
 
+        return self._visit(band, expID, files)
+
     def record(self, band: str, expID: str) -> CalibrationRecord:
         """Return the calibration record of an exposure."""
-        with self._file.reading(self._timeout) as h5:
-            dataset, extent = self._located(h5, band, expID)
-            return _record_of((band, expID), dataset, extent)
+        return self._visit(band, expID, lambda *found: _record_of((band, expID), *found))
 
     def verify(self, band: str | None, expID: str | None) -> Verification:
         """Recompute checksums: `PixelStore.verify`."""
         verified, unchecked, damaged = [], [], []
         for key in self._selected(band, expID):
-            with self._file.reading(self._timeout) as h5:
-                dataset, extent = self._located(h5, *key)
-                stated = _record_of(key, dataset, extent).checksum
-                if stated is None:
-                    unchecked.append(key)
-                elif stated == _checksum(dataset, extent):
-                    verified.append(key)
-                else:
-                    damaged.append(key)
+            stated, found = self.checksums(*key)
+            if stated is None:
+                unchecked.append(key)
+            elif stated == found:
+                verified.append(key)
+            else:
+                damaged.append(key)
         if damaged:
             listing = ", ".join("/".join(key) for key in damaged)
             raise IntegrityError(
@@ -169,6 +174,15 @@ class ExposureReader:
                 f"match their checksum: {listing}; add them again"
             )
         return Verification(verified, unchecked)
+
+    def checksums(self, band: str, expID: str) -> tuple[str | None, str | None]:
+        """Return the checksum that is stated of an exposure and that of its bytes, if one is."""
+
+        def compare(dataset: h5py.Dataset, extent: Extent) -> tuple[str | None, str | None]:
+            stated = _record_of((band, expID), dataset, extent).checksum
+            return stated, None if stated is None else _checksum(dataset, extent)
+
+        return self._visit(band, expID, compare)
 
     def missing(self, band: str, expID: str | None = None) -> NotInStoreError:
         """Make the error for a band or an exposure that is not there."""
@@ -193,11 +207,30 @@ class ExposureReader:
             return None
         return extent
 
-    def _located(self, h5: h5py.File, band: str, expID: str) -> tuple[h5py.Dataset, Extent]:
-        """Return the dataset of an exposure and where its bytes are."""
-        dataset = tree.find_dataset(h5, band, expID)
-        if dataset is None:
-            raise tree.not_in_store(self.path, tree.list_exposures(h5), band, expID)
+    def _visit(
+        self, band: str, expID: str, work: Callable[[h5py.Dataset, Extent], Result]
+    ) -> Result:
+        """Do something with the dataset of an exposure, told where its bytes are.
+
+        Where the store was replaced meanwhile, and a shard that it does not need any more removed,
+        it is done again with the new state.
+        """
+        while True:
+            seen = signature(self.path)
+            try:
+                with (
+                    self._file.reading(self._timeout) as h5,
+                    tree.opened_dataset(h5, band, expID) as dataset,
+                ):
+                    if dataset is None:
+                        raise tree.not_in_store(self.path, tree.list_exposures(h5), band, expID)
+                    return work(dataset, self._extent_of(dataset, band, expID))
+            except (MissingStoreError, StoreFormatError):
+                if signature(self.path) == seen:
+                    raise
+
+    def _extent_of(self, dataset: h5py.Dataset, band: str, expID: str) -> Extent:
+        """Return where the bytes of an exposure are, if they have the store's shape."""
         extent = extents.locate(dataset)
         expected = (*self._geometry.grid, self._geometry.n_values)
         if extent.shape != expected:
@@ -205,7 +238,7 @@ class ExposureReader:
                 f"{self.path}: {band}/{expID} has shape {extent.shape}; images of "
                 f"{self._geometry.shape} pixels need {expected}"
             )
-        return dataset, extent
+        return extent
 
 
 def _record_of(key: Key, dataset: h5py.Dataset, extent: Extent) -> CalibrationRecord:

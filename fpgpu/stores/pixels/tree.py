@@ -6,54 +6,98 @@ link to another HDF5 file; such links are followed for reading and never written
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from fpgpu.errors import MissingStoreError, NotInStoreError, StoreConflictError, StoreFormatError
+from fpgpu.errors import FpgpuError, NotInStoreError, StoreConflictError, StoreFormatError
 from fpgpu.stores.hdf5.change import Pixels, Placement
 from fpgpu.stores.hdf5.guard import HDF5_ERRORS, attributes_of
 from fpgpu.stores.names import DATASET_NAME, check_no_collision
+from fpgpu.stores.pixels.links import Link, opened_link
 
-__all__ = ["find_dataset", "list_exposures", "not_in_store", "put_exposure"]
+__all__ = [
+    "find_link",
+    "list_exposures",
+    "list_links",
+    "not_in_store",
+    "opened_dataset",
+    "put_exposure",
+]
 
 _DATA = DATASET_NAME.encode()
 
 
-def find_dataset(h5: h5py.File, band: str, expID: str) -> h5py.Dataset | None:
-    """Return the dataset of an exposure, None when the store has no such exposure.
+@contextmanager
+def opened_dataset(h5: h5py.File, band: str, expID: str) -> Iterator[h5py.Dataset | None]:
+    """Open the dataset of an exposure; None when the store has no such exposure.
+
+    Parameters
+    ----------
+    h5 : h5py.File
+        The store.
+    band, expID : str
+        The exposure.
+
+    Yields
+    ------
+    h5py.Dataset or None
+        Of the store's own file or of a shard, which is closed again at the end.
 
     Raises
     ------
     MissingStoreError, StoreFormatError
-        If the exposure lies in another file, which is not there or cannot be read.
+        If the exposure lies in another file, which is not there, is outside the folder of the
+        store, or cannot be read.
     """
-    node: Any = h5
-    for part in [band, *expID.split("/"), DATASET_NAME]:
-        if part in {"", ".", ".."} or not isinstance(node, h5py.Group):
-            return None
-        link = node.get(part, getlink=True)
-        if link is None:
-            return None
-        node = _follow(node, part, link)
-    return node if isinstance(node, h5py.Dataset) else None
+    parts = [band, *expID.split("/"), DATASET_NAME]
+    with ExitStack() as files:
+        node = None if set(parts) & {"", ".", ".."} else _walk(h5, parts, files)
+        yield node if isinstance(node, h5py.Dataset) else None
 
 
 def list_exposures(h5: h5py.File) -> dict[str, list[str]]:
     """Return the expIDs of every band, both in the order of their names."""
-    bands = {}
-    for band in h5:
-        link = h5.get(band, getlink=True)
-        if isinstance(link, h5py.SoftLink):
-            continue
-        group = _follow(h5, band, link)
-        if isinstance(group, h5py.Group):
-            found = list(_exposures_below(group.id, "", set()))
-            if found:
-                bands[band] = found
+    return {band: list(links) for band, links in list_links(h5).items()}
+
+
+def list_links(h5: h5py.File) -> dict[str, dict[str, Link | None]]:
+    """Return for every exposure where it lies: None for the store's own file.
+
+    Other files are not looked into, for opening thousands of them would take long.
+    """
+    bands: dict[str, dict[str, Link | None]] = {}
+    with ExitStack() as files:
+        for band in h5:
+            group = _walk(h5, [band], files)
+            if isinstance(group, h5py.Group):
+                away = _link(h5.id, band.encode("utf-8", "surrogateescape"))
+                found = {
+                    path: away and Link(away.filename, f"{away.path}/{path}", away.is_dataset)
+                    if link is None or away
+                    else link
+                    for path, link in _exposures_below(group.id, "", set())
+                }
+                if found:
+                    bands[band] = found
     return bands
+
+
+def find_link(h5: h5py.File, band: str, expID: str) -> Link | None:
+    """Return where an exposure lies, if that is another file and the store says so directly."""
+    node: Any = h5
+    for part in [band, *expID.split("/"), DATASET_NAME]:
+        raw = part.encode()
+        if not isinstance(node, h5py.Group) or not node.id.links.exists(raw):
+            return None
+        link = _link(node.id, raw)
+        if link is not None:
+            return link
+        node = node.get(part)
+    return None
 
 
 def not_in_store(
@@ -110,27 +154,57 @@ def put_exposure(
     return Placement(dataset.id.get_offset(), pixels, _space_of(old))
 
 
-def _follow(group: h5py.Group, name: str, link: object) -> Any:
-    """Open a member of a group, in another file if the link says so."""
-    try:
-        return group[name]
-    except (KeyError, OSError) as exc:
+def _walk(node: Any, parts: Sequence[str], files: ExitStack, *, in_shard: bool = False) -> Any:
+    """Go down from a group by names, into another file where a link of the store says so.
+
+    Returns None where there is nothing of that name. Links within a file are not followed: what
+    they lead to has its own place.
+    """
+    for position, part in enumerate(parts):
+        if not isinstance(node, h5py.Group):
+            return None
+        link = node.get(part, getlink=True)
         if isinstance(link, h5py.ExternalLink):
-            own = Path(group.file.filename)
-            shard = own.parent / link.filename
-            where = f"{own}: {group.name.rstrip('/')}/{name} lies in {shard}"
-            if not shard.exists():
-                raise MissingStoreError(
-                    f"{where}, which does not exist; put it back or add the exposure again"
-                ) from exc
-            raise StoreFormatError(
-                f"{where}, which cannot be read or has no {link.path}: {exc}"
-            ) from exc
+            place = f"{node.file.filename}: {'/'.join([node.name.strip('/'), part]).lstrip('/')}"
+            if in_shard:
+                raise StoreFormatError(
+                    f"{place} is a link to {link.filename!r}; a shard holds its exposure itself"
+                )
+            target = Link(link.filename, link.path)
+            inner = [name for name in link.path.split("/") if name] + list(parts[position + 1 :])
+            shard = opened_link(node.file, target, place, files)
+            return _walk_shard(shard, inner, files, f"{place} lies in {shard.filename}")
+        if not isinstance(link, h5py.HardLink):
+            return None
+        node = node[part]
+    return node
+
+
+def _walk_shard(shard: h5py.File, parts: Sequence[str], files: ExitStack, place: str) -> Any:
+    """Go down in a shard, which must have what the store says it has."""
+    try:
+        node = _walk(shard, parts, files, in_shard=True)
+    except FpgpuError:
         raise
+    except HDF5_ERRORS as exc:
+        raise StoreFormatError(f"{place}, which cannot be read: {exc}") from exc
+    if node is None:
+        raise StoreFormatError(f"{place}, which has no {'/'.join(parts)}")
+    return node
 
 
-def _exposures_below(group: h5py.h5g.GroupID, prefix: str, seen: set[int]) -> Iterator[str]:
-    """Yield the expIDs in a group; low-level calls, for stores of many thousands.
+def _link(group: h5py.h5g.GroupID, raw: bytes) -> Link | None:
+    """Return the link of a group to another file, None for a member that is in the file."""
+    if group.links.get_info(raw).type != h5py.h5l.TYPE_EXTERNAL:
+        return None
+    filename, path = (v.decode("utf-8", "surrogateescape") for v in group.links.get_val(raw))
+    return Link(filename, path, raw == _DATA)
+
+
+def _exposures_below(
+    group: h5py.h5g.GroupID, prefix: str, seen: set[int]
+) -> Iterator[tuple[str, Link | None]]:
+    """Yield the expIDs in a group and where they lie; low-level calls, for stores of thousands.
 
     Links inside the file are left out: what they lead to has its own place. Groups in `seen`
     are not entered, for a damaged file may hold a group that holds itself.
@@ -139,15 +213,14 @@ def _exposures_below(group: h5py.h5g.GroupID, prefix: str, seen: set[int]) -> It
         path = prefix + raw.decode("utf-8", "surrogateescape")
         kind = group.links.get_info(raw).type
         if kind == h5py.h5l.TYPE_EXTERNAL and raw != _DATA:
-            # In a sharded store every exposure is such a link; opening them all would take long.
-            yield path
+            yield path, _link(group, raw)
         elif kind == h5py.h5l.TYPE_HARD:
             found = h5py.h5o.get_info(group, raw)
             if found.type == h5py.h5o.TYPE_GROUP and found.addr not in seen:
                 seen.add(found.addr)
                 child = h5py.h5g.open(group, raw)
                 if _is_exposure(child):
-                    yield path
+                    yield path, _link(child, _DATA)
                 yield from _exposures_below(child, path + "/", seen)
 
 
@@ -182,7 +255,7 @@ def _refuse_collisions(h5: h5py.File, band: str, expID: str) -> None:
         if level == 0 and _is_exposure(group.id):
             raise StoreConflictError(f"{here} holds pixels directly, so it is no band")
         if is_last:
-            existing.update(_exposures_below(group.id, expID + "/", set()))
+            existing.update(path for path, _ in _exposures_below(group.id, expID + "/", set()))
             if DATASET_NAME in group and not _is_exposure(group.id):
                 raise StoreConflictError(f"{here}/{DATASET_NAME} is there and is no dataset")
         elif _is_exposure(group.id):

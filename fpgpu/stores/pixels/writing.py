@@ -1,5 +1,6 @@
 """Adding an exposure to a pixel store: its values, and their way into the file."""
 
+from contextlib import suppress
 from operator import index
 from typing import Any
 
@@ -9,17 +10,19 @@ import numpy.typing as npt
 
 from fpgpu.backends.base import Backend
 from fpgpu.backends.images import calibrate_on
-from fpgpu.calibration import MaskCounts, calibrate_images
+from fpgpu.calibration import MaskCounts, calibrate_images, flux_calibration
 from fpgpu.errors import LayoutError, StoreConflictError, UnusableExposureError
 from fpgpu.stores.hdf5.change import Placement
 from fpgpu.stores.hdf5.guard import attributes_of
 from fpgpu.stores.hdf5.handles import StoreFile
+from fpgpu.stores.names import check_band, check_expID
+from fpgpu.stores.pixels import tree
 from fpgpu.stores.pixels.geometry import Geometry
-from fpgpu.stores.pixels.records import CalibrationRecord
-from fpgpu.stores.pixels.tree import put_exposure
+from fpgpu.stores.pixels.links import Link, owned_shard
+from fpgpu.stores.pixels.records import CalibrationRecord, names_of, update_checksum
 from fpgpu.superpixels import superpixelize
 
-__all__ = ["calibrated", "checked_bitmask", "put", "require_image_set"]
+__all__ = ["calibrated", "prepared", "put", "require_image_set"]
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -120,6 +123,77 @@ def calibrated(
     return superpixels, masked
 
 
+def prepared(
+    imset: Any,
+    geometry: Geometry,
+    bitmask: object,
+    do_fluxcal: bool,
+    dtype: np.dtype[Any],
+    backend: Backend | None,
+    holder: str,
+) -> tuple[CalibrationRecord, FloatArray]:
+    """Check and calibrate an exposure for a store.
+
+    Parameters
+    ----------
+    imset : ImageSet, Exposure or any object with their attributes
+        The exposure; not changed.
+    geometry : Geometry
+        Of the store.
+    bitmask : int or None
+        Bits of the mask that make a pixel unusable; None for all.
+    do_fluxcal : bool
+        Multiply by the header's flux calibration.
+    dtype : numpy.dtype
+        Of the values to store.
+    backend : Backend or None
+        Where to compute; None for this processor.
+    holder : str
+        The store, for messages.
+
+    Returns
+    -------
+    record : CalibrationRecord
+        What was done.
+    superpixels : ndarray, shape (nsx, nsy, 2 * size**2)
+        Fluxes, then inverse uncertainties.
+
+    Raises
+    ------
+    ExposureNameError
+        If a name is not allowed.
+    LayoutError
+        If the image has another size than the store's, or arrays do not fit each other.
+    UnusableExposureError
+        If no pixel has any weight, or the image set lacks something.
+    """
+    require_image_set(imset)
+    bits = checked_bitmask(bitmask)
+    band, expID = check_band(imset.band), check_expID(imset.expID)
+    shape = np.shape(imset.im)
+    if shape != geometry.shape:
+        raise LayoutError(
+            f"{band}/{expID}: its image has shape {shape}, but {holder} holds images of "
+            f"{geometry.shape}; all images of a store have one size"
+        )
+    if do_fluxcal and imset.hdr is None:
+        raise UnusableExposureError(f"{band}/{expID}: has no header to calibrate its flux by")
+    factor, units = flux_calibration(imset.hdr) if do_fluxcal else (1.0, "image")
+    pixels, masked = calibrated(imset, bits, factor, geometry.size, dtype, backend)
+    record = CalibrationRecord(
+        band,
+        expID,
+        factor,
+        units,
+        bitmask_applied=bits,
+        names=names_of(imset.names),
+        masked=masked,
+        checksum=update_checksum(pixels),
+        provenance=dict(getattr(imset, "provenance", None) or {}),
+    )
+    return record, pixels
+
+
 def put(
     file: StoreFile,
     geometry: Geometry,
@@ -148,16 +222,34 @@ def put(
         If the file cannot take it; it is as it was before.
     """
     attributes = record.to_attributes()
+    replaced: list[Link | None] = []
 
     def edit(h5: h5py.File) -> Placement:
         found = Geometry.of_store(file.path, attributes_of(h5, strings=False))
         if found != geometry:
             raise StoreConflictError(f"{file.path}: was meanwhile created for {found}")
-        return put_exposure(h5, record.band, record.expID, pixels, attributes)
+        replaced[:] = [tree.find_link(h5, record.band, record.expID)]
+        return tree.put_exposure(h5, record.band, record.expID, pixels, attributes)
 
     def first_edit(h5: h5py.File) -> Placement:
         h5.attrs.update(geometry.attributes())
-        return put_exposure(h5, record.band, record.expID, pixels, attributes)
+        return tree.put_exposure(h5, record.band, record.expID, pixels, attributes)
 
     if file.path.exists() or not file.create(first_edit, timeout):
         file.apply(edit, timeout)
+    for link in replaced:
+        if link is not None:
+            _discard(file, link, timeout)
+
+
+def _discard(file: StoreFile, link: Link, timeout: float) -> None:
+    """Delete the shard of an exposure that was replaced, if no other exposure lies in it."""
+    shard = owned_shard(file.path, link)
+    if shard is None:
+        return
+    with file.reading(timeout) as h5:
+        others = [other for found in tree.list_links(h5).values() for other in found.values()]
+    if all(owned_shard(file.path, other) != shard for other in others if other is not None):
+        # What cannot be deleted is only space; `fpgpu verify` lists it.
+        with suppress(OSError):
+            shard.unlink()
