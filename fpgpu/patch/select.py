@@ -36,6 +36,9 @@ _BACKWARD = 1e-4
 _MARGIN = 0.1
 _EVENNESS = 0.6
 
+# Super-pixels that are tested at a time: few megabytes, whatever the size of the region.
+_AT_A_TIME = 1 << 16
+
 
 def select_superpixels(candidates: Candidates, region: Region, select: Selection) -> Members:
     """Find the super-pixels of exposures that belong to a region.
@@ -194,27 +197,47 @@ def _disc_of_wcs(candidates: Candidates, region: CircularRegion, number: int) ->
 def _inside_discs(
     candidates: Candidates, discs: Floats, is_estimate: Bools
 ) -> tuple[Members, Integers]:
-    """Super-pixels with a corner inside, and exposures whose estimate leaves one undecided."""
+    """Super-pixels with a corner inside, and exposures whose estimate leaves one undecided.
+
+    Of the four corners the one nearest to the centre decides, and that is the nearest along x and
+    along y: rounding keeps the order of sums.
+    """
     radius = np.sqrt(discs[2])
-    there = np.isfinite(radius)
-    windows = np.zeros((len(candidates), 4), np.int64)
-    windows[there] = candidates.around(discs[:2, there], radius[there] + 1.0)
+    there = np.flatnonzero(np.isfinite(radius))
+    windows = candidates.around(discs[:2, there], radius[there] + 1.0)
     # Both the centre and the point that sets the radius may be off.
     error = np.where(is_estimate, 4.0 * np.maximum(_BACKWARD, 3.0 * candidates.residual), 0.0)
     slack = 2.0 * error * (radius + 1.0)
-    doubtful: list[Integers] = [np.empty(0, np.int64)]
+    x0, x1, y0, y1 = windows.T
+    width, height = (int(np.max(sides, initial=0)) for sides in (x1 - x0, y1 - y0))
+    along_x = _squared_distances(discs[0, there], x0, x1, width, candidates.size)
+    along_y = _squared_distances(discs[1, there], y0, y1, height, candidates.size)
+    at_a_time = max(1, _AT_A_TIME // max(1, width * height))
+    none = np.empty(0, np.int64)
+    kept, doubtful = [Members(none, none, none)], [none]
+    for start in range(0, len(there), at_a_time):
+        some = slice(start, start + at_a_time)
+        nearest = along_x[some, :, None] + along_y[some, None, :]
+        r2, unsure = (values[there[some], None, None] for values in (discs[2], slack))
+        close = (nearest > r2 - unsure) & (nearest < r2 + unsure)
+        doubtful.append(there[some][close.any(axis=(1, 2))])
+        number, ix, iy = np.nonzero(nearest < r2)
+        kept.append(Members(there[some][number], x0[some][number] + ix, y0[some][number] + iy))
+    columns = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+    return Members(*columns), np.concatenate(doubtful)
 
-    def test(members: Members) -> Bools:
-        x, y = _corner_pixels(members, candidates.size)
-        x0, y0, r2 = discs[:, members.exposure, None]
-        beyond = (x0 - x) ** 2 + (y0 - y) ** 2 - r2
-        close = np.abs(beyond) < slack[members.exposure, None]
-        settled = ((beyond < 0.0) & ~close).any(axis=1)
-        doubtful.append(members.exposure[close.any(axis=1) & ~settled])
-        # As forcepho writes it: a difference could round to another sign than the comparison.
-        return np.asarray(((x0 - x) ** 2 + (y0 - y) ** 2 < r2).any(axis=1))
 
-    return _tested(candidates, windows, test), np.concatenate(doubtful)
+def _squared_distances(
+    centre: Floats, start: Integers, stop: Integers, most: int, size: int
+) -> Floats:
+    """Squared distances along an axis from a point to the nearer edge pixels of super-pixels.
+
+    Of shape (n_exp, most), of the super-pixels from start on; infinite from stop on.
+    """
+    index = start[:, None] + np.arange(most)
+    first = (size * index).astype(np.float64)
+    distances = [(centre[:, None] - pixel) ** 2 for pixel in (first, first + (size - 1))]
+    return np.where(index < stop[:, None], np.minimum(*distances), np.inf)
 
 
 def _with_centres(candidates: Candidates, region: Region, kept: Members) -> Members:
