@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -86,30 +86,37 @@ def send_pixels(
         resident.lent(store, keys) if resident is not None else nullcontext([None] * len(keys))
     ) as whole:
         start = 0
-        for pieces, superpixels, places, places_there in _all_batches(store, plan, backend, whole):
-            stop = start + len(places) * plan.super_pixel_size**2
+        for batch in _all_batches(store, plan, backend, backgrounds, whole):
+            stop = start + len(batch.places) * plan.super_pixel_size**2
             backend.unpack(
-                _staged_exposures(plan, pieces, superpixels, backgrounds),
-                places,
+                batch.exposures,
+                batch.places,
                 PatchPixels(*(array[start:stop] for array in out)),
                 plan.super_pixel_size,
                 max_snr=max_snr,
-                places_on_device=places_there,
+                places_on_device=batch.places_there,
             )
             start = stop
+
+
+Staged: TypeAlias = tuple[list[Piece], Array, npt.NDArray[np.int32], Array | None]
+"""Pieces, their super-pixels, where these belong, and the same in the backend's memory."""
 
 
 class Batch(NamedTuple):
     """Super-pixels of each piece, or its whole exposure, and where they belong."""
 
-    pieces: list[Piece]
-    superpixels: list[Array]
+    exposures: list[StagedExposure]
     places: npt.NDArray[np.int32]
     places_there: Array | None
 
 
 def _all_batches(
-    store: PixelStore, plan: PatchPlan, backend: Backend, whole: Sequence[Array | None]
+    store: PixelStore,
+    plan: PatchPlan,
+    backend: Backend,
+    backgrounds: Sequence[float],
+    whole: Sequence[Array | None],
 ) -> Iterator[Batch]:
     """Give all super-pixels of the plan in order: of resident exposures, or read."""
     in_place = backend.complaint(np.empty(0, np.float32)) is None
@@ -121,15 +128,20 @@ def _all_batches(
     for is_read, group in groupby(not_empty, lambda number: whole[number] is None):
         numbers = list(group)
         if is_read:
-            yield from staged(store, plan, backend, _batches(plan, numbers, most))
+            for pieces, superpixels, places, places_there in staged(
+                store, plan, backend, _batches(plan, numbers, most)
+            ):
+                exposures = _staged_together(plan, pieces, superpixels, backgrounds)
+                yield Batch(exposures, places, places_there)
         else:
             pieces = [Piece(n, 0, len(plan.exposures[n].superpixels)) for n in numbers]
-            yield Batch(pieces, [whole[n] for n in numbers], _places(plan, pieces), None)
+            exposures = [StagedExposure(whole[n], stop, backgrounds[n]) for n, _, stop in pieces]
+            yield Batch(exposures, _places(plan, pieces), None)
 
 
 def _staged_here(
     store: PixelStore, plan: PatchPlan, backend: Backend, batches: Iterable[list[Piece]]
-) -> Iterator[Batch]:
+) -> Iterator[Staged]:
     """Read batch after batch into one slot, where the backend can use them."""
     n_values = 2 * plan.super_pixel_size**2
     batches = list(batches)
@@ -139,12 +151,12 @@ def _staged_here(
             places = _places(plan, pieces)
             superpixels = slot.view((len(places), n_values), np.float32)
             _read(store, plan, pieces, superpixels)
-            yield Batch(pieces, _cut(superpixels, pieces), places, None)
+            yield pieces, superpixels, places, None
 
 
 def _staged_there(
     store: PixelStore, plan: PatchPlan, backend: Backend, batches: Iterable[list[Piece]]
-) -> Iterator[Batch]:
+) -> Iterator[Staged]:
     """Read batch after batch, each into a slot of its own, and send it in one transfer."""
     n_values = 2 * plan.super_pixel_size**2
     for pieces in batches:
@@ -155,9 +167,12 @@ def _staged_there(
             slot.view(places.shape, np.int32, after)[...] = places
             memory = backend.allocate(slot.nbytes)
             backend.upload(slot, out=memory.view((slot.nbytes,), np.uint8), fresh=True)
-        there = memory.view(places.shape, np.int32, after)
-        superpixels = memory.view(shape, np.float32)
-        yield Batch(pieces, _cut(superpixels, pieces), places, there)
+        yield (
+            pieces,
+            memory.view(shape, np.float32),
+            places,
+            memory.view(places.shape, np.int32, after),
+        )
 
 
 def _places(plan: PatchPlan, pieces: Sequence[Piece]) -> npt.NDArray[np.int32]:
@@ -214,25 +229,20 @@ def _batches(plan: PatchPlan, numbers: Iterable[int], most: int) -> Iterator[lis
         yield batch
 
 
-def _cut(superpixels: Array, pieces: Iterable[Piece]) -> list[Array]:
-    """Cut super-pixels that lie one after the other into those of each piece."""
-    cut, row = [], 0
-    for _, start, stop in pieces:
-        cut.append(superpixels[row : row + stop - start])
-        row += stop - start
-    return cut
-
-
-def _staged_exposures(
+def _staged_together(
     plan: PatchPlan,
-    pieces: Sequence[Piece],
-    superpixels: Sequence[Array],
+    pieces: Iterable[Piece],
+    superpixels: Array,
     backgrounds: Sequence[float],
 ) -> list[StagedExposure]:
-    """Say which super-pixels are whose."""
-    staged = []
-    for piece, array in zip(pieces, superpixels, strict=True):
-        grid = grid_shape(plan.exposures[piece.exposure].shape, plan.super_pixel_size)
-        count, background = piece.stop - piece.start, backgrounds[piece.exposure]
-        staged.append(StagedExposure(array, count, background, grid))
+    """Say what is subtracted from which super-pixels.
+
+    To `unpack`, neighbours of the same background are one exposure: images have one size.
+    """
+    grid = grid_shape(plan.exposures[0].shape, plan.super_pixel_size)
+    staged, row = [], 0
+    for background, group in groupby(pieces, lambda piece: backgrounds[piece.exposure]):
+        count = sum(stop - start for _, start, stop in group)
+        staged.append(StagedExposure(superpixels[row : row + count], count, background, grid))
+        row += count
     return staged

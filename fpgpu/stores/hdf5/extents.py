@@ -180,8 +180,7 @@ def _window_runs(
 
 def _read_run(descriptor: int, offset: int, run: memoryview) -> bool:
     """Fill memory from a place in a file; False at a premature end."""
-    while run:
-        n_read = os.preadv(descriptor, [run], offset)
+    while (n_read := os.preadv(descriptor, [run], offset)) < len(run):
         if n_read == 0:
             return False
         run, offset = run[n_read:], offset + n_read
