@@ -1,5 +1,10 @@
-"""From the extensions of a FITS file to an `Exposure`: what all FITS readers share."""
+"""From a frame to exposures: what all FITS readers share.
 
+An image of the size of a store's exposures gives one exposure; a larger one, when tiles are asked
+for, gives one after the other, and only the part of the files that a tile covers is read for it.
+"""
+
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -7,29 +12,44 @@ import numpy.typing as npt
 
 from fpgpu.errors import UnusableExposureError, WCSError
 from fpgpu.ingest.astrometry import Astrometry, choose_wcs
-from fpgpu.ingest.exposure import Exposure, ImageNameSet, pad_exposure
-from fpgpu.ingest.fitsfile import FitsFile
+from fpgpu.ingest.exposure import Exposure, ImageNameSet, pad_exposure, pad_to
 from fpgpu.ingest.flags import flags_for
+from fpgpu.ingest.frame import Frame
 from fpgpu.ingest.inputs import ReadOptions
 from fpgpu.ingest.naming import name_exposure
+from fpgpu.ingest.pixelarea import solid_angle
+from fpgpu.ingest.tiles import Box, split
+from fpgpu.ingest.units import electrons_per_second, settle_units
+from fpgpu.ingest.wcscards import move_header, move_wcs
+from fpgpu.ingest.weights import Weigher
+from fpgpu.sky.sip import fit_sip
+from fpgpu.sky.wcs import SkyWCS
+from fpgpu.stores.mosaics import TilePlace
 
-__all__ = ["assemble", "inverse_uncertainty"]
+__all__ = ["assemble"]
+
+Images = npt.NDArray[Any]
 
 
-def assemble(file: FitsFile, science: str, options: ReadOptions) -> Exposure:
-    """Read SCI, ERR, DQ, BKG and AREA and everything that the header and WCS say.
+def assemble(
+    frame: Frame,
+    options: ReadOptions,
+    finish: Callable[[Exposure, Box], None] = lambda exposure, box: None,
+) -> Iterator[Exposure]:
+    """Read a frame as one exposure, or as tiles.
 
     Parameters
     ----------
-    file : FitsFile
-        The opened file.
-    science : str
-        Name of the extension with the science image.
+    frame : Frame
+        The image and what belongs to it.
     options : ReadOptions
         How to read.
+    finish : callable, optional
+        Called with every exposure before it is padded, and the part of the image that it is; a
+        reader sets there what only it knows. The header's WCS is that of the whole image still.
 
-    Returns
-    -------
+    Yields
+    ------
     Exposure
         Images as ``[x, y]`` views in the byte order of the file, padded when asked.
 
@@ -41,153 +61,204 @@ def assemble(file: FitsFile, science: str, options: ReadOptions) -> Exposure:
     WCSError
         When there is no usable WCS.
     """
-    im = file.image(science)
-    if im is None:
-        raise UnusableExposureError(f"{file.path}: has no extension {science}")
-    shape = im.shape
-    _require_numbers(file, science, im)
-    header = file.merged_header(science)
-    header["NAXIS1"], header["NAXIS2"] = shape
-    band, expID = name_exposure(
-        header,
-        file.path,
+    wcs = _astrometry(frame, options)
+    weigher = _weigher(frame, options)
+    name = _key(frame, options, frame.part)
+    n_made = 0
+    for index, box in _boxes(frame.shape, options):
+        exposure = _read(frame, box, weigher, wcs)
+        if not _has_data(exposure, tiled=index is not None):
+            continue
+        exposure.band, exposure.expID = name
+        finish(exposure, box)
+        if index is not None:
+            column, row = index
+            part = f"{frame.part}_x{column:02d}y{row:02d}".lstrip("_")
+            exposure.expID = _key(frame, options, part)[1]
+            _become_tile(exposure, box, frame.shape, name[1], options)
+        elif options.pad and options.tile is not None:
+            pad_to(exposure, options.tile)
+        elif options.pad:
+            pad_exposure(exposure, options.super_pixel_size)
+        n_made += 1
+        yield exposure
+    if n_made == 0:
+        raise UnusableExposureError(
+            f"{weigher.noise.where} has no finite positive value; no pixel could be used"
+        )
+
+
+def _key(frame: Frame, options: ReadOptions, part: str) -> tuple[str, str]:
+    """Name an exposure of a frame."""
+    return name_exposure(
+        frame.header,
+        frame.path,
+        part=part,
         pattern=options.expID,
         framedir=options.framedir,
         split_by_detector=options.split_by_detector,
         band_names=options.band_names,
     )
-    wcs = _astrometry(file, header, shape, options)
-    mask = _quality(file, shape)
-    telescope = str(header.get("TELESCOP", "")).strip().upper()
-    bkg, area = file.image("BKG", shape), file.image("AREA", shape)
-    exposure = Exposure(
+
+
+def _boxes(
+    shape: tuple[int, int], options: ReadOptions
+) -> Iterator[tuple[tuple[int, int] | None, Box]]:
+    """The parts that become exposures, with their column and row if they are tiles."""
+    tile = options.tile
+    if tile is None or (shape[0] <= tile[0] and shape[1] <= tile[1]):
+        yield None, Box.whole(shape)
+    else:
+        yield from split(shape, tile, options.tile_overlap)
+
+
+def _weigher(frame: Frame, options: ReadOptions) -> Weigher:
+    """Settle the units, and find where the uncertainties come from."""
+    header = frame.header
+    electrons = electrons_per_second(header)
+    if options.abmag is not None:
+        header["ABMAG"] = (options.abmag, "[mag] AB magnitude of 1 BUNIT, as given")
+    try:
+        note = settle_units(header, str(frame.path), solid_angle(header))
+    except WCSError:
+        note = settle_units(header, str(frame.path))
+    if note is not None:
+        frame.notes.append(note)
+    weigher = Weigher.choose(
+        str(frame.path),
+        frame.layers,
+        ", ".join(frame.file.names()),
+        options.weight,
+        frame.weights_are,
+        options.err_scale,
+    )
+    weigher.measure_sky(frame.science, electrons)
+    if weigher.kind != "err":
+        what = {"ivm": "inverse variance", "exptime": "exposure time"}[weigher.kind]
+        frame.notes.append(f"uncertainties from weights, taken as {what} (option weight)")
+    return weigher
+
+
+def _read(frame: Frame, box: Box, weigher: Weigher, wcs: Astrometry) -> Exposure:
+    """Read a part of all images."""
+    im = frame.science.read_numbers(box)
+    mask = _mask(frame, box)
+    bkg, area = (
+        None if layer is None else layer.read_numbers(box)
+        for layer in (frame.layers.get("bkg"), frame.layers.get("area"))
+    )
+    telescope = str(frame.header.get("TELESCOP", "")).strip().upper()
+    return Exposure(
         im=im,
-        ierr=inverse_uncertainty(file, shape),
+        ierr=weigher.read(box, im),
         mask=mask,
-        bkg=None if bkg is None else _require_numbers(file, "BKG", bkg),
-        hdr=header,
-        band=band,
-        expID=expID,
-        names=_names(file, mask is not None, bkg is not None),
-        area=None if area is None else _require_numbers(file, "AREA", area),
+        bkg=bkg,
+        hdr=frame.header.copy(),
+        band="",
+        expID="",
+        names=ImageNameSet(
+            frame.path.name, weigher.noise.file.path.name, frame.origin("mask"), frame.origin("bkg")
+        ),
+        area=area,
         gwcs=wcs.gwcs,
         wcs_choice=wcs.kind,
         sip=wcs.sip,
-        flags={} if mask is None else flags_for(telescope).count(mask),
+        flags=_flag_counts(mask, telescope),
         telescope=telescope,
-        provenance=_provenance(wcs),
-        notes=wcs.notes,
+        provenance=_provenance(wcs, weigher),
+        notes=[*wcs.notes, *frame.notes],
     )
-    if options.pad:
-        pad_exposure(exposure, options.super_pixel_size)
-    return exposure
 
 
-def inverse_uncertainty(file: FitsFile, shape: tuple[int, int]) -> npt.NDArray[Any]:
-    """Read ERR and give its reciprocal.
+def _has_data(exposure: Exposure, tiled: bool) -> bool:
+    """Whether any pixel could be used; of a tile, also whether the image has any value there."""
+    usable = np.isfinite(exposure.ierr) & (exposure.ierr > 0)
+    if tiled:
+        usable &= np.isfinite(exposure.im)
+    return bool(usable.any())
 
-    Parameters
-    ----------
-    file : FitsFile
-        The opened file.
-    shape : tuple of int
-        (nx, ny) of the science image.
 
-    Returns
-    -------
-    ndarray of float32 or float64, shape (nx, ny)
-        ``1 / ERR`` in the precision of the file: infinite where ERR is 0, 0 where it is infinite.
+def _become_tile(
+    exposure: Exposure, box: Box, shape: tuple[int, int], mosaic: str, options: ReadOptions
+) -> None:
+    """Give a part of an image its own WCS, the size of a tile, and a record of where it belongs."""
+    tile = options.tile or box.shape
+    move_header(exposure.hdr, box.x0, box.y0)
+    pad_to(exposure, tile)
+    if exposure.gwcs is not None:
+        exposure.gwcs = move_wcs(exposure.gwcs, box.x0, box.y0, tile)
+        limit = 1e-3 if options.sip_tolerance is None else options.sip_tolerance
+        exposure.sip = fit_sip(SkyWCS.from_gwcs(exposure.gwcs, tile), tile, tolerance=limit)
+        exposure.provenance["sip_residual_px"] = exposure.sip.residual
+    TilePlace(mosaic, box.x0, box.y0, *shape).write(exposure.hdr)
 
-    Raises
-    ------
-    UnusableExposureError
-        When ERR is missing, or positive and finite nowhere.
-    """
-    err = file.image("ERR", shape)
-    if err is None:
+
+def _flag_counts(mask: Images | None, telescope: str) -> dict[str, int]:
+    """Count flagged pixels by flag."""
+    if mask is None:
+        return {}
+    if mask.dtype == bool:
+        return {"masked": int(np.count_nonzero(mask))}
+    return flags_for(telescope).count(mask)
+
+
+def _mask(frame: Frame, box: Box) -> Images | None:
+    """Read the data-quality flags; a separate mask may also be floats, bad where not zero."""
+    layer = frame.layers.get("mask")
+    if layer is None:
+        return None
+    mask = layer.read(box)
+    if mask.dtype.kind in "iub":
+        return mask
+    if layer.file is frame.file or mask.dtype.kind != "f":
         raise UnusableExposureError(
-            f"{file.path}: has no extension ERR (found {', '.join(file.names())}); "
-            "an exposure without uncertainties cannot be fitted"
+            f"{layer.where} has dtype {mask.dtype}; expected integers, one bit a flag"
         )
-    _require_numbers(file, "ERR", err)
-    if not np.any(np.isfinite(err) & (err > 0)):
-        raise UnusableExposureError(
-            f"{file.path}: extension ERR has no finite positive value; no pixel could be used"
-        )
-    if err.dtype.kind != "f":
-        err = err.astype(np.float32 if err.dtype.itemsize <= 2 else np.float64)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        ierr: npt.NDArray[Any] = 1 / err
-    return ierr
+    return np.asarray(mask != 0)
 
 
-def _astrometry(
-    file: FitsFile, header: Any, shape: tuple[int, int], options: ReadOptions
-) -> Astrometry:
+def _astrometry(frame: Frame, options: ReadOptions) -> Astrometry:
     """Choose the WCS and check the size; where both are at fault, one message says both."""
-    misfit = _size_misfit(shape, options)
+    misfit = _size_misfit(frame.shape, options)
     try:
         wcs = choose_wcs(
-            str(file.path),
-            header,
-            None if options.wcs == "fits" else file.table_bytes("ASDF"),
+            str(frame.path),
+            frame.header,
+            None if options.wcs == "fits" else frame.file.table_bytes("ASDF"),
             options.wcs,
-            shape,
+            frame.shape,
             options.wcs_tolerance,
+            options.sip_tolerance,
+            frame.file.hdus,
         )
     except WCSError as error:
         if misfit:
             raise type(error)(f"{error}; also, {misfit}") from error
         raise
     if misfit:
-        raise UnusableExposureError(f"{file.path}: {misfit}")
+        raise UnusableExposureError(f"{frame.path}: {misfit}")
     return wcs
 
 
-def _provenance(wcs: Astrometry) -> dict[str, str | float | int]:
-    """What is stored beside the pixels about the WCS."""
-    known: dict[str, str | float | int] = {"wcs": wcs.kind}
-    if wcs.sip is not None:
-        known["sip_residual_px"] = wcs.sip.residual
+def _provenance(wcs: Astrometry, weigher: Weigher) -> dict[str, str | float | int]:
+    """What is stored beside the pixels about the WCS and the uncertainties."""
+    known: dict[str, str | float | int] = {"wcs": wcs.kind, "uncertainties": weigher.kind}
+    if wcs.residual is not None:
+        known["sip_residual_px"] = wcs.residual
+    if weigher.kind == "exptime":
+        known["sky_variance_times_exptime"] = weigher.sky
+    if weigher.scale != 1:
+        known["err_scale"] = weigher.scale
     return known
 
 
 def _size_misfit(shape: tuple[int, int], options: ReadOptions) -> str | None:
     """Say why the size does not fit the super-pixels, unless it does or will be padded."""
-    size = options.super_pixel_size
-    if options.pad or not (shape[0] % size or shape[1] % size):
+    size, tile = options.super_pixel_size, options.tile
+    is_cut = tile is not None and (shape[0] > tile[0] or shape[1] > tile[1])
+    if options.pad or is_cut or not (shape[0] % size or shape[1] % size):
         return None
     return (
         f"{shape[0]} x {shape[1]} pixels are no multiple of the super-pixel ({size}); "
         "use --pad to add pixels of zero weight"
-    )
-
-
-def _quality(file: FitsFile, shape: tuple[int, int]) -> npt.NDArray[Any] | None:
-    """Read DQ, which must hold integers."""
-    mask = file.image("DQ", shape)
-    if mask is not None and mask.dtype.kind not in "iu":
-        raise UnusableExposureError(
-            f"{file.path}: extension DQ has dtype {mask.dtype}; expected integers, one bit a flag"
-        )
-    return mask
-
-
-def _require_numbers(file: FitsFile, name: str, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Refuse an image that does not hold real numbers."""
-    if image.dtype.kind not in "iuf":
-        raise UnusableExposureError(
-            f"{file.path}: extension {name} has dtype {image.dtype}; expected real numbers"
-        )
-    return image
-
-
-def _names(file: FitsFile, has_mask: bool, has_background: bool) -> ImageNameSet:
-    """Name the file as the origin of each image that it has."""
-    name = file.path.name
-    return ImageNameSet(
-        im=name,
-        err=name,
-        mask=name if has_mask else None,
-        bkg=name if has_background else None,
     )

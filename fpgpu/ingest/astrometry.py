@@ -2,12 +2,13 @@
 
 import io
 import math
-import re
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
 from fpgpu.errors import UnusableExposureError, WCSDisagreementError, WCSError
+from fpgpu.ingest.lookup import has_lookup, refit_lookup
+from fpgpu.ingest.wcscards import replace_wcs
 from fpgpu.sky.sip import SipFit, fit_sip
 from fpgpu.sky.wcs import Disagreement, SkyWCS, disagreement
 
@@ -18,11 +19,6 @@ WCS_CHOICES = ("auto", "gwcs", "fits")
 
 WCS_TOLERANCE = 1.0
 """Pixels by which gWCS and FITS WCS may differ; JWST's own SIP headers are off by up to 0.2."""
-
-_WCS_CARD = re.compile(
-    r"WCSAXES|WCSNAME|(CRPIX|CRVAL|CTYPE|CUNIT|CDELT|CROTA)\d|(CD|PC|PV)\d+_\d+|LONPOLE|LATPOLE"
-    r"|RADESYS|EQUINOX|[AB]P?_(ORDER|DMAX|\d+_\d+)|SIPMXERR|SIPIVERR"
-)
 
 
 @dataclass
@@ -37,6 +33,8 @@ class Astrometry:
         The gWCS, when it was chosen.
     sip : SipFit or None
         Refit of the gWCS as a FITS-SIP WCS.
+    residual : float or None
+        Pixels by which a refit misses what it was fitted to; None when nothing was refitted.
     notes : list of str
         What a user should know.
     """
@@ -44,6 +42,7 @@ class Astrometry:
     kind: str
     gwcs: Any = None
     sip: SipFit | None = None
+    residual: float | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -54,6 +53,8 @@ def choose_wcs(
     choice: str,
     shape: tuple[int, int],
     tolerance: float = WCS_TOLERANCE,
+    sip_tolerance: float | None = None,
+    hdus: Any = None,
 ) -> Astrometry:
     """Choose the WCS of an exposure and check it.
 
@@ -72,6 +73,11 @@ def choose_wcs(
         (nx, ny) of the image.
     tolerance : float, optional
         Largest difference in pixels that ``auto`` accepts.
+    sip_tolerance : float, optional
+        Pixels by which a SIP refit may miss: by default 1e-3 for a gWCS, and
+        `fpgpu.ingest.lookup.LOOKUP_TOLERANCE` for distortion in look-up tables.
+    hdus : astropy.io.fits.HDUList, optional
+        The whole file, for a FITS WCS with look-up tables.
 
     Returns
     -------
@@ -91,18 +97,17 @@ def choose_wcs(
     if choice not in WCS_CHOICES:
         raise WCSError(f"wcs is {choice!r}; expected one of {', '.join(WCS_CHOICES)}")
     if choice == "fits" or (choice == "auto" and asdf_bytes is None):
-        _fits_wcs(where, header)
-        return Astrometry("fits")
+        return _fits_wcs(where, header, shape, sip_tolerance, hdus)
     if asdf_bytes is None:
         raise WCSError(f"{where}: has no ASDF extension and so no gWCS; use --wcs fits or auto")
     gwcs = read_gwcs(where, asdf_bytes)
-    sky, sip = _refit(where, gwcs, shape)
-    chosen = Astrometry("gwcs", gwcs, sip)
+    sky, sip = _refit(where, gwcs, shape, sip_tolerance)
+    chosen = Astrometry("gwcs", gwcs, sip, sip.residual)
     fault: str | None = "was overruled by the gWCS"
     if choice == "auto":
         fault = _compare(where, header, sky, shape, tolerance)
     if fault:
-        _replace_wcs(header, sip)
+        replace_wcs(header, sip)
         chosen.notes.append(f"the FITS WCS {fault}; the header now has the SIP refit of the gWCS")
     return chosen
 
@@ -154,19 +159,35 @@ def read_gwcs(where: str, asdf_bytes: bytes) -> Any:
     return gwcs
 
 
-def _fits_wcs(where: str, header: Any) -> SkyWCS:
-    """Build the FITS WCS, naming the file when that fails."""
+def _fits_wcs(
+    where: str, header: Any, shape: tuple[int, int], sip_tolerance: float | None, hdus: Any
+) -> Astrometry:
+    """Take the FITS WCS, refitted where it needs more than its header."""
     try:
-        return SkyWCS.from_header(header)
+        if not has_lookup(header):
+            SkyWCS.from_header(header)
+            return Astrometry("fits")
+        sip = refit_lookup(header, hdus, shape, sip_tolerance)
     except WCSError as error:
         raise WCSError(f"{where}: {error}") from error
+    replace_wcs(header, sip)
+    return Astrometry(
+        "fits",
+        residual=sip.residual,
+        notes=[
+            f"distortion in look-up tables: the header now has a SIP refit, {sip.residual:.1e} px "
+            "from it at most"
+        ],
+    )
 
 
-def _refit(where: str, gwcs: Any, shape: tuple[int, int]) -> tuple[SkyWCS, SipFit]:
+def _refit(
+    where: str, gwcs: Any, shape: tuple[int, int], tolerance: float | None
+) -> tuple[SkyWCS, SipFit]:
     """Fit a SIP approximation to a gWCS, naming the file when that fails."""
     try:
         sky = SkyWCS.from_gwcs(gwcs, shape)
-        return sky, fit_sip(sky, shape)
+        return sky, fit_sip(sky, shape, tolerance=1e-3 if tolerance is None else tolerance)
     except WCSError as error:
         raise WCSError(
             f"{where}: gWCS: {error}; use --wcs fits to take the WCS of the FITS header"
@@ -207,12 +228,3 @@ def _disagreement_text(where: str, sky: SkyWCS, found: Disagreement, tolerance: 
         f"{b[0]:.6f}, {b[1]:.6f} by the FITS header; one of them is wrong, as in a cutout whose "
         "gWCS was not shifted; choose with --wcs gwcs or --wcs fits"
     )
-
-
-def _replace_wcs(header: Any, sip: SipFit) -> None:
-    """Put a SIP WCS in place of whatever celestial WCS a header has."""
-    for keyword in [key for key in header if _WCS_CARD.fullmatch(key)]:
-        header.remove(keyword, remove_all=True, ignore_missing=True)
-    for card in sip.to_header().cards:
-        if _WCS_CARD.fullmatch(card.keyword):
-            header.append(card, end=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from fpgpu.sky.sip import SipFit
 
-__all__ = ["Exposure", "ImageNameSet", "ImageSet", "header_to_id", "pad_exposure"]
+__all__ = ["Exposure", "ImageNameSet", "ImageSet", "header_to_id", "pad_exposure", "pad_to"]
 
 _FITS_ENDING = re.compile(r"\.(fits|fit|fts)(\.(gz|fz))?$", re.IGNORECASE)
 
@@ -263,9 +263,32 @@ def pad_exposure(exposure: Exposure, multiple: int) -> None:
     if multiple < 1:
         raise LayoutError(f"cannot pad to multiples of {multiple}; expected 1 or more")
     nx, ny = exposure.shape
-    add = (-nx % multiple, -ny % multiple)
+    pad_to(exposure, (nx + -nx % multiple, ny + -ny % multiple))
+
+
+def pad_to(exposure: Exposure, shape: tuple[int, int]) -> None:
+    """Add pixels of zero weight so that an exposure gets a given size, in place.
+
+    Parameters
+    ----------
+    exposure : Exposure
+        Its images are replaced by larger ones and NAXIS1, NAXIS2 follow; unchanged when it has
+        this size.
+    shape : tuple of int
+        (nx, ny), at least that of the exposure.
+
+    Raises
+    ------
+    LayoutError
+        When the exposure is larger.
+    """
+    nx, ny = exposure.shape
+    add = (shape[0] - nx, shape[1] - ny)
+    exposure.hdr["NAXIS1"], exposure.hdr["NAXIS2"] = shape
     if add == (0, 0):
         return
+    if min(add) < 0:
+        raise LayoutError(f"cannot pad {nx} x {ny} pixels to {shape[0]} x {shape[1]}")
 
     def padded(image: npt.NDArray[Any], value: float = 0) -> npt.NDArray[Any]:
         return np.pad(image, ((0, add[0]), (0, add[1])), constant_values=value)
@@ -275,8 +298,7 @@ def pad_exposure(exposure: Exposure, multiple: int) -> None:
     exposure.mask = None if exposure.mask is None else padded(exposure.mask)
     exposure.bkg = None if exposure.bkg is None else padded(exposure.bkg)
     exposure.area = None if exposure.area is None else padded(exposure.area, 1)
-    exposure.hdr["NAXIS1"], exposure.hdr["NAXIS2"] = exposure.shape
     exposure.notes.append(
-        f"padded from {nx} x {ny} to {nx + add[0]} x {ny + add[1]} pixels with zero weight"
+        f"padded from {nx} x {ny} to {shape[0]} x {shape[1]} pixels with zero weight"
     )
     exposure.provenance["padded_from"] = f"{nx}x{ny}"

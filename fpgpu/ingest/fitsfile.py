@@ -5,29 +5,27 @@ file cut short, an extension that cannot be parsed) is an error here: a data-qua
 that silently is not there would let bad pixels into a fit.
 """
 
-import gzip
 import io
 import logging
 import math
 import re
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fpgpu.errors import FpgpuError, MissingFileError, UnusableExposureError
+from fpgpu.errors import FpgpuError, UnusableExposureError
 from fpgpu.ingest.fitsblocks import check_blocks
+from fpgpu.ingest.fitsimage import FitsImage
+from fpgpu.ingest.fitsstream import open_stream
 
 __all__ = ["FitsFile"]
 
 _log = logging.getLogger(__name__)
-
-_GZIP_MAGIC = b"\x1f\x8b"
 
 # What astropy says when bytes are missing or an extension cannot be parsed.
 _DAMAGE = re.compile(r"truncated|Error validating header|corrupt|not multiple of 2880", re.I)
@@ -63,7 +61,7 @@ class FitsFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._stream = _open_stream(self.path)
+        self._stream = open_stream(self.path)
         try:
             self.hdus = self._open()
         except BaseException:
@@ -75,6 +73,11 @@ class FitsFile:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    @property
+    def descriptor(self) -> int | None:
+        """File descriptor of the FITS file; None when what is read is an expanded copy."""
+        return self._stream.fileno() if isinstance(self._stream, io.BufferedReader) else None
 
     def close(self) -> None:
         """Close the file; images and headers that were read stay valid."""
@@ -105,16 +108,49 @@ class FitsFile:
         str, bool, int, float or None
             None when there is no such card.
         """
-        with self._astropy(f"{self.path}: {keyword} of the primary header"):
+        with self.guarded(f"{self.path}: {keyword} of the primary header"):
             return self.hdus[0].header.get(keyword)
 
-    def find(self, name: str) -> int | None:
+    def label(self, index: int) -> str:
+        """Name an extension for messages.
+
+        Parameters
+        ----------
+        index : int
+            Its number.
+
+        Returns
+        -------
+        str
+            Its name, with the version where several have the name.
+        """
+        name = self._names[index]
+        return f"{name},{self._versions[index]}" if self._names.count(name) > 1 else name
+
+    def versions(self, name: str) -> list[int]:
+        """Give the versions of the extensions of a name, in file order.
+
+        Parameters
+        ----------
+        name : str
+            Name as in `names`.
+
+        Returns
+        -------
+        list of int
+            Their EXTVER, 1 where none is given.
+        """
+        return [self._versions[i] for i, own in enumerate(self._names) if own == name]
+
+    def find(self, name: str, version: int | None = None) -> int | None:
         """Find the one extension of a name.
 
         Parameters
         ----------
         name : str
             Name as in `names`.
+        version : int, optional
+            Its EXTVER.
 
         Returns
         -------
@@ -124,15 +160,68 @@ class FitsFile:
         Raises
         ------
         UnusableExposureError
-            When several have this name: a file is one exposure of one detector.
+            When several have this name, and the same version where one is given.
         """
-        found = [index for index, own in enumerate(self.names()) if own == name]
+        found = [
+            index
+            for index, own in enumerate(self._names)
+            if own == name and version in (None, self._versions[index])
+        ]
         if len(found) > 1:
             raise UnusableExposureError(
-                f"{self.path}: {len(found)} extensions are called {name}; expected one exposure of "
-                "one detector in a file; split it into one file per detector"
+                f"{self.path}: {len(found)} extensions are called {name}"
+                f"{'' if version is None else f' and have EXTVER {version}'}; expected one exposure"
+                " of one detector in a file; split it into one file per detector"
             )
         return found[0] if found else None
+
+    def sides(self, name: str) -> tuple[int, ...] | None:
+        """Give the size of the first extension of a name.
+
+        Parameters
+        ----------
+        name : str
+            Name as in `names`.
+
+        Returns
+        -------
+        tuple of int or None
+            NAXIS1, NAXIS2, ...; None when there is no such extension, or it is no image.
+        """
+        if name not in self._names:
+            return None
+        hdu = self.hdus[self._names.index(name)]
+        return tuple(reversed(hdu.shape)) if getattr(hdu, "is_image", False) else None
+
+    def layer(
+        self, name: str, shape: tuple[int, int] | None = None, version: int | None = None
+    ) -> FitsImage | None:
+        """Find an image without reading it.
+
+        Parameters
+        ----------
+        name : str
+            Name as in `names`.
+        shape : tuple of int, optional
+            The (nx, ny) it must have.
+        version : int, optional
+            Its EXTVER.
+
+        Returns
+        -------
+        FitsImage or None
+            None when there is no such extension.
+
+        Raises
+        ------
+        UnusableExposureError
+            When it is no 2-dimensional image, or of another shape.
+        """
+        index = self.find(name, version)
+        if index is None:
+            return None
+        image = FitsImage(self, index)
+        return image if shape is None else image.require_shape(shape)
 
     def image(self, name: str, shape: tuple[int, int] | None = None) -> npt.NDArray[Any] | None:
         """Read an image.
@@ -155,24 +244,8 @@ class FitsFile:
         UnusableExposureError
             When it is no 2-dimensional image, of another shape, or cannot be read.
         """
-        index = self.find(name)
-        if index is None:
-            return None
-        where = f"{self.path}: extension {name}"
-        declared = self._declared_shape(index)
-        if declared is None or len(declared) != 2 or 0 in declared:
-            raise UnusableExposureError(
-                f"{where} is no 2-dimensional image (found {declared or 'no image'}, as NAXIS1, "
-                "NAXIS2, ...)"
-            )
-        if shape is not None and declared != shape:
-            raise UnusableExposureError(
-                f"{where} has {declared[0]} x {declared[1]} pixels, but the science image has "
-                f"{shape[0]} x {shape[1]}"
-            )
-        with self._astropy(where):
-            data = np.asarray(self.hdus[index].data)
-        return data.T
+        layer = self.layer(name, shape)
+        return None if layer is None else layer.read()
 
     def table_bytes(self, name: str) -> bytes | None:
         """Read the raw bytes of an extension.
@@ -190,16 +263,18 @@ class FitsFile:
         index = self.find(name)
         if index is None:
             return None
-        with self._astropy(f"{self.path}: extension {name}"):
+        with self.guarded(f"{self.path}: extension {name}"):
             return np.asarray(self.hdus[index].data).tobytes()
 
-    def merged_header(self, name: str) -> Any:
+    def merged_header(self, name: str, version: int | None = None) -> Any:
         """Copy the header of an image and add what only the primary header says.
 
         Parameters
         ----------
         name : str
             Name as in `names`.
+        version : int, optional
+            Its EXTVER.
 
         Returns
         -------
@@ -209,9 +284,9 @@ class FitsFile:
         """
         from astropy.io import fits
 
-        index = self.find(name)
+        index = self.find(name, version)
         where = f"{self.path}: header of {name}"
-        with self._astropy(where):
+        with self.guarded(where):
             header = self.hdus[index].header.copy()
             for card in self.hdus[0].header.cards if index else ():
                 if card.keyword not in header and not _STRUCTURE.fullmatch(card.keyword):
@@ -228,9 +303,10 @@ class FitsFile:
         from astropy.io import fits
 
         check_blocks(self._stream, str(self.path))
-        with self._astropy(str(self.path)):
+        with self.guarded(str(self.path)):
             hdus = fits.open(self._stream, memmap=False, lazy_load_hdus=False)
             self._names = [hdu.name.strip().upper() for hdu in hdus]
+            self._versions = [int(hdu.ver) for hdu in hdus]
             for hdu in hdus:
                 self._check_compression(hdu)
         return hdus
@@ -246,16 +322,15 @@ class FitsFile:
                 "compressed bytes; its header is damaged"
             )
 
-    def _declared_shape(self, index: int) -> tuple[int, ...] | None:
-        """Give (NAXIS1, NAXIS2, ...) of an image extension; None for anything else."""
-        hdu = self.hdus[index]
-        if not getattr(hdu, "is_image", False):
-            return None
-        return tuple(int(side) for side in reversed(hdu.shape))
-
     @contextmanager
-    def _astropy(self, where: str) -> Iterator[None]:
-        """Turn whatever astropy raises, and its warnings of damage, into one clear error."""
+    def guarded(self, where: str) -> Iterator[None]:
+        """Turn whatever astropy raises, and its warnings of damage, into one clear error.
+
+        Parameters
+        ----------
+        where : str
+            What is being read, for the message.
+        """
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
@@ -284,25 +359,3 @@ def _refuse_malformed_cards(header: Any, where: str) -> None:
                 f"{where} has a malformed card: {text.rstrip()!r}; the file is damaged, or the "
                 "card must be repaired"
             )
-
-
-def _open_stream(path: Path) -> IO[bytes]:
-    """Open a file for reading; a compressed one is expanded in memory."""
-    try:
-        stream = path.open("rb")
-    except FileNotFoundError as error:
-        raise MissingFileError(f"{path}: no such file") from error
-    except (OSError, ValueError) as error:
-        raise UnusableExposureError(f"{path}: cannot be opened: {error}") from error
-    try:
-        magic = stream.read(len(_GZIP_MAGIC))
-        stream.seek(0)
-        if magic != _GZIP_MAGIC:
-            return stream
-        with stream, gzip.open(stream) as expanded:
-            return io.BytesIO(expanded.read())
-    except (OSError, EOFError, zlib.error) as error:
-        stream.close()
-        raise UnusableExposureError(
-            f"{path}: cannot be read: {error} ({type(error).__name__})"
-        ) from error

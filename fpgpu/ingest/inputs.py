@@ -18,6 +18,8 @@ from fpgpu.ingest.astrometry import WCS_CHOICES, WCS_TOLERANCE
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.flags import HST, JWST, BitSpec
 from fpgpu.ingest.naming import check_pattern
+from fpgpu.ingest.tiles import check_tile
+from fpgpu.ingest.weights import WEIGHTS
 from fpgpu.superpixels import SUPER_PIXEL_SIZE
 
 __all__ = ["ROLES", "CalibrationOptions", "Input", "ReadOptions", "as_input", "options_digest"]
@@ -50,6 +52,20 @@ class ReadOptions:
         Bands to take, after renaming; others are left out. Empty takes all.
     band_names : mapping of str to str
         Names that bands get instead of those that the header gives.
+    sip_tolerance : float or None
+        Pixels by which a SIP refit may miss; None takes what suits the kind of WCS.
+    tile : tuple of int or None
+        (nx, ny) of the tiles into which a larger image is cut; with `pad`, a smaller one is padded
+        to it.
+    tile_overlap : int
+        Pixels that neighbouring tiles share.
+    weight : str
+        Where uncertainties come from: ``"err"``, ``"ivm"`` (weights that are inverse variances),
+        ``"exptime"`` (weights that are exposure times), or ``"auto"``.
+    err_scale : float
+        Factor on the uncertainties.
+    abmag : float or None
+        AB magnitude of one unit of the image, whatever the header says.
 
     Raises
     ------
@@ -57,6 +73,10 @@ class ReadOptions:
         When `wcs` is none of the three.
     ExposureNameError
         When the pattern is malformed.
+    LayoutError
+        When tiles of this size and overlap are impossible.
+    UnusableExposureError
+        When another value makes no sense.
     """
 
     wcs: str = "auto"
@@ -68,6 +88,12 @@ class ReadOptions:
     expID: str = ""
     bands: Collection[str] = ()
     band_names: Mapping[str, str] = field(default_factory=dict, hash=False)
+    sip_tolerance: float | None = None
+    tile: tuple[int, int] | None = None
+    tile_overlap: int = 0
+    weight: str = "auto"
+    err_scale: float = 1.0
+    abmag: float | None = None
 
     def __post_init__(self) -> None:
         if self.wcs not in WCS_CHOICES:
@@ -79,6 +105,23 @@ class ReadOptions:
         _settle(self, "band_names", names)
         if self.framedir is not None:
             _settle(self, "framedir", Path(self.framedir))
+        self._check_numbers()
+        if self.tile is not None:
+            sides = (self.tile, self.tile) if isinstance(self.tile, int) else tuple(self.tile)
+            _settle(self, "tile", check_tile(sides, self.tile_overlap, self.super_pixel_size))
+
+    def _check_numbers(self) -> None:
+        """Refuse what cannot be meant."""
+        if self.weight not in WEIGHTS:
+            raise UnusableExposureError(
+                f"weight is {self.weight!r}; expected one of {', '.join(WEIGHTS)}"
+            )
+        for name in ("wcs_tolerance", "sip_tolerance", "err_scale"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UnusableExposureError(f"{name} is {value!r}; expected a positive number")
+        if self.abmag is not None and not -60 < self.abmag < 60:
+            raise UnusableExposureError(f"abmag is {self.abmag!r}; expected an AB magnitude")
 
 
 @dataclass(frozen=True)

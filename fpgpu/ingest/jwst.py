@@ -1,27 +1,55 @@
-"""JWST stage-2 imaging products: ``cal`` and ``crf``.
+"""JWST images: stage 2 (``cal``, ``crf``, ``tweakregstep``) and the mosaics of stage 3 (``i2d``).
 
 SCI and ERR are surface brightnesses in MJy/sr. A pixel's flux is the surface brightness times its
 solid angle, which is PIXAR_SR (the nominal pixel) times AREA (relative to the nominal one): in
-nanojansky ``SCI * 1e15 * PIXAR_SR * AREA``.
+nanojansky ``SCI * 1e15 * PIXAR_SR * AREA``. A mosaic is resampled to pixels of one area and has
+no DQ: pixels without data are NaN or have no weight (WHT).
+
+The band is the narrowest filter in the light path. NIRCam has narrow filters in its pupil wheel,
+behind a wide one in the filter wheel; NIRISS spreads its filters over both wheels.
 """
 
 import math
+import re
+from collections.abc import Iterator
+from typing import Any
 
 from fpgpu.errors import UnusableExposureError
 from fpgpu.ingest.assemble import assemble
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.fitsfile import FitsFile
 from fpgpu.ingest.flags import JWST
+from fpgpu.ingest.frame import Frame
 from fpgpu.ingest.inputs import ReadOptions
+from fpgpu.ingest.tiles import Box
 
 __all__ = ["SURFACE_BRIGHTNESS", "is_jwst", "read_jwst"]
 
 SURFACE_BRIGHTNESS = "MJy/sr"
 """The unit of calibrated JWST images."""
 
+_FILTER = re.compile(r"F\d{3,4}[A-Z]\d?")
+
+# Parts of EXP_TYPE of what disperses light, and of series of integrations.
+_NO_IMAGE = {
+    "GRISM": "a grism spectrum",
+    "WFSS": "a slitless spectrum",
+    "SOSS": "a slitless spectrum",
+    "LRS": "a spectrum",
+    "MRS": "an integral-field spectrum",
+    "IFU": "an integral-field spectrum",
+    "FIXEDSLIT": "a slit spectrum",
+    "BRIGHTOBJ": "a slit spectrum",
+    "MSASPEC": "a multi-slit spectrum",
+    "AUTOWAVE": "a spectrum",
+    "DARK": "a dark exposure",
+    "FLAT": "a flat field",
+    "LED": "a lamp exposure",
+}
+
 
 def is_jwst(file: FitsFile) -> bool:
-    """Tell whether a file is a calibrated image of JWST.
+    """Tell whether a file is a product of JWST.
 
     Parameters
     ----------
@@ -31,14 +59,16 @@ def is_jwst(file: FitsFile) -> bool:
     Returns
     -------
     bool
-        Whether TELESCOP is JWST and there is a SCI extension.
+        Whether TELESCOP is JWST and there is a SCI or a spectrum extension.
     """
     telescope = str(file.primary("TELESCOP")).strip().upper()
-    return telescope == "JWST" and "SCI" in file.names()
+    return telescope == "JWST" and bool({"SCI", "EXTRACT1D"} & set(file.names()))
 
 
-def read_jwst(file: FitsFile, options: ReadOptions) -> Exposure:
-    """Read a JWST stage-2 image.
+def read_jwst(
+    file: FitsFile, options: ReadOptions, companions: dict[str, FitsFile] | None = None
+) -> Iterator[Exposure]:
+    """Read a JWST image.
 
     Parameters
     ----------
@@ -46,39 +76,79 @@ def read_jwst(file: FitsFile, options: ReadOptions) -> Exposure:
         The opened file.
     options : ReadOptions
         How to read.
+    companions : dict of str to FitsFile, optional
+        Further files by role.
 
-    Returns
-    -------
+    Yields
+    ------
     Exposure
-        Pixel values in MJy/sr with the area map; DO_NOT_USE is bad unless the user names bits.
+        Pixel values in MJy/sr with the area map; of stage 2, DO_NOT_USE is bad unless the user
+        names bits.
 
     Raises
     ------
     UnusableExposureError
-        When an image is missing or cannot be used, or the units are not those of a calibrated
-        image.
+        When the file holds no image of the sky, an image is missing or cannot be used, or the units
+        are not those of a calibrated image.
     WCSError
         When there is no usable WCS.
     """
-    exposure = assemble(file, "SCI", options)
-    _check_units(file, exposure)
-    if exposure.mask is None:
+    _refuse_other_products(file)
+    frame = Frame.find(file, companions)
+    _check_units(file, frame.header, options)
+    is_mosaic = "wht" in frame.layers and "mask" not in frame.layers
+    if "mask" not in frame.layers and not is_mosaic:
         raise UnusableExposureError(
             f"{file.path}: has no extension DQ (found {', '.join(file.names())}); a calibrated "
             "JWST image always has one, so the file is incomplete"
         )
-    exposure.bitmask = JWST.parse("DO_NOT_USE")
-    if exposure.area is None:
-        exposure.notes.append("no AREA extension; every pixel is taken to have the nominal area")
+    _settle_band(frame)
+    if "area" not in frame.layers and not is_mosaic:
+        frame.notes.append("no AREA extension; every pixel is taken to have the nominal area")
     if "ASDF" not in file.names():
-        exposure.notes.append("no ASDF extension and so no gWCS; the FITS WCS is used")
-    return exposure
+        frame.notes.append("no ASDF extension and so no gWCS; the FITS WCS is used")
+
+    def finish(exposure: Exposure, box: Box) -> None:
+        exposure.bitmask = None if is_mosaic else JWST.parse("DO_NOT_USE")
+
+    yield from assemble(frame, options, finish)
 
 
-def _check_units(file: FitsFile, exposure: Exposure) -> None:
+def _refuse_other_products(file: FitsFile) -> None:
+    """Refuse what is no image of the sky, with the reason."""
+    kind = str(file.primary("EXP_TYPE") or "").strip().upper()
+    what = next((text for part, text in _NO_IMAGE.items() if part in kind), None)
+    if what is None and "EXTRACT1D" in file.names():
+        what = "extracted spectra"
+    if what is not None:
+        raise UnusableExposureError(
+            f"{file.path}: EXP_TYPE is {kind or 'missing'}: {what}, no image of the sky"
+        )
+    if file.names().count("SCI") > 1:
+        raise UnusableExposureError(
+            f"{file.path}: has {file.names().count('SCI')} SCI extensions, one a slit or source "
+            f"(EXP_TYPE {kind or 'missing'}); expected one image"
+        )
+    sides = file.sides("SCI")
+    if sides is not None and len(sides) > 2:
+        raise UnusableExposureError(
+            f"{file.path}: SCI has {' x '.join(map(str, sides))} values: a cube of integrations or "
+            "of wavelengths, no image; give the product of the whole exposure (cal, crf or i2d)"
+        )
+
+
+def _settle_band(frame: Frame) -> None:
+    """Make FILTER the narrowest filter in the light path."""
+    wide, narrow = (str(frame.header.get(key, "")).strip().upper() for key in ("FILTER", "PUPIL"))
+    if _FILTER.fullmatch(narrow) and narrow != wide:
+        frame.header["FILTER"] = narrow
+        if _FILTER.fullmatch(wide):
+            frame.notes.append(f"behind FILTER {wide} is PUPIL {narrow}: the band is {narrow}")
+
+
+def _check_units(file: FitsFile, header: Any, options: ReadOptions) -> None:
     """Refuse units that have no way to nanojansky."""
-    header = exposure.hdr
-    if "ABMAG" in header:
+    if "ABMAG" in header or options.abmag is not None:
         return
     unit = str(header.get("BUNIT", "")).strip()
     if unit.replace(" ", "").lower() != SURFACE_BRIGHTNESS.lower():

@@ -1,13 +1,19 @@
-"""Plain FITS exposures: SCI and ERR, with DQ, BKG and AREA where there are any.
+"""Plain FITS exposures: SCI with ERR or WHT, and DQ, BKG and AREA where there are any.
 
-The layout of forcepho's own images. Without SCI, a 2-dimensional primary image is the science
-image. Units: ABMAG, the AB magnitude of one unit of the image, or none.
+The layout of forcepho's own images, and of the mosaics that teams make. Without SCI, a
+2-dimensional primary image is the science image. The other images are extensions of the file or in
+files of their own. Units: ABMAG, the AB magnitude of one unit of the image; or BUNIT, a flux
+density (``10.0*nanoJansky``), a surface brightness, or counts with PHOTFLAM and PHOTPLAM. Weights
+are inverse variances unless the option `weight` says ``exptime``.
 """
+
+from collections.abc import Iterator
 
 from fpgpu.errors import UnusableExposureError
 from fpgpu.ingest.assemble import assemble
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.fitsfile import FitsFile
+from fpgpu.ingest.frame import Frame
 from fpgpu.ingest.inputs import ReadOptions
 
 __all__ = ["is_plain", "read_plain"]
@@ -29,7 +35,9 @@ def is_plain(file: FitsFile) -> bool:
     return _science(file) is not None
 
 
-def read_plain(file: FitsFile, options: ReadOptions) -> Exposure:
+def read_plain(
+    file: FitsFile, options: ReadOptions, companions: dict[str, FitsFile] | None = None
+) -> Iterator[Exposure]:
     """Read a plain FITS exposure.
 
     Parameters
@@ -38,9 +46,11 @@ def read_plain(file: FitsFile, options: ReadOptions) -> Exposure:
         The opened file.
     options : ReadOptions
         How to read.
+    companions : dict of str to FitsFile, optional
+        Further files by role.
 
-    Returns
-    -------
+    Yields
+    ------
     Exposure
         Pixel values in the unit of the file; any flag of DQ is bad unless the user names bits.
 
@@ -57,10 +67,7 @@ def read_plain(file: FitsFile, options: ReadOptions) -> Exposure:
             f"{file.path}: no science image: neither an extension SCI nor a primary image "
             f"(found {', '.join(file.names())})"
         )
-    exposure = assemble(file, science, options)
-    if "ABMAG" not in exposure.hdr:
-        exposure.notes.append("the header has no ABMAG; fluxes stay in the unit of the file")
-    return exposure
+    yield from assemble(Frame.find(file, companions, science), options)
 
 
 def _science(file: FitsFile) -> str | None:

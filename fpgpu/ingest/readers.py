@@ -4,7 +4,8 @@ A reader of another kind is added with `register_reader`, or by a package that n
 the entry-point group ``fpgpu.readers``; those are asked before the built-in ones.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import entry_points
@@ -13,6 +14,7 @@ from pathlib import Path
 from fpgpu.errors import FpgpuError, MissingFileError, UnusableExposureError
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.fitsfile import FitsFile
+from fpgpu.ingest.hst import is_hst, read_hst
 from fpgpu.ingest.inputs import Input, ReadOptions
 from fpgpu.ingest.jwst import is_jwst, read_jwst
 from fpgpu.ingest.plain import is_plain, read_plain
@@ -41,6 +43,8 @@ class InputFile:
     ----------
     path : str or Path
         The file.
+    companions : mapping of str to Path, optional
+        Files that belong to it, by role.
 
     Raises
     ------
@@ -50,8 +54,10 @@ class InputFile:
         When it is no file that can be read.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, companions: Mapping[str, Path] | None = None) -> None:
         self.path = Path(path)
+        self._companion_paths = dict(companions or {})
+        self._closing = ExitStack()
         try:
             with self.path.open("rb") as stream:
                 self.head = stream.read(_HEAD_BYTES)
@@ -63,12 +69,19 @@ class InputFile:
     @cached_property
     def fits(self) -> FitsFile:
         """The file opened as FITS."""
-        return FitsFile(self.path)
+        return self._closing.enter_context(FitsFile(self.path))
+
+    @cached_property
+    def companions(self) -> dict[str, FitsFile]:
+        """The files that belong to it, opened as FITS, by role."""
+        opened = {}
+        for role, path in self._companion_paths.items():
+            opened[role] = self._closing.enter_context(FitsFile(path))
+        return opened
 
     def close(self) -> None:
         """Close whatever was opened."""
-        if "fits" in self.__dict__:
-            self.fits.close()
+        self._closing.close()
 
     def __enter__(self) -> "InputFile":
         return self
@@ -97,9 +110,23 @@ class Reader:
     read: Callable[[InputFile, ReadOptions], Exposure | Iterable[Exposure]]
 
 
+def _built_in(
+    name: str,
+    recognises: Callable[[FitsFile], bool],
+    read: Callable[[FitsFile, ReadOptions, dict[str, FitsFile]], Iterator[Exposure]],
+) -> Reader:
+    """A reader of FITS files."""
+    return Reader(
+        name,
+        lambda file: recognises(file.fits),
+        lambda file, options: read(file.fits, options, file.companions),
+    )
+
+
 _BUILT_IN = (
-    Reader("jwst", lambda file: is_jwst(file.fits), lambda file, how: read_jwst(file.fits, how)),
-    Reader("plain", lambda file: is_plain(file.fits), lambda file, how: read_plain(file.fits, how)),
+    _built_in("jwst", is_jwst, read_jwst),
+    _built_in("hst", is_hst, read_hst),
+    _built_in("plain", is_plain, read_plain),
 )
 
 _registered: dict[str, Reader] = {}
@@ -169,7 +196,7 @@ def read_exposures(item: Input) -> Iterator[Exposure]:
     if item.exposure is not None:
         yield from _finished([item.exposure.copy()], item, "memory")
         return
-    with InputFile(item.path) as file:
+    with InputFile(item.path, item.companions) as file:
         reader = choose_reader(file)
         found = reader.read(file, item.options)
         yield from _finished([found] if isinstance(found, Exposure) else found, item, reader.name)

@@ -9,6 +9,7 @@ from astropy.io import fits
 
 from fpgpu.errors import FpgpuError, MissingFileError, UnusableExposureError
 from fpgpu.ingest.fitsfile import FitsFile
+from fpgpu.ingest.tiles import Box
 
 SHAPE = (24, 16)
 
@@ -236,3 +237,25 @@ def test_random_damage_gives_an_error_or_an_image_never_anything_else(content, p
     assert n_read
     assert messages
     assert all("e.fits" in message for message in messages)
+
+
+@pytest.mark.parametrize("form", ["plain", "unsigned", "gzip", "rice", "scaled"])
+@pytest.mark.parametrize("box", [Box(3, 9, 2, 20), Box(0, 16, 5, 6), Box(15, 16, 0, 24)])
+def test_a_part_of_an_image_is_that_part_of_the_whole(tmp_path, form, box):
+    path = tmp_path / "e.fits"
+    image = np.arange(16 * 24).reshape(24, 16)
+    kind = {"unsigned": np.uint32, "rice": np.int32, "scaled": np.int16}.get(form, np.float32)
+    hdu = fits.ImageHDU(image.astype(kind), name="SCI")
+    if form == "rice":
+        hdu = fits.CompImageHDU(image.astype(kind), name="SCI")
+    if form == "scaled":
+        hdu.scale("int16", bscale=0.5, bzero=3)
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path)
+    if form == "gzip":
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    with FitsFile(path) as file:
+        part = file.layer("SCI").read(box)
+        whole = file.image("SCI")
+    np.testing.assert_array_equal(whole, image.T)
+    np.testing.assert_array_equal(part, whole[box.x0 : box.x1, box.y0 : box.y1])
+    assert part.dtype.newbyteorder("=") == whole.dtype.newbyteorder("=")

@@ -152,11 +152,28 @@ def test_a_missing_filter_is_told_with_the_file(changed):
         read_exposure(path, FITS_WCS)
 
 
-def test_the_clear_filter_is_the_band_whatever_the_pupil(changed):
+@pytest.mark.parametrize(
+    ("wheel", "pupil", "band"),
+    [
+        ("F444W", "CLEAR", "F444W"),
+        ("F444W", "F470N", "F470N"),  # NIRCam: a narrow filter behind a wide one
+        ("F150W2", "F162M", "F162M"),
+        ("CLEAR", "F200W", "F200W"),  # NIRISS: its filters are spread over both wheels
+        ("F430M", "CLEARP", "F430M"),
+        ("F480M", "NRM", "F480M"),
+        ("F210M", "MASKRND", "F210M"),  # NIRCam: a coronagraph
+        ("F1065C", None, "F1065C"),  # MIRI has no pupil wheel
+    ],
+)
+def test_the_band_is_the_narrowest_filter_in_the_light_path(changed, wheel, pupil, band):
     def change(hdus):
-        hdus[0].header["FILTER"], hdus[0].header["PUPIL"] = "CLEAR", "F162M"
+        hdus[0].header["FILTER"], hdus[0].header["PUPIL"] = wheel, pupil
+        if pupil is None:
+            del hdus[0].header["PUPIL"]
 
-    assert read_exposure(changed(change), FITS_WCS).band == "CLEAR"
+    exposure = read_exposure(changed(change), FITS_WCS)
+    assert exposure.band == band
+    assert exposure.hdr["FILTER"] == band
 
 
 def test_a_size_that_does_not_fit_is_refused_unless_padded(changed):

@@ -1,0 +1,118 @@
+"""One image of a file and all that belongs to it, found but not yet read."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fpgpu.errors import UnusableExposureError
+from fpgpu.ingest.fitsfile import FitsFile
+from fpgpu.ingest.fitsimage import FitsImage
+
+__all__ = ["EXTENSIONS", "Frame"]
+
+EXTENSIONS = {"err": "ERR", "wht": "WHT", "mask": "DQ", "bkg": "BKG", "area": "AREA"}
+"""Extension of the science image's file in which a role is looked for."""
+
+
+@dataclass
+class Frame:
+    """An image and what belongs to it.
+
+    Attributes
+    ----------
+    file : FitsFile
+        The file with the science image.
+    science : FitsImage
+        The science image.
+    header : astropy.io.fits.Header
+        Its header, completed by the primary one.
+    layers : dict of str to FitsImage
+        The other images, by their role.
+    part : str
+        Which of the file's exposures it is, for its name.
+    weights_are : str
+        ``"ivm"`` or ``"exptime"``: what weights are unless the user says it.
+    notes : list of str
+        What a user should know.
+    """
+
+    file: FitsFile
+    science: FitsImage
+    header: Any
+    layers: dict[str, FitsImage] = field(default_factory=dict)
+    part: str = ""
+    weights_are: str = "ivm"
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def find(
+        cls,
+        file: FitsFile,
+        companions: dict[str, FitsFile] | None = None,
+        science: str = "SCI",
+        version: int | None = None,
+    ) -> "Frame":
+        """Find the images of an exposure in its files.
+
+        Parameters
+        ----------
+        file : FitsFile
+            The file with the science image.
+        companions : dict of str to FitsFile, optional
+            Further files by role; they go before extensions of the first file.
+        science : str, optional
+            Extension of the science image.
+        version : int, optional
+            EXTVER of the images, for a file that holds several exposures.
+
+        Returns
+        -------
+        Frame
+
+        Raises
+        ------
+        UnusableExposureError
+            When there is no science image, or an image is of another size or none.
+        """
+        image = file.layer(science, None, version)
+        if image is None:
+            raise UnusableExposureError(f"{file.path}: has no extension {science}")
+        header = file.merged_header(science, version)
+        header["NAXIS1"], header["NAXIS2"] = image.shape
+        frame = cls(file, image, header)
+        for role, name in EXTENSIONS.items():
+            layer = file.layer(name, image.shape, version)
+            if layer is not None:
+                frame.layers[role] = layer
+        for role, other in (companions or {}).items():
+            frame.layers[role] = _only_image(other, role).require_shape(image.shape)
+        return frame
+
+    @property
+    def path(self) -> Path:
+        """The file with the science image."""
+        return self.file.path
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Size of the image, (nx, ny)."""
+        return self.science.shape
+
+    def origin(self, role: str) -> str | None:
+        """Name the file of an image; None when there is none."""
+        layer = self.layers.get(role)
+        return None if layer is None else layer.file.path.name
+
+
+def _only_image(file: FitsFile, role: str) -> FitsImage:
+    """The image of a companion: that of the role's name, or the only one."""
+    named = file.layer(EXTENSIONS[role])
+    if named is not None:
+        return named
+    images = [index for index, hdu in enumerate(file.hdus) if hdu.is_image and hdu.shape]
+    if len(images) != 1:
+        raise UnusableExposureError(
+            f"{file.path}: has {len(images)} images, none of them called {EXTENSIONS[role]} "
+            f"(found {', '.join(file.names())}); expected one, to be used as {role}"
+        )
+    return FitsImage(file, images[0])

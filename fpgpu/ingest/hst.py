@@ -1,0 +1,142 @@
+"""HST images: calibrated exposures (``flt``, ``flc``) and drizzled mosaics (``drz``, ``drc``).
+
+A calibrated file holds one exposure per chip, as extensions SCI, ERR and DQ of the same EXTVER;
+each becomes an exposure of its own, called ``<file>_sci<EXTVER>``. Its distortion is in SIP
+coefficients and look-up tables, which are refitted to SIP. Its pixels are flat-fielded, and so are
+multiplied by their area relative to the pixel that the zero point is for, IDCSCALE squared.
+
+A drizzled image has pixels of one area, and weights (WHT) instead of uncertainties: by the default
+of the archive's pipeline exposure times, so that is what they are taken for unless the option
+`weight` says ``ivm``.
+
+The zero point comes from PHOTFLAM and PHOTPLAM. Any DQ bit is bad unless the user names bits.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+
+from fpgpu.errors import UnusableExposureError
+from fpgpu.ingest.assemble import assemble
+from fpgpu.ingest.exposure import Exposure
+from fpgpu.ingest.fitsfile import FitsFile
+from fpgpu.ingest.frame import Frame
+from fpgpu.ingest.inputs import ReadOptions
+from fpgpu.ingest.pixelarea import area_map, nominal_area
+from fpgpu.ingest.tiles import Box
+
+__all__ = ["is_hst", "read_hst"]
+
+_FILTER_KEYWORDS = ("FILTER", "FILTER1", "FILTER2", "FILTNAM1", "FILTNAM2")
+_NO_FILTER = re.compile(r"CLEAR.*|N/A|NONE|")
+
+
+def is_hst(file: FitsFile) -> bool:
+    """Tell whether a file is an image of HST.
+
+    Parameters
+    ----------
+    file : FitsFile
+        The opened file.
+
+    Returns
+    -------
+    bool
+        Whether TELESCOP is HST and there is a SCI extension.
+    """
+    telescope = str(file.primary("TELESCOP")).strip().upper()
+    return telescope == "HST" and "SCI" in file.names()
+
+
+def read_hst(
+    file: FitsFile, options: ReadOptions, companions: dict[str, FitsFile] | None = None
+) -> Iterator[Exposure]:
+    """Read the exposures of an HST file.
+
+    Parameters
+    ----------
+    file : FitsFile
+        The opened file.
+    options : ReadOptions
+        How to read.
+    companions : dict of str to FitsFile, optional
+        Further files by role, for a file with one SCI extension.
+
+    Yields
+    ------
+    Exposure
+        Pixel values in the unit of the file, with ABMAG in the header; of undrizzled images with
+        the map of pixel areas.
+
+    Raises
+    ------
+    UnusableExposureError
+        When it holds no image of the sky, an image is missing or cannot be used, or the units
+        have no way to nanojansky.
+    WCSError
+        When there is no usable WCS, or its look-up tables cannot be refitted.
+    """
+    _refuse_other_products(file)
+    versions = file.versions("SCI")
+    if len(set(versions)) < len(versions):
+        raise UnusableExposureError(
+            f"{file.path}: has SCI extensions of the same EXTVER ({', '.join(map(str, versions))})"
+        )
+    if companions and len(versions) > 1:
+        raise UnusableExposureError(
+            f"{file.path}: has {len(versions)} exposures; companion files "
+            f"({', '.join(sorted(companions))}) belong to one"
+        )
+    for version in versions:
+        frame = Frame.find(file, companions, "SCI", version)
+        if len(versions) > 1 or "wht" not in frame.layers:
+            frame.part = f"sci{version}"
+        yield from _read_frame(frame, options)
+
+
+def _read_frame(frame: Frame, options: ReadOptions) -> Iterator[Exposure]:
+    """Read one chip, or a mosaic."""
+    _settle_band(frame)
+    is_drizzled = "wht" in frame.layers
+    frame.weights_are = "exptime"
+    if not is_drizzled and "mask" not in frame.layers:
+        raise UnusableExposureError(
+            f"{frame.science.where}: has no extension DQ of this EXTVER (found "
+            f"{', '.join(frame.file.names())}); a calibrated HST image always has one, so the file "
+            "is incomplete"
+        )
+
+    def finish(exposure: Exposure, box: Box) -> None:
+        if is_drizzled or exposure.area is not None:
+            return
+        nominal, source = nominal_area(exposure.hdr)
+        exposure.area = area_map(exposure.hdr, box, nominal)
+        exposure.provenance["area_relative_to"] = source
+        if source == "CRPIX":
+            exposure.notes.append(
+                "no IDCSCALE: pixel areas are relative to the one at the reference pixel"
+            )
+
+    yield from assemble(frame, options, finish)
+
+
+def _refuse_other_products(file: FitsFile) -> None:
+    """Refuse spectra, and images that were not calibrated."""
+    kind = str(file.primary("OBSTYPE") or "").strip().upper()
+    if kind in ("SPECTROSCOPIC", "CORONAGRAPHIC SPECTROSCOPIC"):
+        raise UnusableExposureError(f"{file.path}: OBSTYPE is {kind}: no image of the sky")
+    name = _filter_name(file.primary)
+    if re.fullmatch(r"(G\d{3}L?|PR\d{3}L)", name):
+        raise UnusableExposureError(f"{file.path}: {name} is a grism or prism: no image of the sky")
+
+
+def _settle_band(frame: Frame) -> None:
+    """Make FILTER what is in the light path: ACS has two wheels."""
+    name = _filter_name(frame.header.get)
+    if name:
+        frame.header["FILTER"] = (name, "filters in the light path")
+
+
+def _filter_name(get: Callable[[str], object]) -> str:
+    """Name the filters in the light path, joined by a plus sign; empty when there is none."""
+    found = [str(get(key) or "").strip().upper() for key in _FILTER_KEYWORDS]
+    return "+".join(dict.fromkeys(name for name in found if not _NO_FILTER.fullmatch(name)))

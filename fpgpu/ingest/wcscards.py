@@ -1,0 +1,88 @@
+"""The cards of a header that make up its WCS: replaced, or moved to a part of the image."""
+
+import re
+from typing import Any
+
+from fpgpu.sky.sip import SipFit
+from fpgpu.sky.wcs import SkyWCS
+
+__all__ = ["move_header", "move_wcs", "replace_wcs"]
+
+_WCS_CARD = re.compile(
+    r"WCSAXES|WCSNAME|(CRPIX|CRVAL|CTYPE|CUNIT|CDELT|CROTA)\d|(CD|PC|PV)\d+_\d+|LONPOLE|LATPOLE"
+    r"|RADESYS|EQUINOX|[AB]P?_(ORDER|DMAX|\d+_\d+)|SIPMXERR|SIPIVERR"
+)
+
+# Descriptions of the same place that do not follow when the first pixel becomes another one.
+_ALTERNATE_CARD = re.compile(
+    r"(WCSAXES|WCSNAME|LONPOLE|LATPOLE|RADESYS|EQUINOX)[A-Z]"
+    r"|(CRPIX|CRVAL|CTYPE|CUNIT|CDELT|CROTA)\d[A-Z]|(CD|PC|PV)\d+_\d+[A-Z]"
+    r"|S_REGION|LTV\d|LTM\d_\d"
+)
+
+
+def replace_wcs(header: Any, sip: SipFit) -> None:
+    """Put a SIP WCS in place of whatever celestial WCS a header has.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        Changed in place.
+    sip : SipFit
+        The WCS.
+    """
+    for keyword in [key for key in header if _WCS_CARD.fullmatch(key)]:
+        header.remove(keyword, remove_all=True, ignore_missing=True)
+    for card in sip.to_header().cards:
+        if _WCS_CARD.fullmatch(card.keyword):
+            header.append(card, end=True)
+
+
+def move_header(header: Any, x0: int, y0: int) -> None:
+    """Make the WCS of an image that of a part of it, in place.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        With CRPIXn; SIP polynomials are relative to it and need no change. Alternative WCS and
+        S_REGION are removed.
+    x0, y0 : int
+        Zero-based pixel of the image that is the first one of the part.
+    """
+    for keyword in {key for key in header if _ALTERNATE_CARD.fullmatch(key)}:
+        header.remove(keyword, remove_all=True, ignore_missing=True)
+    for keyword, shift in (("CRPIX1", x0), ("CRPIX2", y0)):
+        header[keyword] = float(header.get(keyword, 0.0)) - shift
+
+
+def move_wcs(gwcs: Any, x0: int, y0: int, shape: tuple[int, int]) -> Any:
+    """Make a gWCS that of a part of its image.
+
+    Parameters
+    ----------
+    gwcs : gwcs.WCS
+        Not changed.
+    x0, y0 : int
+        Zero-based pixel of the image that is the first one of the part.
+    shape : tuple of int
+        (nx, ny) of the part.
+
+    Returns
+    -------
+    gwcs.WCS
+        In one step, with the inverse that the other has, and valid all over the part.
+    """
+    from astropy import units as u
+    from astropy.modeling.models import Shift
+    from gwcs import WCS
+
+    transform = gwcs.forward_transform
+    unit = u.pix if transform.uses_quantity else 1
+    moved = WCS(
+        forward_transform=(Shift(x0 * unit) & Shift(y0 * unit)) | transform,
+        input_frame=gwcs.input_frame,
+        output_frame=gwcs.output_frame,
+    )
+    if SkyWCS.from_gwcs(gwcs).bounding_box is not None:
+        moved.bounding_box = tuple((-0.5 * unit, (n - 0.5) * unit) for n in shape)
+    return moved

@@ -1,0 +1,200 @@
+"""Inverse uncertainties, from whatever an exposure says about its noise.
+
+``err`` is the standard deviation. ``wht`` is either the inverse variance (``ivm``) or an exposure
+time (``exptime``), which gives noise only up to a factor: the variance of the sky in an image of
+exposure time t goes as 1/t, and the factor is measured from the image itself, as the squared median
+absolute deviation of ``image * sqrt(wht)``. To it comes, in images of electrons, the Poisson noise
+of the light of the sources.
+
+Drizzling correlates the noise of neighbours and makes it look smaller than it is in sums; a factor
+on the uncertainties (``err_scale``) can make up for it (Casertano et al. 2000, AJ 120, 2747,
+appendix A).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fpgpu.errors import UnusableExposureError
+from fpgpu.ingest.fitsimage import FitsImage
+from fpgpu.ingest.tiles import Box
+
+__all__ = ["WEIGHTS", "Weigher", "inverse_of"]
+
+WEIGHTS = ("auto", "err", "ivm", "exptime")
+"""Where uncertainties come from; ``auto`` takes the errors where there are any."""
+
+# Rows that are looked at to measure the noise of the sky, and pixels at most.
+_ROWS, _SAMPLE = 256, 1 << 20
+_MAD_TO_SIGMA = 1.482602218505602
+
+
+@dataclass
+class Weigher:
+    """Gives the inverse uncertainties of an image, part by part.
+
+    Attributes
+    ----------
+    kind : str
+        ``"err"``, ``"ivm"`` or ``"exptime"``.
+    noise : FitsImage
+        The image of errors or weights.
+    wht : FitsImage or None
+        Weights: where they are zero, there are no data.
+    scale : float
+        Factor on the uncertainties.
+    sky : float
+        For ``exptime``, the variance of the sky times the exposure time.
+    poisson : float
+        For ``exptime``, the variance times the exposure time that one unit of flux adds.
+    """
+
+    kind: str
+    noise: FitsImage
+    wht: FitsImage | None = None
+    scale: float = 1.0
+    sky: float = 0.0
+    poisson: float = 0.0
+
+    @classmethod
+    def choose(
+        cls,
+        where: str,
+        layers: dict[str, FitsImage],
+        found: str,
+        weight: str,
+        meaning: str,
+        scale: float,
+    ) -> "Weigher":
+        """Choose what uncertainties come from.
+
+        Parameters
+        ----------
+        where : str
+            The file, for messages.
+        layers : dict of str to FitsImage
+            The images there are, by role.
+        found : str
+            What else the file has, for messages.
+        weight : str
+            One of `WEIGHTS`.
+        meaning : str
+            What weights are when `weight` is ``"auto"``.
+        scale : float
+            Factor on the uncertainties.
+
+        Returns
+        -------
+        Weigher
+
+        Raises
+        ------
+        UnusableExposureError
+            When there is no image of the kind that is needed.
+        """
+        kind = weight
+        if weight == "auto":
+            kind = "err" if "err" in layers or "wht" not in layers else meaning
+        role = "err" if kind == "err" else "wht"
+        if role not in layers:
+            raise UnusableExposureError(
+                f"{where}: has no extension {'ERR' if role == 'err' else 'WHT'} (found {found}); "
+                "an exposure without uncertainties cannot be fitted"
+            )
+        return cls(kind, layers[role], layers.get("wht"), scale)
+
+    def measure_sky(self, science: FitsImage, electrons: float | None) -> None:
+        """Measure the noise of the sky, which an exposure time does not say.
+
+        Parameters
+        ----------
+        science : FitsImage
+            The image.
+        electrons : float or None
+            Electrons per second in one unit of it; None when it is in other units, and the
+            Poisson noise of sources is left out.
+
+        Raises
+        ------
+        UnusableExposureError
+            When no pixel has weight.
+        """
+        if self.kind != "exptime":
+            return
+        scaled = []
+        n_rows = max(1, min(_ROWS, _SAMPLE // science.shape[0]))
+        for row in np.unique(np.linspace(0, science.shape[1] - 1, n_rows).astype(int)):
+            box = Box(0, science.shape[0], int(row), int(row) + 1)
+            wht = self.noise.read_numbers(box).astype(np.float64)
+            im = science.read_numbers(box).astype(np.float64)
+            good = np.isfinite(wht) & (wht > 0) & np.isfinite(im)
+            scaled.append(np.sqrt(wht[good]) * im[good])
+        values = np.concatenate(scaled)
+        deviation = np.nan
+        if values.size:
+            deviation = _MAD_TO_SIGMA * float(np.median(np.abs(values - np.median(values))))
+        if not deviation > 0:
+            raise UnusableExposureError(
+                f"{self.noise.where}: the noise of the sky cannot be measured ({values.size} "
+                "pixels with weight looked at); if the weights are inverse variances, say so "
+                "(weight: ivm)"
+            )
+        self.sky = deviation**2
+        # rate / wht is the variance of the rate; in units of 1/electrons that each unit is.
+        self.poisson = 0.0 if electrons is None else 1.0 / electrons
+
+    def read(self, box: Box, im: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Give the inverse uncertainties of a part of the image.
+
+        Parameters
+        ----------
+        box : Box
+            The part.
+        im : ndarray, shape (nx, ny)
+            Its pixels, ``[x, y]``.
+
+        Returns
+        -------
+        ndarray of float32 or float64, shape (nx, ny)
+            NaN where there are no data.
+
+        Raises
+        ------
+        UnusableExposureError
+            When the image cannot be read.
+        """
+        noise = self.noise.read_numbers(box)
+        if self.kind == "err":
+            ierr = inverse_of(noise)
+            if self.scale != 1:
+                ierr = ierr / ierr.dtype.type(self.scale)
+            if self.wht is not None:
+                wht = self.wht.read_numbers(box)
+                ierr[~(np.isfinite(wht) & (wht > 0))] = np.nan
+            return ierr
+        wht = noise.astype(np.float64)
+        with np.errstate(all="ignore"):
+            if self.kind == "exptime":
+                wht = wht / (self.sky + self.poisson * np.maximum(im, 0).astype(np.float64))
+            return np.where(wht > 0, np.sqrt(wht) / self.scale, np.nan).astype(np.float32)
+
+
+def inverse_of(err: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Give the reciprocal of standard deviations.
+
+    Parameters
+    ----------
+    err : ndarray of integers or floats, any shape
+        Standard deviations.
+
+    Returns
+    -------
+    ndarray of float32 or float64
+        ``1 / err`` in the precision of the file: infinite where it is 0, 0 where it is infinite.
+    """
+    if err.dtype.kind != "f":
+        err = err.astype(np.float32 if err.dtype.itemsize <= 2 else np.float64)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return np.asarray(1 / err)
