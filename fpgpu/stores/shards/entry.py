@@ -1,8 +1,7 @@
 """What a shard holds beside its exposure: all that the meta store and the ingest record need.
 
 It lies outside the tree of bands, as two arrays of bytes: ``fpgpu_shard/entry``, JSON with the
-header, the place on the sky and whatever the caller wants to find again; and ``fpgpu_shard/gwcs``,
-an ASDF file, where there is a gWCS.
+header and the place on the sky; and ``fpgpu_shard/gwcs``, an ASDF file, where there is a gWCS.
 """
 
 import io
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from fpgpu.errors import StoreFormatError, UnusableExposureError
+from fpgpu.errors import StoreFormatError
 from fpgpu.stores.metadata.contents import MetaEntry
 from fpgpu.stores.metadata.gwcs_file import GwcsFile, write_gwcs
 from fpgpu.stores.metadata.sidecar import SIP_FIELDS, Float, SkyRecord, text_digest
@@ -43,20 +42,13 @@ class StoredEntry(NamedTuple):
     gwcs: bytes | None
 
 
-def stored_entry(entry: MetaEntry | None, extra: Mapping[str, Any]) -> StoredEntry:
-    """Serialise a meta entry and what else is to be found again.
+def stored_entry(entry: MetaEntry | None) -> StoredEntry:
+    """Serialise a meta entry.
 
     Parameters
     ----------
     entry : MetaEntry or None
         From `fpgpu.stores.metadata.contents.new_entry`; None where nothing is known.
-    extra : mapping of str to value
-        Anything that JSON can hold.
-
-    Raises
-    ------
-    UnusableExposureError
-        If `extra` is nothing for JSON.
     """
     gwcs = None
     if entry is not None and entry.gwcs is not None:
@@ -69,14 +61,8 @@ def stored_entry(entry: MetaEntry | None, extra: Mapping[str, Any]) -> StoredEnt
         "header": None if entry is None else entry.text,
         "sky": None if entry is None else _sky_to_plain(entry.record),
         "gwcs_crc32": None if gwcs is None else zlib.crc32(gwcs),
-        "extra": dict(extra),
     }
-    try:
-        return StoredEntry(json.dumps(content).encode(), gwcs)
-    except (TypeError, ValueError) as exc:
-        raise UnusableExposureError(
-            f"what is to be recorded with the exposure cannot be written as JSON: {exc}"
-        ) from exc
+    return StoredEntry(json.dumps(content).encode(), gwcs)
 
 
 def write_entry(h5: h5py.File, entry: StoredEntry) -> None:
@@ -109,10 +95,8 @@ def read_entry(h5: h5py.File, path: Path) -> StoredEntry:
     return StoredEntry(text, gwcs)
 
 
-def load_entry(
-    stored: StoredEntry, key: tuple[str, str], path: Path
-) -> tuple[MetaEntry | None, dict[str, Any]]:
-    """Make the meta entry and the rest from what is stored.
+def load_entry(stored: StoredEntry, key: tuple[str, str], path: Path) -> MetaEntry | None:
+    """Make the meta entry from what is stored.
 
     Parameters
     ----------
@@ -125,10 +109,8 @@ def load_entry(
 
     Returns
     -------
-    entry : MetaEntry or None
+    MetaEntry or None
         None where the writer knew nothing.
-    extra : dict
-        As given to `stored_entry`.
 
     Raises
     ------
@@ -137,12 +119,11 @@ def load_entry(
     """
     content = _parsed(stored.text, path)
     try:
-        extra = dict(content["extra"])
         text, sky = content["header"], content["sky"]
         if text is None:
-            return None, extra
+            return None
         record = _sky_from_plain(sky, text)
-    except (KeyError, TypeError, ValueError) as exc:
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
         raise StoreFormatError(
             f"{path}: {GROUP}/entry is not as fpgpu writes it: {type(exc).__name__}: {exc}"
         ) from exc
@@ -153,7 +134,7 @@ def load_entry(
             gwcs = file.get(*key)
         finally:
             file.close()
-    return MetaEntry(key, text, gwcs, record), extra
+    return MetaEntry(key, text, gwcs, record)
 
 
 def _parsed(text: bytes, path: Path) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Shards on the disk: what they are called, what they hold, and which belong to no store."""
 
+import json
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from fpgpu.stores.pixels.records import CalibrationRecord
 from fpgpu.stores.shards.entry import GROUP, load_entry, read_entry
 
 __all__ = [
+    "EXTRA",
     "Shard",
     "find_orphans",
     "find_parts",
@@ -35,6 +37,9 @@ __all__ = [
     "read_shard",
     "store_of",
 ]
+
+EXTRA = "extra"
+"""Attribute, as JSON, of what the writer of an exposure wanted to find again."""
 
 ENDING = ".h5"
 PART_ENDING = ".part"
@@ -60,8 +65,6 @@ class Shard:
         Pixels along each side of a super-pixel.
     record : CalibrationRecord
         How it was calibrated.
-    extra : dict
-        What the writer wanted to find again, such as what was done to the input.
     """
 
     folder: Path
@@ -71,12 +74,16 @@ class Shard:
     shape: tuple[int, int]
     super_pixel_size: int
     record: CalibrationRecord
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, str]:
         """Band and expID."""
         return self.band, self.expID
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What the writer of the shard wanted to find again."""
+        return dict(json.loads(str(self.record.provenance.get(EXTRA, "{}"))))
 
     @property
     def file(self) -> Path:
@@ -103,7 +110,7 @@ class Shard:
         """
         with _opened(self.file) as h5:
             stored = read_entry(h5, self.file)
-        return load_entry(stored, self.key, self.file)[0]
+        return load_entry(stored, self.key, self.file)
 
     def verify(self) -> None:
         """Recompute the checksum of the pixels.
@@ -166,13 +173,12 @@ def read_shard(path: str | Path) -> Shard:
         band, expID = check_band(exposures[0][0]), check_expID(exposures[0][1])
         dataset = h5[f"{band}/{expID}/{DATASET_NAME}"]
         record = CalibrationRecord.from_dataset(band, expID, dataset)
-        stored = read_entry(h5, path)
+        read_entry(h5, path)
         expected = (*geometry.grid, geometry.n_values)
         if dataset.shape != expected:
             raise StoreFormatError(f"{path}: has shape {dataset.shape}, not {expected}")
-    _, extra = load_entry(stored._replace(gwcs=None), (band, expID), path)
     name = path.relative_to(folder).as_posix()
-    return Shard(folder, name, band, expID, geometry.shape, geometry.size, record, extra)
+    return Shard(folder, name, band, expID, geometry.shape, geometry.size, record)
 
 
 def new_shard_path(store: Path, band: str, expID: str) -> Path:

@@ -1,8 +1,10 @@
 """Writing one exposure to a shard, in any process and without locks."""
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import h5py
 import numpy as np
 
 from fpgpu.backends.base import Backend
-from fpgpu.errors import ExposureNameError, StoreFormatError
+from fpgpu.errors import ExposureNameError, StoreFormatError, UnusableExposureError
 from fpgpu.stores.files.sync import fsync, write_errors
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.hdf5.change import Placement, write_draft
@@ -20,7 +22,7 @@ from fpgpu.stores.pixels import writing
 from fpgpu.stores.pixels.geometry import Geometry
 from fpgpu.stores.pixels.tree import put_exposure
 from fpgpu.stores.shards.entry import GROUP, stored_entry, write_entry
-from fpgpu.stores.shards.files import Shard, new_shard_path, part_of
+from fpgpu.stores.shards.files import EXTRA, Shard, new_shard_path, part_of
 from fpgpu.superpixels import SUPER_PIXEL_SIZE
 
 __all__ = ["durable_shard", "write_shard"]
@@ -59,7 +61,8 @@ def write_shard(
     backend : Backend, optional
         Where to compute, with the same bits; NumPy by default.
     extra : mapping of str to value, optional
-        What is to be found again by `read_shard`; anything that JSON can hold.
+        What is to be found again by `read_shard`; anything that JSON can hold, up to some 60 kB.
+        It is kept as an attribute, also when the store becomes a single file.
 
     Returns
     -------
@@ -83,10 +86,12 @@ def write_shard(
     store = StoreFolder(Path(folder)).pixels
     writing.require_image_set(exposure)
     check_band(exposure.band), check_expID(exposure.expID)
-    entry = stored_entry(new_entry(exposure), extra or {})
+    entry = stored_entry(new_entry(exposure))
     record, pixels = writing.prepared(
         exposure, geometry, bitmask, do_fluxcal, np.dtype(np.float32), backend, str(store)
     )
+    if extra:
+        record = replace(record, provenance={**record.provenance, EXTRA: _as_json(extra)})
     attributes = record.to_attributes()
 
     def edit(h5: h5py.File) -> Placement:
@@ -104,8 +109,17 @@ def write_shard(
         geometry.shape,
         geometry.size,
         record,
-        dict(extra or {}),
     )
+
+
+def _as_json(extra: Mapping[str, Any]) -> str:
+    """Write what a caller wants to find again as text."""
+    try:
+        return json.dumps(dict(extra))
+    except (TypeError, ValueError) as exc:
+        raise UnusableExposureError(
+            f"what is to be recorded with the exposure cannot be written as JSON: {exc}"
+        ) from exc
 
 
 def durable_shard(store: Path, band: str, expID: str, write: Callable[[Path], None]) -> Path:
