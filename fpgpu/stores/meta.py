@@ -182,6 +182,26 @@ class MetaStore(ExposureCatalog):
         """
         self._contents.add(*entry)
 
+    def entry(self, band: str, expID: str) -> MetaEntry:
+        """Return all that is stored of an exposure.
+
+        Parameters
+        ----------
+        band, expID : str
+            The exposure.
+
+        Returns
+        -------
+        MetaEntry
+            For `add_prepared` of another store.
+
+        Raises
+        ------
+        NotInStoreError
+            If there is no such exposure.
+        """
+        return self._contents.entry((band, expID))
+
     def write_to_file(self, filename: StrPath, together: Together | None = None) -> None:
         """Write the store: JSON, ASDF when there are gWCS, and a sidecar, all at once.
 

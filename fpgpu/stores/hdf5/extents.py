@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from fpgpu.errors import LayoutError, StoreError, StoreFormatError
 from fpgpu.stores.files.publish import Signature, signature
+from fpgpu.stores.hdf5.filters import require_filters
 from fpgpu.superpixels import Window
 
 __all__ = ["Extent", "Selection", "checked_out", "locate", "read_selection", "read_through_hdf5"]
@@ -62,6 +63,8 @@ def locate(dataset: h5py.Dataset) -> Extent:
     ------
     StoreFormatError
         If it cannot be super-pixels.
+    MissingExtraError
+        If they are compressed in a way that needs a package that is not there.
     """
     filename = dataset.file.filename
     if len(dataset.shape or ()) != 3 or dataset.dtype.kind != "f":
@@ -69,6 +72,7 @@ def locate(dataset: h5py.Dataset) -> Extent:
             f"{filename}: {dataset.name} has shape {dataset.shape} and dtype {dataset.dtype}; "
             "expected real numbers with axes (super-pixel x, super-pixel y, values)"
         )
+    require_filters(dataset)
     found = signature(filename)
     return Extent(filename, dataset.shape, _plain_offset(dataset, found.size), found)
 

@@ -199,6 +199,14 @@ class MetaContents:
             self._new_texts[key] = text
             self._outlines.put(key, record)
 
+    def entry(self, key: Key) -> MetaEntry:
+        """Return all that is stored of an exposure."""
+        with self.lock:
+            self.require(key)
+            text, gwcs = self.text(key), self.gwcs(key)
+            record = self._outlines.complete(key, text, has_gwcs=gwcs is not None)
+            return MetaEntry(key, text, gwcs, record)
+
     def read_tree_from(self, path: Path) -> None:
         """Take the gWCS of another file instead of those there were."""
         try:

@@ -137,7 +137,7 @@ class ExposureReader:
             self._extents[band, expID] = signature(self.path), extent
             _read_held(extent, selection, out)
 
-        self._visit(band, expID, read)
+        self.visit(band, expID, read)
 
     def files_of(self, band: str, expID: str) -> dict[Path, Signature]:
         """Return the files that the values of an exposure depend on, to know when they change.
@@ -150,11 +150,11 @@ class ExposureReader:
                 return {}
             return {self.path: signature(self.path), Path(extent.filename): extent.signature}
 
-        return self._visit(band, expID, files)
+        return self.visit(band, expID, files)
 
     def record(self, band: str, expID: str) -> CalibrationRecord:
         """Return the calibration record of an exposure."""
-        return self._visit(band, expID, lambda *found: _record_of((band, expID), *found))
+        return self.visit(band, expID, lambda *found: _record_of((band, expID), *found))
 
     def verify(self, band: str | None, expID: str | None) -> Verification:
         """Recompute checksums: `PixelStore.verify`."""
@@ -182,7 +182,11 @@ class ExposureReader:
             stated = _record_of((band, expID), dataset, extent).checksum
             return stated, None if stated is None else _checksum(dataset, extent)
 
-        return self._visit(band, expID, compare)
+        return self.visit(band, expID, compare)
+
+    def bytes_checksum(self, band: str, expID: str) -> str:
+        """Return the checksum of the bytes of an exposure."""
+        return self.visit(band, expID, _checksum)
 
     def missing(self, band: str, expID: str | None = None) -> NotInStoreError:
         """Make the error for a band or an exposure that is not there."""
@@ -207,10 +211,12 @@ class ExposureReader:
             return None
         return extent
 
-    def _visit(
+    def visit(
         self, band: str, expID: str, work: Callable[[h5py.Dataset, Extent], Result]
     ) -> Result:
         """Do something with the dataset of an exposure, told where its bytes are.
+
+        HDF5 can read it, whatever it is compressed with.
 
         Where the store was replaced meanwhile, and a shard that it does not need any more removed,
         it is done again with the new state.

@@ -5,7 +5,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ __all__ = [
     "new_shard_path",
     "part_of",
     "read_shard",
+    "store_bytes",
     "store_of",
 ]
 
@@ -249,6 +250,19 @@ def linked_files(store: Path) -> set[Path]:
     with store_file(store).reading(timeout=10.0) as h5:
         links = [link for found in tree.list_links(h5).values() for link in found.values()]
     return {(store.parent / link.filename).resolve() for link in links if link is not None}
+
+
+def store_bytes(store: Path) -> int:
+    """Return the size of a pixel store on disk: the main file and all that is in its shards."""
+    home = shards_folder(store)
+    files = [store, *(Path(p) / name for p, _, names in os.walk(home) for name in names)]
+    found = {}
+    for file in files:
+        with suppress(OSError):
+            status = file.stat()
+            # A file may have two names.
+            found[status.st_dev, status.st_ino] = status.st_size
+    return sum(found.values())
 
 
 def store_of(path: Path) -> Path:

@@ -11,7 +11,8 @@ import h5py
 from fpgpu.errors import StoreConflictError, StoreFormatError
 from fpgpu.stores.files.publish import Signature, signature
 from fpgpu.stores.files.sync import fsync
-from fpgpu.stores.hdf5.guard import HDF5_ERRORS, attributes_of
+from fpgpu.stores.hdf5.attributes import copy_attributes
+from fpgpu.stores.hdf5.guard import HDF5_ERRORS, attributes_of, opened_guarded
 from fpgpu.stores.hdf5.handles import store_file
 from fpgpu.stores.hdf5.journal import journal_path
 from fpgpu.stores.names import DATASET_NAME, check_no_collision
@@ -19,10 +20,12 @@ from fpgpu.stores.pixels import tree
 from fpgpu.stores.pixels.geometry import Geometry
 from fpgpu.stores.pixels.links import Link, owned_shard, shards_folder
 
-__all__ = ["MainFile", "refuse_collisions", "write_main"]
+__all__ = ["BASE_PREFIX", "MainFile", "refuse_collisions", "write_main"]
 
 Key = tuple[str, str]
 TIMEOUT = 10.0
+BASE_PREFIX = "base-"
+"""Of the name of what was a single file before other exposures came in shards."""
 
 
 class MainFile:
@@ -81,7 +84,7 @@ class MainFile:
         home.mkdir(exist_ok=True)
         if home.resolve() != home:
             raise StoreFormatError(f"{home}: is a link to {home.resolve()}; expected a folder")
-        target = home / f"base-{secrets.token_hex(8)}.h5"
+        target = home / f"{BASE_PREFIX}{secrets.token_hex(8)}.h5"
         try:
             os.link(self.path, target)
         except OSError:
@@ -102,7 +105,9 @@ class MainFile:
         return sorted(path for path in gone if path is not None)
 
 
-def write_main(draft: Path, geometry: Geometry, links: Mapping[Key, Link]) -> None:
+def write_main(
+    draft: Path, geometry: Geometry, links: Mapping[Key, Link], model: Path | None = None
+) -> None:
     """Write a new main file.
 
     Parameters
@@ -113,6 +118,8 @@ def write_main(draft: Path, geometry: Geometry, links: Mapping[Key, Link]) -> No
         Of the store.
     links : mapping of (band, expID) to Link
         Where each exposure lies.
+    model : pathlib.Path, optional
+        A store, if it exists, whose other root attributes are taken over.
 
     Raises
     ------
@@ -125,6 +132,9 @@ def write_main(draft: Path, geometry: Geometry, links: Mapping[Key, Link]) -> No
     # Nobody else knows of the draft, and some file systems have no locks.
     with h5py.File(draft, "x", locking=False) as h5:
         h5.attrs.update(geometry.attributes())
+        if model is not None and model.exists():
+            with opened_guarded(str(model)) as other:
+                copy_attributes(other, h5)
         for (band, expID), link in links.items():
             place = f"{band}/{expID}" + (f"/{DATASET_NAME}" if link.is_dataset else "")
             try:

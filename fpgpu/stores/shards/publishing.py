@@ -89,7 +89,7 @@ def publish_shards(
         meta.write_to_file(
             place.meta,
             Together(
-                files={main.path: lambda draft: write_main(draft, geometry, whole)},
+                files={main.path: lambda draft: write_main(draft, geometry, whole, main.path)},
                 discard=main.unneeded(whole),
                 still_right=lambda: main.is_still() and place.meta.exists() == had_meta,
                 alone=alone,
