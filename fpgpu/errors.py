@@ -11,6 +11,7 @@ __all__ = [
     "BackendUnavailableError",
     "CatalogError",
     "DeviceMemoryError",
+    "ExecutorError",
     "ExposureNameError",
     "FlagError",
     "ForcephoMissingError",
@@ -114,6 +115,10 @@ class WCSDisagreementError(WCSError):
 
 class UnusableExposureError(FpgpuError, ValueError):
     """An input exposure cannot go into a store."""
+
+
+class ExecutorError(FpgpuError, RuntimeError):
+    """What should do the work of an ingest cannot be started, or was lost."""
 
 
 class MissingFileError(UnusableExposureError, FileNotFoundError):

@@ -19,6 +19,7 @@ __all__ = [
     "Tile",
     "TileWriter",
     "blocks_of",
+    "limit_threads",
     "split_into_tiles",
     "work_through",
     "x_runs_fastest",
@@ -31,6 +32,8 @@ _SMALLEST_SHARE = 1 << 18  # pixels; for fewer, starting a thread costs more tha
 _MOST_THREADS = 8  # more do not help: memory is the limit
 
 Result = TypeVar("Result")
+
+_threads_allowed = _MOST_THREADS
 
 
 class Tile(NamedTuple):
@@ -106,7 +109,7 @@ def work_through(
     results : list
         What the calls of `work` returned.
     """
-    n_threads = min(_n_cores(), _MOST_THREADS, len(tiles), max(1, n_pixels // _SMALLEST_SHARE))
+    n_threads = min(_n_cores(), _threads_allowed, len(tiles), max(1, n_pixels // _SMALLEST_SHARE))
     if n_threads == 1:
         return [work(tiles)]
     shared = _SharedIterator(tiles)
@@ -116,6 +119,12 @@ def work_through(
         others = [pool.submit(work, shared) for _ in range(n_threads - 1)]
         mine = work(shared)
         return [mine, *(other.result() for other in others)]
+
+
+def limit_threads(n: int) -> None:
+    """Let this process share tiles among fewer threads, as one of several processes should."""
+    global _threads_allowed
+    _threads_allowed = max(1, min(n, _MOST_THREADS))
 
 
 class _SharedIterator:

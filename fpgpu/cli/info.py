@@ -12,12 +12,20 @@ __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
 HELP = "what a store folder holds"
 DESCRIPTION = (
     "Print bands, exposures, sizes, units, kinds of WCS and sky area of a store "
-    "folder. Pixels are not read."
+    "folder, or what was done to each exposure. Pixels are not read."
 )
 EXAMPLES = """examples:
   fpgpu info stores
   fpgpu info stores --json
+  fpgpu info stores --exposures
+  fpgpu info stores --exposures --out exposures.ecsv
 """
+
+PRINTED = (
+    "band", "expID", "reader", "flux_factor", "flux_units", "wcs", "sip_residual_px", "n_masked",
+    "masked_nonfinite_flux", "masked_bad_err", "masked_flagged", "bitmask", "input_size", "date",
+)  # fmt: skip
+"""Columns for a terminal; a file gets all of them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument("folder", metavar="DIR", type=Path, help="the store folder")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--exposures",
+        action="store_true",
+        help="what was done to each exposure: its files, options, factors, masked pixels, WCS",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        help="with --exposures: write all of it to a table, .ecsv, .fits or .json",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     int
         0, or 1 when pixel and meta store do not hold the same exposures.
     """
+    if args.exposures or args.out is not None:
+        return _show_exposures(args)
     from fpgpu.stores.summary import summarize
 
     summary = summarize(args.folder)
@@ -77,3 +98,24 @@ def run(args: argparse.Namespace) -> int:
     for where, names in summary.disagreements().items():
         print(f"only in {where}: {', '.join(names)}")
     return 0 if summary.consistent else 1
+
+
+def _show_exposures(args: argparse.Namespace) -> int:
+    """Print the records of the exposures, or write them to a file."""
+    from fpgpu.stores.exposures import as_dicts, exposure_records, write_records
+
+    table = exposure_records(args.folder)
+    if args.out is not None:
+        write_records(table, args.out)
+        print(f"{len(table)} exposures, {len(table.colnames)} columns in {args.out}")
+    elif args.json:
+        print(json.dumps(as_dicts(table), indent=2))
+    else:
+        columns = [name for name in PRINTED if name in table.colnames]
+        rows = [[_printable(row[name]) for name in columns] for row in as_dicts(table)]
+        print(format_table([name.replace("_", " ") for name in columns], rows))
+    return 0
+
+
+def _printable(value: object) -> object:
+    return "-" if value is None else value

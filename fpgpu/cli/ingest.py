@@ -1,6 +1,7 @@
 """``fpgpu ingest``: put exposure files into a store folder."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +16,16 @@ __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "add_options", "p
 HELP = "put exposures into a store folder"
 DESCRIPTION = (
     "Read exposures, calibrate and mask them, and add them to a store folder. "
-    "An exposure that is already there is replaced."
+    "An exposure that is already there is replaced. What was reported is durable: a run that was "
+    "killed is completed by the same line with --resume."
 )
 EXAMPLES = """examples:
   fpgpu ingest jw*_cal.fits --out stores
   fpgpu ingest cutout_cal.fits --out stores --wcs fits --pad
   fpgpu ingest *_cal.fits --out stores --bitmask DO_NOT_USE,SATURATED
+  fpgpu ingest *_cal.fits --out stores --resume
+  fpgpu ingest *_cal.fits --out stores --executor dask://scheduler:8786
+  mpiexec -n 17 python -m mpi4py.futures -m fpgpu ingest *_cal.fits --out stores --executor mpi
 """
 
 
@@ -56,6 +61,65 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--strict", action="store_true", help="stop at the first exposure that cannot go in"
     )
+    add_work_options(parser)
+
+
+def add_work_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options on where the work is done, and what of it need not be.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The parser of the command.
+    """
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="leave out exposures that are there and whose files and options have not changed",
+    )
+    parser.add_argument(
+        "--executor",
+        metavar="WHERE",
+        help="who does the work: processes (the default), serial, dask://HOST:PORT, or mpi",
+    )
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        type=positive,
+        help="processes to start (default: what cores, memory and files suggest)",
+    )
+    parser.add_argument(
+        "--break-lock",
+        action="store_true",
+        help="go on although another process seems to change the stores; only if it is dead",
+    )
+
+
+def positive(text: str) -> int:
+    """Read a number of at least 1.
+
+    Parameters
+    ----------
+    text : str
+        What was typed.
+
+    Returns
+    -------
+    int
+        The number.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is none.
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
+    return number
 
 
 def folder_name(text: str) -> Path:
@@ -131,7 +195,9 @@ def run(args: argparse.Namespace) -> int:
     from fpgpu.backends.choose import get_backend
     from fpgpu.ingest.pipeline import ingest
 
-    backend = get_backend(args.backend)
+    get_backend(args.backend)  # refused here, not once for each file
+    # What a batch system sends before it kills: the same orderly end as Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with Progress(len(args.files), "ingest", enabled=not args.quiet) as progress:
 
         def report_row(row: "IngestRow") -> None:
@@ -152,10 +218,14 @@ def run(args: argparse.Namespace) -> int:
             split_by_detector=args.split_by_detector,
             on_progress=report_row,
             strict=args.strict,
-            backend=backend,
+            backend=args.backend,
+            executor=args.executor,
+            workers=args.workers,
+            resume=args.resume,
+            break_lock=args.break_lock,
         )
     print_report(report, quiet=args.quiet)
-    if not report.added:
+    if not (report.added or report.unchanged):
         return 2
     return 1 if _print_disagreements(report.out) or not report.ok else 0
 
@@ -192,8 +262,22 @@ def print_report(report: "IngestReport", quiet: bool = False) -> None:
         print()
         print(format_table(["masked because", "pixels", "%"], _mask_rows(report)))
         print()
+    if report.refused and not quiet:
+        print(format_table(["refused", "because"], [_refusal(row) for row in report.refused]))
+        print()
     plural = "" if len(rows) == 1 else "s"
-    print(f"{len(rows)} exposure{plural} in {report.out}, {len(report.refused)} refused")
+    counts = [f"{len(rows)} exposure{plural} in {report.out}", f"{len(report.refused)} refused"]
+    if report.unchanged:
+        counts.insert(1, f"{len(report.unchanged)} unchanged")
+    if report.removed:
+        counts.append(f"{len(report.removed)} unpublished of an earlier run removed")
+    print(", ".join(counts))
+
+
+def _refusal(row: "IngestRow") -> list[object]:
+    """Name what was refused, without saying the file twice."""
+    what = f"{row.file} {row.band}/{row.expID}" if row.expID else str(row.file)
+    return [what, row.reason.removeprefix(f"{row.file.absolute()}: ")]
 
 
 def _print_disagreements(folder: Path) -> bool:

@@ -22,7 +22,15 @@ from fpgpu.ingest.tiles import check_tile
 from fpgpu.ingest.weights import WEIGHTS
 from fpgpu.superpixels import SUPER_PIXEL_SIZE
 
-__all__ = ["ROLES", "CalibrationOptions", "Input", "ReadOptions", "as_input", "options_digest"]
+__all__ = [
+    "ROLES",
+    "CalibrationOptions",
+    "Input",
+    "ReadOptions",
+    "as_input",
+    "options_digest",
+    "options_text",
+]
 
 ROLES = ("err", "wht", "mask", "bkg", "area")
 """What a companion file can be: uncertainty, weight, bad pixels, background, pixel area."""
@@ -253,8 +261,8 @@ def as_input(
     raise TypeError(f"{item!r} cannot be ingested; expected a file name, an Input or an Exposure")
 
 
-def options_digest(item: Input) -> str:
-    """Condense how an input is to be read and calibrated.
+def options_text(item: Input) -> str:
+    """Write how an input is to be read and calibrated.
 
     Parameters
     ----------
@@ -264,15 +272,31 @@ def options_digest(item: Input) -> str:
     Returns
     -------
     str
-        SHA-256 in hexadecimal; the same in every process and under every version of Python.
+        JSON without what has its default; the same in every process and under every version of
+        Python.
     """
     content = {
         "companions": sorted(item.companions),
         "options": _plain(item.options),
         "calibration": _plain(item.calibration),
     }
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+def options_digest(item: Input) -> str:
+    """Condense how an input is to be read and calibrated.
+
+    Parameters
+    ----------
+    item : Input
+        As for `options_text`.
+
+    Returns
+    -------
+    str
+        SHA-256 of that text in hexadecimal.
+    """
+    return hashlib.sha256(options_text(item).encode()).hexdigest()
 
 
 def _plain(options: Any) -> dict[str, Any]:

@@ -28,6 +28,7 @@ __all__ = [
     "read_exposure",
     "read_exposures",
     "register_reader",
+    "registered_readers",
 ]
 
 ENTRY_POINTS = "fpgpu.readers"
@@ -142,6 +143,17 @@ def register_reader(reader: Reader) -> None:
     """
     _registered.pop(reader.name, None)
     _registered[reader.name] = reader
+
+
+def registered_readers() -> list[str]:
+    """Name the readers that only this process knows.
+
+    Returns
+    -------
+    list of str
+        Those added with `register_reader`.
+    """
+    return list(_registered)
 
 
 def choose_reader(file: InputFile) -> Reader:

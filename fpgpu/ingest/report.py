@@ -5,19 +5,29 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["IngestReport", "IngestRow"]
+from fpgpu.calibration import MaskCounts
+
+__all__ = ["IngestReport", "IngestRow", "by_cause"]
+
+_CAUSES = {
+    "flux not finite": "n_nonfinite_flux",
+    "uncertainty not finite or negative": "n_bad_err",
+    "flagged in DQ": "n_flagged",
+    "area not finite or positive": "n_bad_area",
+}
 
 
 @dataclass(frozen=True)
 class IngestRow:
-    """What became of one file.
+    """What became of one exposure, or of a file of which nothing could be read.
 
     Attributes
     ----------
     file : Path
-        The file as given.
+        The file as given; the label of an exposure in memory.
     status : str
-        ``"stored"``, ``"replaced"`` or ``"refused"``.
+        ``"stored"``, ``"replaced"``, ``"unchanged"`` (a resumed run found it as it should be) or
+        ``"refused"``.
     reason : str
         Why it was refused; empty otherwise.
     band, expID : str
@@ -42,6 +52,8 @@ class IngestRow:
         What a user should know.
     seconds : float
         Time spent.
+    peak_bytes : int
+        Most memory that the process which did it has ever held; 0 when it did nothing.
     """
 
     file: Path
@@ -60,6 +72,7 @@ class IngestRow:
     sip_residual: float | None = None
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    peak_bytes: int = 0
 
 
 @dataclass
@@ -71,11 +84,14 @@ class IngestReport:
     out : Path
         The store folder.
     rows : list of IngestRow
-        One per file, in the order given.
+        One an exposure, in the order of the files given.
+    removed : list of Path
+        Unpublished shards of an earlier run that was killed, which were removed.
     """
 
     out: Path
     rows: list[IngestRow] = field(default_factory=list)
+    removed: list[Path] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -84,8 +100,13 @@ class IngestReport:
 
     @property
     def added(self) -> list[IngestRow]:
-        """The files that went in."""
-        return [row for row in self.rows if row.status != "refused"]
+        """The exposures that went in."""
+        return [row for row in self.rows if row.status in {"stored", "replaced"}]
+
+    @property
+    def unchanged(self) -> list[IngestRow]:
+        """The exposures that were there as they should be."""
+        return [row for row in self.rows if row.status == "unchanged"]
 
     @property
     def n_pixels(self) -> int:
@@ -116,6 +137,22 @@ class IngestReport:
             Pixels per data-quality flag.
         """
         return _total(row.flags for row in self.rows)
+
+
+def by_cause(masked: MaskCounts) -> dict[str, int]:
+    """Name the causes for which pixels have no weight.
+
+    Parameters
+    ----------
+    masked : MaskCounts
+        Of an exposure.
+
+    Returns
+    -------
+    dict of str to int
+        Pixels per cause, in words.
+    """
+    return {cause: getattr(masked, name) for cause, name in _CAUSES.items()}
 
 
 def _total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -38,14 +38,22 @@ def datasets(path) -> dict:
             layout = item.dtype, item.shape, item.chunks, item.compression, item.maxshape
             found[name] = (item[:].tobytes(), layout, attributes)
 
-    with h5py.File(path) as h5:
-        h5.visititems(visit)
+    def walk(name, group):
+        # Not `visititems`, which does not follow links to other files.
+        for key in group:
+            visit(f"{name}{key}", group[key])
+            if isinstance(group[key], h5py.Group):
+                walk(f"{name}{key}/", group[key])
+
+    with h5py.File(path, swmr=True) as h5:
+        walk("", h5)
     return found
 
 
 def snapshot(folder) -> dict:
     """Bytes of all files of a store folder, but for the sidecar."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".npz"}
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".npz"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def test_stores_are_bit_for_bit_those_of_forcepho(tiny_files, golden, tmp_path):
@@ -154,11 +162,15 @@ def test_strict_raises_the_first_reason_and_keeps_what_went_in(tiny_files, tmp_p
         assert list(meta) == [("F090W", "exp_f090w_00")]
 
 
-def test_an_interrupted_run_publishes_the_headers_of_what_went_in(tiny_files, tmp_path):
+def test_an_interrupted_run_publishes_the_headers_of_what_went_in(
+    tiny_files, tmp_path, monkeypatch
+):
     def interrupt(row):
         if row.file == tiny_files[1]:
             raise KeyboardInterrupt
 
+    monkeypatch.setattr("fpgpu.ingest.coordinator.PUBLISH_INTERVAL", 0.0)
+    monkeypatch.setattr("fpgpu.ingest.coordinator.PUBLISH_SHARE", 0.0)
     with pytest.raises(KeyboardInterrupt):
         ingest(tiny_files, tmp_path / "stores", on_progress=interrupt)
     with (
@@ -170,7 +182,8 @@ def test_an_interrupted_run_publishes_the_headers_of_what_went_in(tiny_files, tm
 
 
 def test_headers_are_published_during_a_long_run(tiny_files, tmp_path, monkeypatch):
-    monkeypatch.setattr("fpgpu.ingest.pipeline.PUBLISH_INTERVAL", 0.0)
+    monkeypatch.setattr("fpgpu.ingest.coordinator.PUBLISH_INTERVAL", 0.0)
+    monkeypatch.setattr("fpgpu.ingest.coordinator.PUBLISH_SHARE", 0.0)
     published = []
 
     def look(row):

@@ -1,0 +1,387 @@
+"""The one process of a run that publishes: it hands out inputs and makes their shards a store.
+
+Inputs are taken in the order given, whichever worker is faster, so that a run gives the same store
+and the same report each time. A file is reported when what it gave is durable, never before.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from fpgpu.backends.base import Backend
+from fpgpu.backends.choose import BackendName
+from fpgpu.errors import ExecutorError, FpgpuError, StoreError, UnusableExposureError
+from fpgpu.ingest.executors import Workers, is_lost
+from fpgpu.ingest.inputs import Input
+from fpgpu.ingest.record import absolute
+from fpgpu.ingest.report import IngestReport, IngestRow
+from fpgpu.ingest.resume import Earlier, Key, Present
+from fpgpu.ingest.work import Made, Task, discard, make_shards
+from fpgpu.stores.alone import FolderLock
+from fpgpu.stores.names import check_no_collision
+from fpgpu.stores.shards import Shard, publish_shards
+
+__all__ = ["Coordinator"]
+
+logger = logging.getLogger(__name__)
+
+PUBLISH_INTERVAL = 2.0
+"""Seconds between two publications, at least."""
+
+PUBLISH_SHARE = 10
+"""A publication rewrites what lists the exposures; this many times its time goes by before the
+next one, so that a store of many exposures does not slow its own growth down."""
+
+TASKS_PER_WORKER = 2
+"""Tasks handed over a worker: one that runs, one that waits."""
+
+# Inputs whose results wait for an earlier one; they are names and counts, not pixels.
+_AHEAD = 16
+
+
+@dataclass
+class _Job:
+    """An input on its way: as it was given, and with absolute paths."""
+
+    given: Input
+    item: Input
+    future: "Future[list[Made]] | None" = None
+    made: list[Made] | None = None
+
+
+@dataclass
+class Coordinator:
+    """Takes inputs to a published store.
+
+    Attributes
+    ----------
+    folder : Path
+        The store folder, which `lock` holds.
+    lock : FolderLock
+        The right to change it.
+    workers : Workers
+        Who does the work.
+    present : Present
+        What the folder holds.
+    report : IngestReport
+        Gets the rows.
+    backend : str or Backend
+        Where to calibrate.
+    on_progress : callable
+        Called with each row when it is durable.
+    strict : bool
+        Raise at the first exposure that cannot go in.
+    earlier : Earlier or None
+        What need not be done again.
+    """
+
+    folder: Path
+    lock: FolderLock
+    workers: Workers
+    present: Present
+    report: IngestReport
+    backend: BackendName | Backend
+    on_progress: Callable[[IngestRow], None]
+    strict: bool = False
+    earlier: Earlier | None = None
+    _jobs: deque[_Job] = field(default_factory=deque)
+    _accepted: list[Made] = field(default_factory=list)
+    _names: "_Names" = field(init=False)
+    _shape: tuple[int, int] | None = None
+    _published_at: float = field(default_factory=time.monotonic)
+    _interval: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._names = _Names(self.present.in_pixels | self.present.in_meta)
+        self._shape = self.present.shape
+
+    def run(self, items: Iterable[Input]) -> None:
+        """Take inputs in, each as soon as there is room for it.
+
+        Parameters
+        ----------
+        items : iterable of Input
+            Taken one by one.
+
+        Raises
+        ------
+        FpgpuError
+            With `strict`, why the first exposure was refused; or that the store cannot be written,
+            the lock was lost, or the executor is gone. What was reported is durable.
+        """
+        source = iter(items)
+        try:
+            while self._fill(source) or self._jobs:
+                self._wait()
+                self._take()
+                if self._is_due():
+                    self.publish()
+            self.publish()
+        except BaseException as error:
+            self._stop(error)
+            raise
+
+    # --- handing out -------------------------------------------------------------------------
+
+    def _fill(self, source: Iterator[Input]) -> bool:
+        """Hand out inputs up to the bound; whether one was taken from the source."""
+        room = TASKS_PER_WORKER * self.workers.n
+        taken = False
+        while self._n_open() < room and len(self._jobs) < _AHEAD * room:
+            # What is done is taken in first: in this process that is the only moment for it.
+            if self._jobs and _is_done(self._jobs[0]):
+                break
+            given = next(source, None)
+            if given is None:
+                break
+            taken = True
+            self._jobs.append(self._begin(given))
+        return taken
+
+    def _n_open(self) -> int:
+        """Count the tasks that were handed over and are not done."""
+        return sum(job.future is not None and not job.future.done() for job in self._jobs)
+
+    def _begin(self, given: Input) -> _Job:
+        """Start on an input, unless there is nothing to do."""
+        item = absolute(given)
+        unchanged = self.earlier.rows(item) if self.earlier else []
+        if unchanged:
+            return _Job(given, item, made=[Made(row) for row in unchanged])
+        if item.exposure is not None and self.workers.is_remote:
+            # Its pixels would have to be sent.
+            return _Job(given, item, made=make_shards(self._task(item, self.backend)))
+        return _Job(given, item, future=self._submit(item))
+
+    def _submit(self, item: Input) -> "Future[list[Made]]":
+        backend = self.backend
+        if self.workers.is_remote and not isinstance(backend, str):
+            backend = "cuda" if backend.name == "cuda" else "cpu"
+        return self.workers.submit(make_shards, self._task(item, backend))
+
+    def _task(self, item: Input, backend: BackendName | Backend) -> Task:
+        return Task(item, self.folder, self._shape, self.present.super_pixel_size, backend)
+
+    # --- taking in ---------------------------------------------------------------------------
+
+    def _wait(self) -> None:
+        """Wait until a task is done or a publication is due."""
+        if not self._jobs or self._jobs[0].future is None:
+            return
+        timeout = None
+        if self._accepted:
+            timeout = max(0.0, self._published_at + self._interval - time.monotonic())
+        futures = [job.future for job in self._jobs if job.future and not job.future.done()]
+        if not self._jobs[0].future.done():
+            wait(futures, timeout, FIRST_COMPLETED)
+
+    def _take(self) -> None:
+        """Take in what is done, in order, up to the first input that is not."""
+        while self._jobs and _is_done(self._jobs[0]):
+            job = self._jobs[0]
+            made = self._result(job)
+            self._jobs.popleft()
+            self._accept_all(job, made)
+
+    def _result(self, job: _Job) -> list[Made]:
+        """Return what an input gave; try once more, alone, when its worker has died."""
+        if job.made is None and job.future is not None:
+            error = _error_of(job.future)
+            if error is not None and is_lost(error):
+                self._try_again(error)
+                error = _error_of(job.future)
+            if is_lost(error):
+                return [_given_up(job.item, error)]
+            if isinstance(error, CancelledError):
+                raise ExecutorError(
+                    f"the executor was lost while it worked on {job.item.path} ({error!r}); run "
+                    "again with --resume"
+                ) from error
+            if error is not None and (self.strict or isinstance(error, FpgpuError)):
+                raise error
+            if error is not None:
+                return [_failed(job.item, error)]
+            job.made = job.future.result()
+        return job.made or []
+
+    def _try_again(self, error: BaseException) -> None:
+        """Do the inputs that were lost with a worker again, one by one.
+
+        A pool that breaks takes all its tasks with it. Which one has killed its worker is seen
+        when each is alone in a fresh pool.
+        """
+        logger.warning("a worker has died; the inputs that were lost with it are done again")
+        lost = [job for job in self._jobs if job.future and is_lost(_error_of(job.future))]
+        self.workers.renew(error)
+        for job in lost:
+            job.future = self._submit(job.item)
+            wait([job.future])
+            again = _error_of(job.future)
+            if again is not None and is_lost(again):
+                self.workers.renew(again)
+
+    def _accept_all(self, job: _Job, made: list[Made]) -> None:
+        """Take the exposures of one input in, under the name that it was given by."""
+        for each in made:
+            self._accept(replace(each, row=replace(each.row, file=job.given.path)))
+
+    def _accept(self, made: Made) -> None:
+        """Take one exposure in, or refuse it for what the whole store knows."""
+        shard = made.shard
+        if shard is not None:
+            try:
+                self._require_fitting(made.row, shard.shape)
+            except FpgpuError as error:
+                discard([made])
+                made = Made(replace(made.row, status="refused", reason=str(error)), error=error)
+            else:
+                self._shape = shard.shape
+                self._names.add(shard.key, made.row.file)
+                if shard.key in self.present.in_pixels:
+                    made = replace(made, row=replace(made.row, status="replaced"))
+        self._accepted.append(made)
+        if made.error is not None and self.strict:
+            raise made.error
+
+    def _require_fitting(self, row: IngestRow, shape: tuple[int, int]) -> None:
+        """Refuse an exposure of another size, or whose name is taken or collides."""
+        if self._shape is not None and shape != self._shape:
+            raise UnusableExposureError(
+                f"{row.file}: its image has shape {shape}, but {self.folder} holds images of "
+                f"{self._shape}; all images of a store have one size"
+            )
+        self._names.require_free((row.band, row.expID), row.file)
+
+    # --- publishing --------------------------------------------------------------------------
+
+    def _is_due(self) -> bool:
+        """Whether it is time to publish."""
+        is_time = time.monotonic() >= self._published_at + self._interval
+        return bool(self._accepted) and is_time
+
+    def publish(self) -> None:
+        """Make what was taken in durable, then report it.
+
+        Raises
+        ------
+        StoreError
+            When that fails; none of it is reported.
+        """
+        start = time.monotonic()
+        ready, self._accepted = self._accepted, []
+        shards: list[Shard] = [made.shard for made in ready if made.shard is not None]
+        if shards:
+            self.lock.check()
+            publish_shards(self.folder, shards, alone=True)
+        self._published_at = time.monotonic()
+        cost = self._published_at - start
+        self._interval = max(PUBLISH_INTERVAL, PUBLISH_SHARE * cost)
+        for made in ready:
+            self.report.rows.append(made.row)
+            self.on_progress(made.row)
+
+    def _stop(self, error: BaseException) -> None:
+        """End the work at once; publish what is complete, as far as that is possible."""
+        for job in self._jobs:
+            if job.future is not None:
+                job.future.cancel()
+        self.workers.give_up()
+        done = [job for job in self._jobs if _succeeded(job)]
+        self._jobs.clear()
+        is_refusal = isinstance(error, FpgpuError)
+        for job in done:
+            made = job.made or (job.future.result() if job.future else [])
+            if is_refusal:
+                discard(made)
+            else:
+                self._accept_all(job, made)
+        try:
+            self.publish()
+        except StoreError as second:
+            # That one is told already; what was taken in and not published is made again.
+            logger.warning("%s", second)
+
+
+class _Names:
+    """The exposures of a store, and which file of this run gave which."""
+
+    def __init__(self, keys: set[Key]) -> None:
+        self._files: dict[Key, Path] = {}
+        self._expIDs: dict[str, set[str]] = {}
+        self._folders: dict[str, set[str]] = {}
+        for key in keys:
+            self._list(*key)
+
+    def add(self, key: Key, file: Path) -> None:
+        """Note an exposure of this run."""
+        self._files[key] = file
+        self._list(*key)
+
+    def require_free(self, key: Key, file: Path) -> None:
+        """Refuse a name that another file of this run has, or that collides."""
+        if key in self._files:
+            raise UnusableExposureError(
+                f"{file}: would replace {'/'.join(key)}, which {self._files[key]} gave in this "
+                "run; use --framedir to name exposures by their folders"
+            )
+        band, expID = key
+        names = self._expIDs.get(band, set())
+        # Looking through all names is only needed where there is a collision to be told.
+        if expID in self._folders.get(band, ()) or not names.isdisjoint(_folders_of(expID)):
+            check_no_collision(expID, names)
+
+    def _list(self, band: str, expID: str) -> None:
+        self._expIDs.setdefault(band, set()).add(expID)
+        self._folders.setdefault(band, set()).update(_folders_of(expID))
+
+
+def _folders_of(expID: str) -> list[str]:
+    """List the enclosing paths of a name: of ``a/b/c``, ``a`` and ``a/b``."""
+    parts = expID.split("/")
+    return ["/".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def _is_done(job: _Job) -> bool:
+    return job.future is None or job.future.done()
+
+
+def _succeeded(job: _Job) -> bool:
+    if job.future is None:
+        return True
+    return job.future.done() and _error_of(job.future) is None
+
+
+def _error_of(future: "Future[list[Made]]") -> BaseException | None:
+    """Return the error of a task that is done, also when somebody else has cancelled it."""
+    if not future.done():
+        return None
+    try:
+        return future.exception()
+    except CancelledError as error:
+        return error
+
+
+def _given_up(item: Input, error: BaseException | None) -> Made:
+    """Say that an input has killed its worker twice."""
+    return _lost_row(
+        item,
+        f"{item.path}: its worker died, and died again when it was alone ({error}); perhaps there "
+        "is too little memory for it: try --executor serial, or a machine with more",
+    )
+
+
+def _failed(item: Input, error: BaseException) -> Made:
+    """Say that an input met an error that nobody foresaw."""
+    return _lost_row(
+        item,
+        f"{item.path}: failed with {type(error).__name__}: {error}; to see where, run it alone "
+        "with --strict --debug",
+    )
+
+
+def _lost_row(item: Input, reason: str) -> Made:
+    return Made(IngestRow(item.path, "refused", reason=reason), error=UnusableExposureError(reason))
