@@ -9,10 +9,12 @@ from fpgpu.errors import MissingStoreError, NotInStoreError
 from fpgpu.stores.files.publish import Signature, Together, signature
 from fpgpu.stores.files.sync import StrPath
 from fpgpu.stores.metadata.catalog import ExposureCatalog
-from fpgpu.stores.metadata.contents import MetaContents, MetaEntry, new_entry
-from fpgpu.stores.metadata.store_files import MetaPaths, write_meta_files
+from fpgpu.stores.metadata.contents import MetaContents
+from fpgpu.stores.metadata.entries import MetaEntry, new_entry
+from fpgpu.stores.metadata.store_files import MetaPaths
 from fpgpu.stores.metadata.table import exposure_table, write_table
-from fpgpu.stores.names import check_no_collision
+from fpgpu.stores.metadata.writing import write_meta_files
+from fpgpu.stores.names import NameTree, check_no_collision
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
@@ -63,9 +65,9 @@ class MetaStore(ExposureCatalog):
         paths = None if metastorefile is None else MetaPaths.of(metastorefile)
         super().__init__(MetaContents(paths, use_gwcs=bool(use_gwcs)))
         # The file this store stands for, as it was when we last read or wrote it.
-        self._known: tuple[Path, Signature] | None = None
-        if paths is not None and self._contents.files is not None:
-            self._known = paths.json, self._contents.files.json_signature
+        files = self._contents.files
+        self._path = None if files is None else files.paths.json
+        self._known: Signature | None = None if files is None else files.json_signature
         self.gwcs_file: str | None = None
         if use_gwcs and paths is not None:
             if not self._contents.has_asdf:
@@ -172,15 +174,48 @@ class MetaStore(ExposureCatalog):
         check_no_collision(expID, self.headers.get(band, {}))
         return entry
 
-    def add_prepared(self, entry: MetaEntry) -> None:
-        """Add or replace an exposure that was prepared.
+    def add_prepared(self, *entries: MetaEntry) -> None:
+        """Add or replace exposures that were prepared, all or none.
 
         Parameters
         ----------
-        entry : MetaEntry
-            From `prepare` of this store.
+        *entries : MetaEntry
+            From `prepare`, or from `fpgpu.stores.metadata.entries.new_entry` in any process.
+
+        Raises
+        ------
+        ExposureNameError
+            If an expID collides with another exposure.
         """
-        self._contents.add(*entry)
+        names: dict[str, NameTree] = {}
+        for band, expID in (entry.key for entry in entries):
+            if band not in names:
+                names[band] = NameTree(self.headers.get(band, {}))
+            names[band].add(expID)
+        for entry in entries:
+            self._contents.add(*entry)
+
+    def remove(self, *keys: tuple[str, str]) -> None:
+        """Remove exposures, all or none; a band without any is removed, too.
+
+        Nothing is written until `write_to_file`.
+
+        Parameters
+        ----------
+        *keys : (band, expID)
+            The exposures.
+
+        Raises
+        ------
+        NotInStoreError
+            If one of them is not here.
+        """
+        for key in keys:
+            self._contents.require(key)
+        for band, expID in dict.fromkeys(keys):
+            del self.headers[band][expID]
+            if not self.headers[band]:
+                del self.headers[band]
 
     def entry(self, band: str, expID: str) -> MetaEntry:
         """Return all that is stored of an exposure.
@@ -205,8 +240,9 @@ class MetaStore(ExposureCatalog):
     def write_to_file(self, filename: StrPath, together: Together | None = None) -> None:
         """Write the store: JSON, ASDF when there are gWCS, and a sidecar, all at once.
 
-        Headers that were not changed are written as the text they were read as, and a file of gWCS
-        of which none was changed is copied.
+        Headers and gWCS that are in the opened files already are copied as the text they are
+        there; only what is new or was replaced is written anew. A gWCS that was changed in place
+        counts as new when it is assigned again.
 
         Parameters
         ----------
@@ -225,20 +261,12 @@ class MetaStore(ExposureCatalog):
         UnusableExposureError
             If a header was given a value that FITS cannot hold.
         """
-        contents = self._contents
-        with contents.lock:
-            texts = {
-                band: {expID: contents.text((band, expID)) for expID in exposures}
-                for band, exposures in self.headers.items()
-            }
-            records = contents.records(texts)
-            paths = MetaPaths.of(filename)
-            known = self._known if self._known and self._known[0] == paths.json else None
-            write_meta_files(
-                paths, texts, records, contents.gwcs_writer(), known and known[1], together
-            )
-            if known or contents.files is None:
-                self._known = paths.json, signature(paths.json)
+        paths = MetaPaths.of(filename)
+        with self._contents.lock:
+            is_ours = paths.json == self._path
+            write_meta_files(self._contents, paths, self._known if is_ours else None, together)
+            if is_ours or self._contents.files is None:
+                self._path, self._known = paths.json, signature(paths.json)
 
     def read_from_file(self, filename: StrPath) -> "dict[str, dict[str, Header]]":
         """Read the headers of a JSON file, without changing this store.

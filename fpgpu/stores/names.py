@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from fpgpu.errors import ExposureNameError
 
-__all__ = ["EXP_FMT", "check_band", "check_expID", "check_no_collision"]
+__all__ = ["EXP_FMT", "NameTree", "check_band", "check_expID", "check_no_collision"]
 
 EXP_FMT = "{}/{}"
 """Key of an exposure: ``EXP_FMT.format(band, expID)``."""
@@ -99,9 +99,7 @@ def check_no_collision(name: str, existing: Collection[str]) -> None:
     ExposureNameError
         If an existing expID is an enclosing path of `name` (``sub`` and ``sub/x``) or inside it.
     """
-    parts = name.split("/")
-    for n_parts in range(1, len(parts)):
-        enclosing = "/".join(parts[:n_parts])
+    for enclosing in _enclosing(name):
         if enclosing in existing:
             raise ExposureNameError(
                 f"expID {name!r} would lie inside the existing exposure {enclosing!r}; "
@@ -114,6 +112,47 @@ def check_no_collision(name: str, existing: Collection[str]) -> None:
             f"expID {name!r} would enclose the existing exposure {enclosed!r}; "
             "rename one of the two"
         )
+
+
+class NameTree:
+    """The expIDs of a band, to which many are added at once.
+
+    Says the same of each name as `check_no_collision`, without looking at all the others.
+
+    Parameters
+    ----------
+    names : collection of str
+        The expIDs there are.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = set(names)
+        self._enclosing = {path for name in names for path in _enclosing(name)}
+
+    def add(self, name: str) -> None:
+        """Add a name, which may be there already.
+
+        Parameters
+        ----------
+        name : str
+            The expID.
+
+        Raises
+        ------
+        ExposureNameError
+            As `check_no_collision`.
+        """
+        enclosing = _enclosing(name)
+        if name in self._enclosing or not self._names.isdisjoint(enclosing):
+            check_no_collision(name, self._names)
+        self._names.add(name)
+        self._enclosing.update(enclosing)
+
+
+def _enclosing(name: str) -> list[str]:
+    """Return the paths that a name lies inside."""
+    parts = name.split("/")
+    return ["/".join(parts[:n_parts]) for n_parts in range(1, len(parts))]
 
 
 def _checked_text(kind: str, name: object) -> str:

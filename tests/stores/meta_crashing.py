@@ -38,6 +38,14 @@ def write_for_ever(folder: Path, count: int) -> None:
             os.write(count, b".")
 
 
+def time_to_write(folder: Path) -> float:
+    """Seconds that writing takes on a machine as busy as this one."""
+    with MetaStore(folder / "old" / "meta.json") as store:
+        start = time.perf_counter()
+        store.write_to_file(folder / "target" / "meta.json")
+        return time.perf_counter() - start
+
+
 def state_of(path: Path) -> str:
     """Name the state a store is in; of files of different states, say so."""
     with MetaStore(path, use_gwcs=True) as store:
@@ -55,6 +63,7 @@ def main(folder: Path, n_kills: int, seed: int) -> None:
     rng = random.Random(seed)
     prepare(folder)
     shutil.copytree(folder / "old", folder / "target")
+    pace = time_to_write(folder)
     states: Counter[str] = Counter()
     seen: Counter[str] = Counter()
     n_written = 0
@@ -64,9 +73,9 @@ def main(folder: Path, n_kills: int, seed: int) -> None:
         if writer == 0:
             write_for_ever(folder, writing)
         n_written += len(os.read(reading, 1))
-        time.sleep(rng.uniform(0, 0.03))
+        time.sleep(rng.uniform(0, 3 * pace))
         seen[state_of(folder / "target" / "meta.json")] += 1
-        time.sleep(rng.uniform(0, 0.03))
+        time.sleep(rng.uniform(0, 3 * pace))
         os.kill(writer, signal.SIGKILL)
         os.waitpid(writer, 0)
         os.close(reading)

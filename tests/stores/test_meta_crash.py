@@ -37,6 +37,21 @@ def test_kills_at_random_moments_leave_files_of_one_state(tmp_path, long_form, r
     assert result["left"] == NAMES
 
 
+def test_kills_while_a_store_grows_lose_nothing_that_was_durable(tmp_path, long_form, root):
+    n_kills = 300 if long_form else 20
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.stores.meta_growing", str(tmp_path), str(n_kills), "2"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    result = json.loads(done.stdout)
+    assert result["problems"] == []
+    assert result["durable"] > n_kills
+    assert result["left"] == NAMES
+
+
 @pytest.mark.parametrize("step", range(3))
 def test_a_rename_that_fails_is_made_up_for_at_the_next_opening(tmp_path, monkeypatch, step):
     path = write_store(tmp_path / "meta.json", meta_set("e1", gwcs=sky_gwcs()))

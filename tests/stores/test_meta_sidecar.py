@@ -13,7 +13,9 @@ from fpgpu import MetaStore, SkyWCS
 from fpgpu.errors import StoreError, StoreFormatError
 from fpgpu.sky.sip import fit_sip
 from fpgpu.stores.metadata import outlines
-from fpgpu.stores.metadata.sidecar import FileMark, Sidecar, SkyRecord
+from fpgpu.stores.metadata.pieces import FileIndex
+from fpgpu.stores.metadata.records import SkyColumns, SkyRecord
+from fpgpu.stores.metadata.sidecar import Sidecar
 from tests.sky.made_wcs import sky_gwcs
 from tests.stores.metasets import CENTRE, meta_set, write_store
 
@@ -199,11 +201,18 @@ def test_records_survive_writing_and_reading(tmp_path):
         ("B", "é"): SkyRecord(b"\3" * 32, (9, 8), rng.normal(size=(5, 2)), rng.normal(size=(3, 2))),
     }
     names = {"A": ["e/1", "e 2"], "empty": [], "B": ["é"]}
-    mark = FileMark(5, 2**62, b"\4" * 32)
-    Sidecar(mark, mark, names, records).write(tmp_path / "s.npz")
+    spans = np.array([[1, 5], [9, 20], [22, 22]])
+    digests = np.arange(96, dtype=np.uint8).reshape(3, 32)
+    headers = FileIndex(22, 2**62, names, b"{", spans, digests)
+    whole = FileIndex(5, 1, None, b"", spans[:1], digests[:1])
+    Sidecar(headers, whole, SkyColumns.of([*records.values()])).write(tmp_path / "s.npz")
     again = Sidecar.read((tmp_path / "s.npz").read_bytes(), tmp_path)
     assert again is not None
-    assert (again.json_mark, again.asdf_mark, again.names) == (mark, mark, names)
+    assert (again.json.size, again.json.mtime_ns, again.json.names) == (22, 2**62, names)
+    np.testing.assert_array_equal(again.json.spans, spans)
+    np.testing.assert_array_equal(again.json.digests, digests)
+    assert again.asdf is not None
+    assert again.asdf.names is None
     for key, record in records.items():
         found = again.records[key]
         assert (found.digest, found.shape, found.has_gwcs) == (

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fpgpu import EXP_FMT
 from fpgpu.errors import ExposureNameError
-from fpgpu.stores.names import check_band, check_expID, check_no_collision
+from fpgpu.stores.names import NameTree, check_band, check_expID, check_no_collision
 
 components = st.text(string.ascii_letters + string.digits + "._-+", min_size=1, max_size=12).filter(
     lambda c: c not in {".", "..", "data"}
@@ -135,3 +135,18 @@ def test_enclosing_and_enclosed_exposures_collide_both_ways(name, inner):
 @given(exposure_names)
 def test_replacing_an_exposure_is_no_collision(name):
     check_no_collision(name, {name, name + "x", "x" + name})
+
+
+@given(st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=3).map("/".join)))
+def test_a_tree_of_names_says_what_the_plain_check_says(names):
+    tree, taken = NameTree([]), []
+    for name in names:
+        try:
+            check_no_collision(name, taken)
+        except ExposureNameError as exc:
+            how = "enclose" if "enclose" in str(exc) else "inside"
+            with pytest.raises(ExposureNameError, match=f"'{name}' would.*{how}"):
+                tree.add(name)
+        else:
+            tree.add(name)
+            taken.append(name)

@@ -9,13 +9,14 @@ import json
 import logging
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TypedDict
 
 from fpgpu.errors import IntegrityError
-from fpgpu.stores.files.sync import digest, fsync
+from fpgpu.stores.files.sync import fsync
 
 __all__ = [
     "RECORD_NAME",
@@ -40,11 +41,17 @@ SHARDS_ENDING = ".shards"
 
 
 class Move(TypedDict):
-    """One rename of the intent record; no temporary means that the target is removed."""
+    """One rename of the intent record; no temporary means that the target is removed.
+
+    The temporary is durable before the record is written, so its status tells that a file is this
+    one: to read a large one again would cost more than to write it.
+    """
 
     target: str
     temporary: str | None
-    sha256: str | None
+    size: int
+    inode: int
+    mtime_ns: int
 
 
 def is_pending(folder: Path) -> bool:
@@ -58,12 +65,10 @@ def write_record(
     """Make the list of renames and removals durable; from here on the change will happen."""
     entries: list[Move] = []
     for target, temporary in moves.items():
-        source = None if temporary is None else f"{temporary.parent.name}/{temporary.name}"
-        checksum = None if temporary is None else digest(temporary)
-        entries.append({"target": target.name, "temporary": source, "sha256": checksum})
+        entries.append(_move(target.name, temporary))
     for path in discard:
         name = path.relative_to(folder).as_posix()
-        entries.append({"target": name, "temporary": None, "sha256": None})
+        entries.append(_move(name, None))
     text = json.dumps(entries)
     whole = {"entries": entries, "sha256": hashlib.sha256(text.encode()).hexdigest()}
     scratch = next((t.parent for t in moves.values() if t is not None), folder)
@@ -73,6 +78,20 @@ def write_record(
     os.replace(draft, folder / RECORD_NAME)  # noqa: PTH105
     fsync(folder)
     return entries
+
+
+def _move(target: str, temporary: Path | None) -> Move:
+    """Describe a rename, or a removal."""
+    if temporary is None:
+        return {"target": target, "temporary": None, "size": 0, "inode": 0, "mtime_ns": 0}
+    status = temporary.stat()
+    return {
+        "target": target,
+        "temporary": f"{temporary.parent.name}/{temporary.name}",
+        "size": status.st_size,
+        "inode": status.st_ino,
+        "mtime_ns": status.st_mtime_ns,
+    }
 
 
 def _read_record(folder: Path) -> list[Move] | None:
@@ -156,8 +175,7 @@ def _is_ready(folder: Path, entry: Move) -> bool:
     """Whether the rename of an entry can still be done."""
     if entry["temporary"] is None:
         return True
-    temporary = folder / entry["temporary"]
-    return temporary.is_file() and digest(temporary) == entry["sha256"]
+    return _is_content(folder / entry["temporary"], entry)
 
 
 def _is_new(folder: Path, entry: Move) -> bool:
@@ -165,7 +183,17 @@ def _is_new(folder: Path, entry: Move) -> bool:
     target = folder / entry["target"]
     if entry["temporary"] is None:
         return not os.path.lexists(target)
-    return target.is_file() and digest(target) == entry["sha256"]
+    return _is_content(target, entry)
+
+
+def _is_content(path: Path, entry: Move) -> bool:
+    """Whether a file is the new content; in a copy of the folder its time may tell alone."""
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    same = status.st_ino == entry["inode"] or status.st_mtime_ns == entry["mtime_ns"]
+    return stat.S_ISREG(status.st_mode) and status.st_size == entry["size"] and same
 
 
 def roll_forward(folder: Path, entries: list[Move]) -> None:

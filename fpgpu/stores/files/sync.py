@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import hashlib
 import os
 import stat
 import time
@@ -15,7 +14,7 @@ from fpgpu.errors import FpgpuError, StoreBusyError, StoreWriteError
 __all__ = [
     "NO_LOCKS",
     "StrPath",
-    "digest",
+    "copy_bytes",
     "fsync",
     "locked",
     "prepare",
@@ -30,6 +29,9 @@ LOCK_TIMEOUT = 10.0
 LOCK_POLL = 0.005
 # What file systems without locks answer; EBADF, those that lock for writing handles only.
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL, errno.EBADF}
+# Answers of file systems that cannot copy inside the kernel.
+NO_KERNEL_COPY = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.EPERM}
+COPY_CHUNK = 1 << 24
 
 
 @contextmanager
@@ -107,7 +109,24 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def copy_bytes(source: int, start: int, stop: int, target: int) -> int:
+    """Append a range of one open file to another; return how many bytes there were.
+
+    The kernel copies, or shares the blocks, where the file systems allow it.
+    """
+    position, in_kernel = start, True
+    while position < stop:
+        try:
+            if in_kernel:
+                n = os.copy_file_range(source, target, stop - position, offset_src=position)
+            else:
+                n = os.write(target, os.pread(source, min(COPY_CHUNK, stop - position), position))
+        except OSError as exc:
+            if not in_kernel or exc.errno not in NO_KERNEL_COPY:
+                raise
+            in_kernel = False
+            continue
+        if n == 0:
+            break
+        position += n
+    return position - start

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from fpgpu.errors import RegionError
 from fpgpu.stores.metadata.contents import MetaContents
 from fpgpu.stores.metadata.lazy import LazyTable
-from fpgpu.stores.metadata.sidecar import Float, Key
+from fpgpu.stores.metadata.records import Float, Key
 
 if TYPE_CHECKING:
     import numpy as np

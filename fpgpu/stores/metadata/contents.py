@@ -1,20 +1,19 @@
 """What a meta store holds of every exposure, each piece made when it is first asked for."""
 
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from fpgpu.errors import MissingStoreError, NotInStoreError, StoreError, WCSError
-from fpgpu.stores.metadata.gwcs_file import GwcsFile, write_gwcs
-from fpgpu.stores.metadata.headers import header_text, parse_header, serialize
+from fpgpu.errors import MissingStoreError, NotInStoreError, StoreError
+from fpgpu.stores.metadata.entries import MetaEntry
+from fpgpu.stores.metadata.gwcs_file import GwcsFile, GwcsSource
+from fpgpu.stores.metadata.gwcs_text import GwcsText
+from fpgpu.stores.metadata.headers import as_json, parse_header, serialize
 from fpgpu.stores.metadata.lazy import LazyTable
 from fpgpu.stores.metadata.outlines import Outlines, Sources, wcs_errors
-from fpgpu.stores.metadata.sidecar import Float, Key, SkyRecord, text_digest
-from fpgpu.stores.metadata.store_files import MetaFiles, MetaPaths
-from fpgpu.stores.names import check_band, check_expID
+from fpgpu.stores.metadata.records import Float, Key, SkyColumns, SkyRecord
+from fpgpu.stores.metadata.store_files import MetaFiles, MetaPaths, StoredFile
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
@@ -23,28 +22,7 @@ if TYPE_CHECKING:
     from fpgpu.sky.sip import SipFit
     from fpgpu.sky.wcs import SkyWCS
 
-__all__ = ["MetaContents", "MetaEntry", "new_entry", "new_record"]
-
-
-class MetaEntry(NamedTuple):
-    """What is stored of one exposure.
-
-    Attributes
-    ----------
-    key : (str, str)
-        Band and expID.
-    text : str
-        The header.
-    gwcs : gwcs.WCS or None
-        The gWCS.
-    record : SkyRecord
-        Where it is on the sky.
-    """
-
-    key: Key
-    text: str
-    gwcs: Any
-    record: SkyRecord
+__all__ = ["MetaContents"]
 
 
 class MetaContents:
@@ -85,8 +63,10 @@ class MetaContents:
         self._replaced_wcs: set[Key] = set()
         self._sky: dict[Key, SkyWCS] = {}
         self._indexes: dict[str, FootprintIndex] = {}
-        self._gwcs_source: GwcsFile | None = None
-        self._gwcs_as_stored = True
+        self._gwcs_source: GwcsSource | None = None
+        self._new_gwcs: dict[Key, GwcsText] = {}
+        self._changed_gwcs: set[Key] = set()
+        self._foreign_gwcs = False
         self.files = None if paths is None else MetaFiles(paths)
         # An ASDF file takes long to read, so its names are only taken when they are needed.
         self._tree_read = not self.has_asdf
@@ -94,7 +74,9 @@ class MetaContents:
             for band, expIDs in self.files.names.items():
                 self.headers.declare(band, expIDs)
                 self.wcs.declare(band, expIDs)
-            self._outlines.adopt(self.files.records, self.files.outdated)
+            self._outlines.adopt(
+                self.files.records, self.files.outdated, complete=self.files.records_complete
+            )
 
     @property
     def has_asdf(self) -> bool:
@@ -127,7 +109,7 @@ class MetaContents:
             return self._new_texts[key]
         if self.files is None:
             raise StoreError(f"{self.place(key)}: its header is neither in a file nor in memory")
-        return self.files.texts()[key[0]][key[1]]
+        return self.files.text(key)
 
     @property
     def tree(self) -> LazyTable[Any]:
@@ -180,8 +162,15 @@ class MetaContents:
 
         with self.lock:
             if band not in self._indexes:
-                outlines = [self.outline((band, expID)) for expID in self.headers[band]]
-                self._indexes[band] = FootprintIndex(outlines)
+                keys = [(band, expID) for expID in self.headers[band]]
+                kind = "gwcs" if self.use_gwcs else "fits"
+                replaced = self._replaced_wcs.intersection(keys)
+                stacked = None if replaced else self._outlines.stacked(keys, kind)
+                self._indexes[band] = (
+                    FootprintIndex([self.outline(key) for key in keys])
+                    if stacked is None
+                    else FootprintIndex.from_arrays(stacked)
+                )
             return self._indexes[band]
 
     # --- changes -----------------------------------------------------------------------------
@@ -190,7 +179,11 @@ class MetaContents:
         """Add or replace an exposure."""
         band, expID = key
         with self.lock:
-            if gwcs is not None:
+            if isinstance(gwcs, GwcsText):
+                self.tree.declare(band, [expID])
+                self._gwcs_changed(band, expID)
+                self._new_gwcs[key] = gwcs
+            elif gwcs is not None:
                 self.tree.put(band, expID, gwcs)
             elif self.has_gwcs(key):
                 del self.tree[band][expID]
@@ -203,9 +196,9 @@ class MetaContents:
         """Return all that is stored of an exposure."""
         with self.lock:
             self.require(key)
-            text, gwcs = self.text(key), self.gwcs(key)
-            record = self._outlines.complete(key, text, has_gwcs=gwcs is not None)
-            return MetaEntry(key, text, gwcs, record)
+            text = self.text(key)
+            record = self._outlines.complete(key, text, has_gwcs=self.has_gwcs(key))
+            return MetaEntry(key, text, self._gwcs_text(key), record)
 
     def read_tree_from(self, path: Path) -> None:
         """Take the gWCS of another file instead of those there were."""
@@ -220,29 +213,88 @@ class MetaContents:
             for band in list(stored):
                 del self._tree[band]
             self._read_tree(source)
-            self._gwcs_as_stored = False
+            self._foreign_gwcs = True
+            self._new_gwcs.clear()
             self.use_gwcs = True
             for key in [(band, expID) for band in self.headers for expID in self.headers[band]]:
                 self._forget_wcs(key)
                 self._outlines.forget_gwcs(key)
 
-    def gwcs_writer(self) -> Callable[[Path], None] | None:
-        """Choose how the ASDF file is written; None when there is nothing for it."""
-        if self._gwcs_as_stored and self.files is not None and self.files.has_asdf:
-            return self.files.copy_gwcs
-        tree = {band: exposures for band, exposures in self.tree.items() if exposures}
-        return (lambda path: write_gwcs(tree, path)) if tree else None
+    # --- what a file of it holds -------------------------------------------------------------
 
-    def records(self, texts: Mapping[str, Mapping[str, str]]) -> dict[Key, SkyRecord]:
-        """Return what a sidecar shall remember of exposures with these headers."""
-        return {
-            key: self._outlines.complete(key, text, has_gwcs=self.has_gwcs(key))
-            for band, exposures in texts.items()
-            for expID, text in exposures.items()
-            for key in [(band, expID)]
-        }
+    def new_texts(self) -> dict[Key, str]:
+        """Return the headers that are not in the opened file as they are now."""
+        stored = self.files and self.files.json
+        texts = {}
+        for band, exposures in self.headers.items():
+            for expID in exposures:
+                key = band, expID
+                row = stored.index.rows.get(key) if stored else None
+                touched = key in self._new_texts or exposures.made(expID) is not None
+                if row is None or touched:
+                    text = self.text(key)
+                    if not (
+                        row is not None and stored and stored.index.is_piece(row, as_json(text))
+                    ):
+                        texts[key] = text
+        return texts
 
-    def _read_tree(self, source: GwcsFile) -> None:
+    @property
+    def gwcs_as_stored(self) -> bool:
+        """Whether the gWCS are those of the opened file."""
+        return self.has_asdf and not (self._foreign_gwcs or self._changed_gwcs)
+
+    def new_gwcs(self) -> dict[Key, GwcsText]:
+        """Return the gWCS that are not in the opened file, as text that is made once."""
+        stored = self._stored_gwcs()
+        texts = {}
+        for band, exposures in self.tree.items():
+            for expID in exposures:
+                key = band, expID
+                if stored is None or key in self._changed_gwcs or key not in stored.index.rows:
+                    text = self._gwcs_text(key)
+                    assert text is not None
+                    texts[key] = text
+        return texts
+
+    def columns(self, changed: Mapping[Key, str]) -> SkyColumns:
+        """Return the records that a sidecar shall hold, in the order of the headers.
+
+        Parameters
+        ----------
+        changed : mapping of (band, expID) to str
+            From `new_texts`.
+        """
+        entries: list[int | SkyRecord] = []
+        for band, exposures in self.headers.items():
+            for expID in exposures:
+                key = band, expID
+                row = self._outlines.row(key)
+                if row is None or key in changed:
+                    text = changed[key] if key in changed else self.text(key)
+                    entries.append(self._outlines.complete(key, text, has_gwcs=self.has_gwcs(key)))
+                else:
+                    entries.append(row)
+        return self._outlines.columns.combine(entries)
+
+    def _stored_gwcs(self) -> StoredFile | None:
+        """Return the opened ASDF file if its pieces are known and may still count."""
+        return None if self._foreign_gwcs or self.files is None else self.files.asdf
+
+    def _gwcs_text(self, key: Key) -> GwcsText | None:
+        """Return the gWCS of an exposure as text, from the opened file where it is there."""
+        stored = self._stored_gwcs()
+        if not self.has_gwcs(key):
+            return None
+        if stored is not None and key in stored.index.rows and key not in self._changed_gwcs:
+            return GwcsText.from_piece(stored.index.head, stored.piece(key), key)
+        if key not in self._new_gwcs:
+            self._new_gwcs[key] = GwcsText.of(self.tree[key[0]][key[1]], self.place(key))
+        return self._new_gwcs[key]
+
+    # --- how pieces are made, and forgotten --------------------------------------------------
+
+    def _read_tree(self, source: GwcsSource) -> None:
         """Take over the names of an ASDF file."""
         self._gwcs_source = source
         self._tree_read = True
@@ -254,6 +306,8 @@ class MetaContents:
         return parse_header(self.text(key), self.place(key))
 
     def _load_gwcs(self, band: str, expID: str) -> Any:
+        if (band, expID) in self._new_gwcs:
+            return self._new_gwcs[band, expID].make(self.place((band, expID)))
         if self._gwcs_source is None:
             raise NotInStoreError(f"{self.place((band, expID))}: has no gWCS")
         return self._gwcs_source.get(band, expID)
@@ -289,7 +343,8 @@ class MetaContents:
     def _gwcs_changed(self, band: str, expID: str) -> None:
         key = band, expID
         with self.lock:
-            self._gwcs_as_stored = False
+            self._changed_gwcs.add(key)
+            self._new_gwcs.pop(key, None)
             self._outlines.forget_gwcs(key)
             if self.use_gwcs and expID in self.headers.get(band, {}):
                 self._forget_wcs(key)
@@ -310,76 +365,3 @@ class MetaContents:
         self._replaced_wcs.discard(key)
         self._sky.pop(key, None)
         self._indexes.pop(key[0], None)
-
-
-def new_entry(imset: Any) -> MetaEntry:
-    """Work out all that is stored of an exposure, whatever store it goes to.
-
-    Parameters
-    ----------
-    imset : ImageSet, Exposure or similar
-        With attributes `hdr`, `band`, `expID`, and optionally `gwcs` and `sip`.
-
-    Returns
-    -------
-    MetaEntry
-        Complete.
-
-    Raises
-    ------
-    ExposureNameError
-        If band or expID cannot be stored.
-    UnusableExposureError
-        If the header lacks a keyword or cannot be written.
-    WCSError
-        If it has no WCS, or one that gives no footprint.
-    """
-    band, expID = check_band(imset.band), check_expID(imset.expID)
-    place = f"exposure {band}/{expID}"
-    text = header_text(imset.hdr, place)
-    gwcs = getattr(imset, "gwcs", None)
-    record = new_record(text, gwcs, getattr(imset, "sip", None), place)
-    return MetaEntry((band, expID), text, gwcs, record)
-
-
-def new_record(text: str, gwcs: Any, sip: Any, place: str) -> SkyRecord:
-    """Work out where an exposure that is to be added is on the sky.
-
-    Parameters
-    ----------
-    text : str
-        Its header.
-    gwcs : gwcs.WCS or None
-        Its gWCS.
-    sip : SipFit or None
-        The refit of the gWCS.
-    place : str
-        The exposure, for messages.
-
-    Returns
-    -------
-    SkyRecord
-        Complete.
-
-    Raises
-    ------
-    WCSError
-        If it has no WCS, or one that gives no footprint.
-    """
-    from fpgpu.sky.celestial import image_shape
-    from fpgpu.sky.wcs import SkyWCS
-
-    header = parse_header(text, place)
-    with wcs_errors(place):
-        shape = image_shape(header)
-        record = SkyRecord(text_digest(text), shape, sip=sip, has_gwcs=gwcs is not None)
-        if gwcs is None:
-            return replace(record, fits_outline=SkyWCS.from_header(header).footprint())
-        general = SkyWCS.from_native(gwcs, shape)
-        if general.kind != "gwcs":
-            raise WCSError(f"its gwcs is a {type(gwcs).__name__}; expected a gwcs.WCS")
-        record = replace(record, gwcs_outline=general.footprint())
-    # Where there is a gWCS, a header without a celestial WCS is no reason to refuse.
-    with suppress(WCSError):
-        record = replace(record, fits_outline=SkyWCS.from_header(header).footprint())
-    return record

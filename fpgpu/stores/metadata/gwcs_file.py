@@ -1,21 +1,69 @@
 """The gWCS objects of a meta store: an ASDF file with the tree ``{band: {expID: gwcs}}``."""
 
 import io
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
-from fpgpu.errors import FpgpuError, NotInStoreError, StoreFormatError
+from fpgpu.errors import NotInStoreError, StoreFormatError
+from fpgpu.stores.metadata.gwcs_text import ASDF_KEYS, asdf_errors, checked_gwcs, read_piece
+from fpgpu.stores.metadata.pieces import FileIndex, Key
 
-__all__ = ["GwcsFile", "write_gwcs"]
+__all__ = ["GwcsFile", "GwcsPieces", "GwcsSource"]
 
-logger = logging.getLogger(__name__)
 
-# What the ASDF library itself puts at the top of every tree.
-ASDF_KEYS = {"asdf_library", "history"}
+class GwcsSource(Protocol):
+    """Where gWCS objects come from."""
+
+    def keys_by_band(self) -> dict[str, list[str]]:
+        """Return the expIDs of every band, in the file's order."""
+
+    def get(self, band: str, expID: str) -> Any:
+        """Make the gWCS of one exposure."""
+
+    def close(self) -> None:
+        """Forget the file's content; objects made from it stay whole."""
+
+
+class GwcsPieces:
+    """An ASDF file that fpgpu wrote, of which only the text of the gWCS asked for is read.
+
+    Parameters
+    ----------
+    index : FileIndex
+        Where the pieces are.
+    read : callable
+        ``read((band, expID))`` gives the piece of an exposure.
+    path : pathlib.Path
+        The file, for messages.
+    """
+
+    def __init__(self, index: FileIndex, read: Callable[[Key], bytes], path: Path) -> None:
+        self._index = index
+        self._read = read
+        self._path = path
+
+    def keys_by_band(self) -> dict[str, list[str]]:
+        """Return the expIDs of every band, in the file's order."""
+        return {band: list(expIDs) for band, expIDs in (self._index.names or {}).items()}
+
+    def get(self, band: str, expID: str) -> Any:
+        """Make the gWCS of one exposure.
+
+        Raises
+        ------
+        NotInStoreError
+            If the file has none.
+        StoreFormatError
+            If it is damaged.
+        """
+        if (band, expID) not in self._index.rows:
+            raise NotInStoreError(f"{self._path}: no gWCS of exposure {band}/{expID}")
+        piece = self._read((band, expID))
+        return read_piece(self._index.head, piece, f"{self._path}: {band}/{expID}")
+
+    def close(self) -> None:
+        """Do nothing: the file belongs to somebody else."""
 
 
 class GwcsFile:
@@ -38,7 +86,7 @@ class GwcsFile:
         import asdf
 
         self._path = path
-        with _asdf_errors(path, "cannot be read as ASDF"):
+        with asdf_errors(path, "cannot be read as ASDF"):
             self._file = asdf.open(
                 io.BytesIO(content), mode="r", lazy_load=False, memmap=False, lazy_tree=True
             )
@@ -47,7 +95,7 @@ class GwcsFile:
     def _read_keys(self) -> dict[str, dict[str, None]]:
         """Return the expIDs of every band, quick to look up."""
         keys: dict[str, dict[str, None]] = {}
-        with _asdf_errors(self._path, "holds a tree that cannot be read"):
+        with asdf_errors(self._path, "holds a tree that cannot be read"):
             for band, exposures in self._file.tree.items():
                 if band in ASDF_KEYS:
                     continue
@@ -81,60 +129,9 @@ class GwcsFile:
         """
         if expID not in self._keys.get(band, {}):
             raise NotInStoreError(f"{self._path}: no gWCS of exposure {band}/{expID}")
-        with _asdf_errors(self._path, f"the gWCS of {band}/{expID} cannot be made"):
-            value = self._file.tree[band][expID]
-            if not hasattr(value, "pixel_to_world_values"):
-                raise StoreFormatError(
-                    f"{self._path}: {band}/{expID}: expected a gWCS, found {type(value).__name__}"
-                )
-            # A damaged transform can be made and fails only when it is evaluated.
-            value(*[0.0] * value.pixel_n_dim, with_bounding_box=False)
-        return value
+        with asdf_errors(self._path, f"the gWCS of {band}/{expID} cannot be made"):
+            return checked_gwcs(self._file.tree[band][expID], f"{self._path}: {band}/{expID}")
 
     def close(self) -> None:
         """Forget the file's content; objects made from it stay whole."""
         self._file.close()
-
-
-def write_gwcs(tree: Mapping[str, Mapping[str, Any]], target: Path | BinaryIO) -> None:
-    """Write gWCS objects as a new ASDF file, as forcepho reads it.
-
-    Parameters
-    ----------
-    tree : mapping of band to mapping of expID to gwcs.WCS
-        The objects.
-    target : pathlib.Path or file object
-        The file to write.
-
-    Raises
-    ------
-    StoreFormatError
-        If an object cannot be written as ASDF.
-    """
-    import asdf
-
-    plain = {band: dict(exposures) for band, exposures in tree.items()}
-    place = target if isinstance(target, Path) else Path("an exposure")
-    with ExitStack() as stack:
-        stack.enter_context(_asdf_errors(place, "the gWCS cannot be written as ASDF"))
-        stream = stack.enter_context(target.open("xb")) if isinstance(target, Path) else target
-        asdf.AsdfFile(plain).write_to(stream)
-
-
-@contextmanager
-def _asdf_errors(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever the ASDF and YAML libraries raise into one error; log what they warn of."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            yield
-        except (FpgpuError, MemoryError):
-            raise
-        except OSError as exc:
-            if exc.errno is not None:  # from the system, not about the format
-                raise
-            raise StoreFormatError(f"{path}: {what}: {exc}") from exc
-        except Exception as exc:
-            raise StoreFormatError(f"{path}: {what}: {type(exc).__name__}: {exc}") from exc
-    for warning in caught:
-        logger.warning("%s: %s", path, warning.message)

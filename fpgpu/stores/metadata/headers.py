@@ -1,7 +1,6 @@
 """FITS headers as text in JSON: ``{band: {expID: Header.tostring()}}``."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ from fpgpu.errors import StoreFormatError, UnusableExposureError
 if TYPE_CHECKING:
     from astropy.io.fits import Header
 
-__all__ = ["header_text", "parse_header", "read_texts", "texts_to_json"]
+__all__ = ["Texts", "as_json", "header_text", "parse_header", "read_texts", "serialize"]
 
 Texts = dict[str, dict[str, str]]
 
@@ -57,20 +56,9 @@ def read_texts(content: bytes, path: Path) -> Texts:
     return texts
 
 
-def texts_to_json(texts: Mapping[str, Mapping[str, str]]) -> bytes:
-    """Return the JSON file for header texts, as forcepho writes it.
-
-    Parameters
-    ----------
-    texts : mapping of str to mapping of str to str
-        Header texts by band and expID.
-
-    Returns
-    -------
-    bytes
-        ASCII.
-    """
-    return json.dumps(texts).encode("ascii")
+def as_json(text: str) -> bytes:
+    """Return a header's text as it stands in the JSON file that forcepho writes."""
+    return json.dumps(text).encode("ascii")
 
 
 def parse_header(text: str, place: str) -> "Header":

@@ -1,14 +1,21 @@
 """Footprints of stored exposures: remembered from a sidecar, or worked out when asked for."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fpgpu.errors import NotInStoreError, WCSError
 from fpgpu.stores.metadata.headers import parse_header
-from fpgpu.stores.metadata.sidecar import Float, Key, SkyRecord, text_digest
+from fpgpu.stores.metadata.records import (
+    Float,
+    Key,
+    SkyColumns,
+    SkyRecord,
+    StoredRecords,
+    text_digest,
+)
 
 if TYPE_CHECKING:
     from fpgpu.sky.sip import SipFit
@@ -51,14 +58,31 @@ class Outlines:
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
-        self._records: dict[Key, SkyRecord] = {}
+        # What a sidecar remembers; where there is an entry in `_records`, that counts.
+        self._stored = StoredRecords({}, SkyColumns.of([]))
+        self._stored_complete = True
+        self._records: dict[Key, SkyRecord | None] = {}
         # Records of exposures whose header changed: what their gWCS gave still holds.
         self._outdated: dict[Key, SkyRecord] = {}
 
-    def adopt(self, records: Mapping[Key, SkyRecord], outdated: Mapping[Key, SkyRecord]) -> None:
+    def adopt(
+        self, stored: StoredRecords, outdated: Mapping[Key, SkyRecord], *, complete: bool
+    ) -> None:
         """Take over what a sidecar remembers, of these headers and of earlier ones."""
-        self._records = {k: r for k, r in records.items() if r.shape != UNKNOWN_SHAPE}
+        self._stored = stored
+        self._stored_complete = complete
         self._outdated = dict(outdated)
+
+    def row(self, key: Key) -> int | None:
+        """Return the row of an exposure whose record is complete and as the sidecar has it."""
+        return (
+            self._stored.rows.get(key) if self._stored_complete and self._is_stored(key) else None
+        )
+
+    @property
+    def columns(self) -> SkyColumns:
+        """What the rows belong to."""
+        return self._stored.columns
 
     def put(self, key: Key, record: SkyRecord) -> None:
         """Replace the record of an exposure."""
@@ -67,14 +91,16 @@ class Outlines:
 
     def forget_header(self, key: Key) -> None:
         """Drop what came from the header of an exposure."""
-        if key in self._records:
-            self._outdated[key] = self._records.pop(key)
+        record = self._find(key)
+        if record is not None:
+            self._outdated[key] = record
+        self._records[key] = None
 
     def forget_gwcs(self, key: Key) -> None:
         """Drop what came from the gWCS of an exposure."""
         self._outdated.pop(key, None)
-        if key in self._records:
-            self._records[key] = self._records[key].without_gwcs()
+        record = self._find(key)
+        self._records[key] = None if record is None else record.without_gwcs()
 
     def sip(self, key: Key) -> "SipFit | None":
         """Return the remembered refit of the gWCS of an exposure."""
@@ -82,10 +108,18 @@ class Outlines:
 
     def shape(self, key: Key) -> tuple[int, int]:
         """Return the number of pixels (nx, ny) of an exposure."""
+        if self._is_stored(key):
+            shape = self._stored.shape(key)
+            if shape != UNKNOWN_SHAPE:
+                return shape
         return self._record(key).shape
 
     def outline(self, key: Key, kind: str) -> Float:
         """Return the footprint of an exposure by its ``"fits"`` WCS or its ``"gwcs"``."""
+        if self._is_stored(key):
+            outline = self._stored.outline(key, kind)
+            if outline is not None:
+                return outline
         record = self._record(key)
         outline = record.gwcs_outline if kind == "gwcs" else record.fits_outline
         if outline is None:
@@ -96,13 +130,26 @@ class Outlines:
                 self._records[key] = replace(record, fits_outline=outline)
         return outline
 
+    def stacked(self, keys: Sequence[Key], kind: str) -> Float | None:
+        """Return the footprints of many exposures as one array, if the sidecar has them all.
+
+        Returns
+        -------
+        ndarray of float64, shape (n, n_vertices, 2), or None
+            None where one is not remembered, or they differ in the number of vertices.
+        """
+        if not all(self._is_stored(key) for key in keys):
+            return None
+        rows = [self._stored.rows[key] for key in keys]
+        return self._stored.columns.ragged[f"{kind}_outline"].stacked(rows)
+
     def complete(self, key: Key, text: str, *, has_gwcs: bool) -> SkyRecord:
         """Return the record of an exposure whose header has this text, nothing left out.
 
         An exposure without a usable WCS, which another program's store may hold, has no outlines.
         """
         digest = text_digest(text)
-        record = self._records.get(key)
+        record = self._find(key)
         if record is not None and record.digest != digest:
             self.forget_header(key)
         for kind in ("fits", "gwcs") if has_gwcs else ("fits",):
@@ -110,12 +157,24 @@ class Outlines:
                 self.outline(key, kind)
             except WCSError as exc:
                 logger.info("no %s footprint: %s", kind, exc)
-        record = self._records.get(key) or SkyRecord(digest, UNKNOWN_SHAPE)
+        record = self._find(key) or SkyRecord(digest, UNKNOWN_SHAPE)
         return replace(record, has_gwcs=has_gwcs)
+
+    def _is_stored(self, key: Key) -> bool:
+        """Whether what the sidecar remembers of an exposure still counts."""
+        return key not in self._records and key in self._stored
+
+    def _find(self, key: Key) -> SkyRecord | None:
+        """Return a record that is known."""
+        if key in self._records:
+            return self._records[key]
+        record = self._stored.get(key)
+        return None if record is None or record.shape == UNKNOWN_SHAPE else record
 
     def _record(self, key: Key) -> SkyRecord:
         """Return a record with digest and shape at least."""
-        if key not in self._records:
+        record = self._find(key)
+        if record is None:
             from fpgpu.sky.celestial import image_shape
 
             place, text = self._sources.place(key), self._sources.text(key)
@@ -126,7 +185,7 @@ class Outlines:
             if old is not None and old.shape == shape:
                 record = replace(record, gwcs_outline=old.gwcs_outline, sip=old.sip)
             self._records[key] = record
-        return self._records[key]
+        return record
 
     def _trace(self, key: Key, kind: str, shape: tuple[int, int]) -> Float:
         """Work out a footprint."""

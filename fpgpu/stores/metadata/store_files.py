@@ -1,24 +1,23 @@
-"""The files of one meta store: headers (JSON), gWCS (ASDF) and the sidecar, read and written."""
+"""The files of one meta store as they were opened: headers (JSON), gWCS (ASDF), the sidecar."""
 
-from collections.abc import Callable, Mapping
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from fpgpu.errors import MissingStoreError, StoreFormatError, StoreWriteError
-from fpgpu.stores.files.publish import (
-    Signature,
-    Together,
-    publish,
-    scratch_folder,
-    signature,
-)
-from fpgpu.stores.files.sync import StrPath, fsync, write_errors
-from fpgpu.stores.metadata.gwcs_file import GwcsFile
-from fpgpu.stores.metadata.headers import Texts, read_texts, texts_to_json
-from fpgpu.stores.metadata.sidecar import FileMark, Key, Sidecar, SkyRecord, text_digest
+from fpgpu.errors import MissingStoreError, StoreFormatError
+from fpgpu.stores.files.publish import Signature, signature
+from fpgpu.stores.files.sync import StrPath, fsync
+from fpgpu.stores.metadata.gwcs_file import GwcsFile, GwcsPieces, GwcsSource
+from fpgpu.stores.metadata.gwcs_text import asdf_frame
+from fpgpu.stores.metadata.headers import Texts, read_texts
+from fpgpu.stores.metadata.pieces import JSON_FRAME, FileIndex, Frame
+from fpgpu.stores.metadata.records import Key, SkyColumns, StoredRecords, text_digest
+from fpgpu.stores.metadata.sidecar import Sidecar
 from fpgpu.stores.metadata.snapshot import Snapshot
 
-__all__ = ["MetaFiles", "MetaPaths", "write_meta_files"]
+__all__ = ["MetaFiles", "MetaPaths", "StoredFile"]
 
 
 class MetaPaths(NamedTuple):
@@ -46,10 +45,12 @@ class MetaFiles:
 
     Attributes
     ----------
-    names : dict of str to list of str
+    names : mapping of str to list of str
         The expIDs of every band, in the file's order.
-    records, outdated : dict of (band, expID) to SkyRecord
+    records, outdated : StoredRecords
         What the sidecar remembers of headers that are still the same, and of those that changed.
+    records_complete : bool
+        Whether nothing was forgotten of the records.
     gwcs_keys : set of (band, expID) or None
         The exposures that have a gWCS; None when only the ASDF file itself can tell.
 
@@ -64,45 +65,47 @@ class MetaFiles:
     def __init__(self, paths: MetaPaths) -> None:
         self.paths = paths
         self._snapshot = Snapshot(paths._asdict())
-        self._texts: Texts | None = None
-        self._gwcs: GwcsFile | None = None
+        self._gwcs: GwcsSource | None = None
         if "json" not in self._snapshot:
             raise MissingStoreError(
                 f"{paths.json}: no such meta store; check the path, or make one with "
                 "'fpgpu ingest' or MetaStore().write_to_file"
             )
         sidecar = self._read_sidecar()
-        self._expected: FileMark | None = None
-        self.records: dict[Key, SkyRecord] = {}
-        self.outdated: dict[Key, SkyRecord] = {}
-        if sidecar is not None and self._belongs("json", sidecar.json_mark):
-            self._expected = sidecar.json_mark
-            self.names, self.records = sidecar.names, sidecar.records
+        self._json = self._index("json", sidecar and sidecar.json, JSON_FRAME)
+        asdf = sidecar and sidecar.asdf
+        self._asdf = self._index("asdf", asdf, asdf_frame(asdf.head if asdf else b""))
+        self.records = self.outdated = StoredRecords({}, SkyColumns.of([]))
+        if sidecar is not None and self._json is not None:
+            self.names, self.records = sidecar.json.names or {}, sidecar.records
         else:
-            self.names = {band: list(exposures) for band, exposures in self.texts().items()}
+            self.names = {band: list(exposures) for band, exposures in self.texts.items()}
             if sidecar is not None:
                 self._sort_records(sidecar.records)
-        self.gwcs_keys = self._compare_gwcs(sidecar)
+        self.records_complete = self._asdf is not None or (not self.has_asdf and asdf is None)
+        self.gwcs_keys = self._compare_gwcs()
 
-    def _sort_records(self, records: Mapping[Key, SkyRecord]) -> None:
+    def _sort_records(self, records: StoredRecords) -> None:
         """Tell the records whose header is still the same from those whose header changed."""
-        for band, exposures in self.texts().items():
+        same: list[Key] = []
+        changed: list[Key] = []
+        for band, exposures in self.texts.items():
             for expID, text in exposures.items():
-                record = records.get((band, expID))
-                if record is not None:
-                    same = record.digest == text_digest(text)
-                    (self.records if same else self.outdated)[band, expID] = record
+                if (key := (band, expID)) in records:
+                    (same if records.digest(key) == text_digest(text) else changed).append(key)
+        self.records, self.outdated = records.only(same), records.only(changed)
 
-    def _compare_gwcs(self, sidecar: Sidecar | None) -> set[Key] | None:
+    def _compare_gwcs(self) -> set[Key] | None:
         """Find the exposures with a gWCS; forget what came from gWCS of another file."""
-        if sidecar is None or not self.has_asdf or not self._belongs("asdf", sidecar.asdf_mark):
-            self.records = {key: record.without_gwcs() for key, record in self.records.items()}
-            self.outdated = {}
+        if self._asdf is None:
+            self.records = self.records.without_gwcs()
+            self.outdated = self.outdated.only(())
             return None if self.has_asdf else set()
-        known = {**self.records, **self.outdated}
-        if len(known) < sum(map(len, self.names.values())):
+        if self._asdf.names is not None:
+            return set(self._asdf.rows)
+        if len(self.records) + len(self.outdated) < sum(map(len, self.names.values())):
             return None
-        return {key for key, record in known.items() if record.has_gwcs}
+        return self.records.with_gwcs() | self.outdated.with_gwcs()
 
     @property
     def json_signature(self) -> Signature:
@@ -114,27 +117,49 @@ class MetaFiles:
         """Whether there is a file of gWCS objects."""
         return "asdf" in self._snapshot
 
-    def texts(self) -> Texts:
-        """Return the header texts, read at the first call."""
-        if self._texts is None:
-            content = self._snapshot.read("json")
-            if self._expected is not None and not self._expected.matches_content(content):
-                raise StoreFormatError(
-                    f"{self.paths.json}: has size and time but not the content that "
-                    f"{self.paths.sidecar.name} was made with; remove that file and open again"
-                )
-            self._texts = read_texts(content, self.paths.json)
-        return self._texts
+    @property
+    def json(self) -> "StoredFile | None":
+        """The headers, piece by piece; None when another program wrote the file."""
+        return None if self._json is None else StoredFile(self._json, self._snapshot, "json")
 
-    def gwcs(self) -> GwcsFile:
-        """Return the opened ASDF file, read at the first call."""
+    @property
+    def asdf(self) -> "StoredFile | None":
+        """The gWCS, piece by piece; None when another program wrote the file."""
+        known = self._asdf is not None and self._asdf.names is not None
+        return StoredFile(self._asdf, self._snapshot, "asdf") if known and self._asdf else None
+
+    @cached_property
+    def texts(self) -> Texts:
+        """All header texts, of a file that another program wrote."""
+        return read_texts(self._snapshot.read("json"), self.paths.json)
+
+    def text(self, key: Key) -> str:
+        """Return the header text of an exposure."""
+        if self.json is None:
+            return self.texts[key[0]][key[1]]
+        text: str = json.loads(self.json.piece(key))
+        return text
+
+    def gwcs(self) -> GwcsSource:
+        """Return the gWCS objects; a file that another program wrote is read at the first call."""
         if self._gwcs is None:
-            self._gwcs = GwcsFile(self._snapshot.read("asdf"), self.paths.asdf)
+            path = self.paths.asdf
+            if self.asdf is not None:
+                self._gwcs = GwcsPieces(self.asdf.index, self.asdf.piece, path)
+            else:
+                self._gwcs = GwcsFile(self._snapshot.read("asdf"), path)
         return self._gwcs
 
-    def copy_gwcs(self, target: Path) -> None:
+    def copy_gwcs(self, target: Path) -> FileIndex:
         """Copy the ASDF file as it is."""
-        target.write_bytes(self._snapshot.read("asdf"))
+        index = self._asdf
+        if index is None:
+            content = self._snapshot.read("asdf")
+            index = FileIndex.of_whole(content, self._snapshot.signatures["asdf"])
+        with target.open("xb") as stream:
+            self._snapshot.copy_range("asdf", 0, index.size, stream.fileno())
+        fsync(target)
+        return replace(index, mtime_ns=signature(target).mtime_ns)
 
     def close(self) -> None:
         """Close the files; what was not read cannot be read any more."""
@@ -147,89 +172,44 @@ class MetaFiles:
             return None
         return Sidecar.read(self._snapshot.read("sidecar"), self.paths.sidecar)
 
-    def _belongs(self, what: str, mark: FileMark | None) -> bool:
-        """Whether the sidecar was made with this file; content decides when the time differs."""
-        if mark is None:
-            return False
-        return mark.matches(self._snapshot.signatures[what]) or mark.matches_content(
-            self._snapshot.read(what)
-        )
+    def _index(self, what: str, index: FileIndex | None, frame: Frame) -> FileIndex | None:
+        """Return the index of a file if it is its own; content decides when the time differs."""
+        if index is None or what not in self._snapshot:
+            return None
+        seen = self._snapshot.signatures[what]
+        if index.matches(seen) or (
+            index.size == seen.size and index.matches_content(self._snapshot.read(what), frame)
+        ):
+            return index
+        return None
 
 
-def write_meta_files(
-    paths: MetaPaths,
-    texts: Mapping[str, Mapping[str, str]],
-    records: Mapping[Key, SkyRecord],
-    write_gwcs: Callable[[Path], None] | None,
-    expected: Signature | None = None,
-    together: Together | None = None,
-) -> None:
-    """Replace the files of a meta store, all at once.
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of an opened store, of which pieces are read and copied."""
 
-    Parameters
-    ----------
-    paths : MetaPaths
-        Where they go.
-    texts : mapping of str to mapping of str to str
-        Header texts by band and expID.
-    records : mapping of (band, expID) to SkyRecord
-        What the sidecar shall remember; one for each header.
-    write_gwcs : callable or None
-        Writes the ASDF file to the path it is given; None removes one that belonged to the old
-        content.
-    expected : Signature, optional
-        What the JSON file must still be.
-    together : Together, optional
-        What else is replaced in the same instant.
+    index: FileIndex
+    snapshot: Snapshot
+    what: str
 
-    Raises
-    ------
-    StoreWriteError
-        If the files cannot be written; the old ones are as they were.
-    StoreConflictError
-        If the JSON file is not what was expected.
-    """
-    if not paths.json.name.endswith(".json") or paths.json.name == ".json":
-        raise StoreWriteError(
-            f"{paths.json}: the name of a meta store must end in '.json'; the files beside it are "
-            "named after it"
-        )
-    together = together or Together()
-    with (
-        scratch_folder(paths.json.parent, alone=together.alone) as scratch,
-        write_errors(paths.json),
-    ):
-        new = MetaPaths(*(scratch / path.name for path in paths))
-        new.json.write_bytes(texts_to_json(texts))
-        if write_gwcs is not None:
-            write_gwcs(new.asdf)
-        names = {band: list(exposures) for band, exposures in texts.items()}
-        Sidecar(_mark(new.json), _mark(new.asdf) if write_gwcs else None, names, records).write(
-            new.sidecar
-        )
-        publish(
-            {
-                **together.write(scratch),
-                paths.json: new.json,
-                paths.asdf: new.asdf if write_gwcs else None,
-                paths.sidecar: new.sidecar,
-            },
-            still_right=lambda: (
-                (expected is None or _is_still(paths.json, expected)) and together.still_right()
-            ),
-            discard=together.discard,
-        )
+    def piece(self, key: Key) -> bytes:
+        """Read the text of an exposure.
 
+        Raises
+        ------
+        StoreFormatError
+            If the file has other content than when it was written.
+        """
+        row = self.index.rows[key]
+        piece = self.snapshot.read_range(self.what, *self.index.span(row))
+        if not self.index.is_piece(row, piece):
+            raise StoreFormatError(
+                f"{self.snapshot.paths[self.what]}: {'/'.join(key)}: has size and time but not the "
+                f"content that {self.snapshot.paths['sidecar'].name} was made with; remove that "
+                "file and open again"
+            )
+        return piece
 
-def _is_still(path: Path, expected: Signature) -> bool:
-    """Whether a file is there and unchanged."""
-    try:
-        return signature(path) == expected
-    except MissingStoreError:
-        return False
-
-
-def _mark(path: Path) -> FileMark:
-    """Mark a file that was just written; on network disks its time settles with its content."""
-    fsync(path)
-    return FileMark.of(path.read_bytes(), signature(path))
+    def copy(self, start: int, stop: int, descriptor: int) -> None:
+        """Append a range of bytes to an open file."""
+        self.snapshot.copy_range(self.what, start, stop, descriptor)

@@ -4,7 +4,6 @@ It lies outside the tree of bands, as two arrays of bytes: ``fpgpu_shard/entry``
 header and the place on the sky; and ``fpgpu_shard/gwcs``, an ASDF file, where there is a gWCS.
 """
 
-import io
 import json
 import zlib
 from collections.abc import Mapping
@@ -15,9 +14,9 @@ import h5py
 import numpy as np
 
 from fpgpu.errors import StoreFormatError
-from fpgpu.stores.metadata.contents import MetaEntry
-from fpgpu.stores.metadata.gwcs_file import GwcsFile, write_gwcs
-from fpgpu.stores.metadata.sidecar import SIP_FIELDS, Float, SkyRecord, text_digest
+from fpgpu.stores.metadata.entries import MetaEntry
+from fpgpu.stores.metadata.gwcs_text import GwcsText
+from fpgpu.stores.metadata.records import SIP_FIELDS, Float, SkyRecord, text_digest
 
 __all__ = ["GROUP", "StoredEntry", "load_entry", "read_entry", "stored_entry", "write_entry"]
 
@@ -35,7 +34,7 @@ class StoredEntry(NamedTuple):
     text : bytes
         JSON.
     gwcs : bytes or None
-        ASDF file with the tree ``{band: {expID: gwcs}}``.
+        ASDF file with the tree ``{"gwcs": {"gwcs": gwcs}}``.
     """
 
     text: bytes
@@ -48,14 +47,11 @@ def stored_entry(entry: MetaEntry | None) -> StoredEntry:
     Parameters
     ----------
     entry : MetaEntry or None
-        From `fpgpu.stores.metadata.contents.new_entry`; None where nothing is known.
+        From `fpgpu.stores.metadata.entries.new_entry`; None where nothing is known.
     """
     gwcs = None
     if entry is not None and entry.gwcs is not None:
-        stream = io.BytesIO()
-        band, expID = entry.key
-        write_gwcs({band: {expID: entry.gwcs}}, stream)
-        gwcs = stream.getvalue()
+        gwcs = entry.with_gwcs_text().gwcs.to_asdf()
     content = {
         "version": VERSION,
         "header": None if entry is None else entry.text,
@@ -129,11 +125,7 @@ def load_entry(stored: StoredEntry, key: tuple[str, str], path: Path) -> MetaEnt
         ) from exc
     gwcs = None
     if stored.gwcs is not None:
-        file = GwcsFile(stored.gwcs, path)
-        try:
-            gwcs = file.get(*key)
-        finally:
-            file.close()
+        gwcs = GwcsText.from_asdf(stored.gwcs, path)
     return MetaEntry(key, text, gwcs, record)
 
 

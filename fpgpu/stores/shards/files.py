@@ -17,7 +17,7 @@ from fpgpu.stores.files.intent import SHARDS_ENDING
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.hdf5.guard import attributes_of, opened_guarded
 from fpgpu.stores.hdf5.handles import reading_errors, store_file
-from fpgpu.stores.metadata.contents import MetaEntry
+from fpgpu.stores.metadata.entries import MetaEntry
 from fpgpu.stores.names import DATASET_NAME, check_band, check_expID
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.pixels import tree

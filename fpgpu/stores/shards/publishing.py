@@ -78,12 +78,10 @@ def publish_shards(
         for key in removed:
             if not _forget(meta, key) and key not in main.links:
                 raise NotInStoreError(f"{place.path}: has no {'/'.join(key)}; nothing was removed")
-        for shard in shards:
-            entry = shard.meta_entry()
-            if entry is not None:
-                meta.add_prepared(entry)
-            else:
-                _forget(meta, shard.key)
+        entries = {shard.key: shard.meta_entry() for shard in shards}
+        for key in [key for key, entry in entries.items() if entry is None]:
+            _forget(meta, key)
+        meta.add_prepared(*(entry for entry in entries.values() if entry is not None))
         with write_errors(main.path):
             whole = _all_linked(main, links)
         meta.write_to_file(

@@ -16,7 +16,7 @@ from fpgpu.errors import ExposureNameError, StoreFormatError, UnusableExposureEr
 from fpgpu.stores.files.sync import fsync, write_errors
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.hdf5.change import Placement, write_draft
-from fpgpu.stores.metadata.contents import new_entry
+from fpgpu.stores.metadata.entries import new_entry
 from fpgpu.stores.names import check_band, check_expID
 from fpgpu.stores.pixels import writing
 from fpgpu.stores.pixels.geometry import Geometry

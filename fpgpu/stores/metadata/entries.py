@@ -1,0 +1,125 @@
+"""What is stored of one exposure, worked out and checked before any store is touched."""
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from fpgpu.errors import ExposureNameError, WCSError
+from fpgpu.stores.metadata.gwcs_text import ASDF_KEYS, GwcsText
+from fpgpu.stores.metadata.headers import header_text, parse_header
+from fpgpu.stores.metadata.outlines import wcs_errors
+from fpgpu.stores.metadata.records import Key, SkyRecord, text_digest
+from fpgpu.stores.names import check_band, check_expID
+
+__all__ = ["MetaEntry", "new_entry"]
+
+
+class MetaEntry(NamedTuple):
+    """What is stored of one exposure.
+
+    Attributes
+    ----------
+    key : (str, str)
+        Band and expID.
+    text : str
+        The header.
+    gwcs : gwcs.WCS, GwcsText or None
+        The gWCS, as an object or as the text that is stored.
+    record : SkyRecord
+        Where it is on the sky.
+    """
+
+    key: Key
+    text: str
+    gwcs: Any
+    record: SkyRecord
+
+    def with_gwcs_text(self) -> "MetaEntry":
+        """Return the entry with its gWCS as text: most of the work, and it can be pickled.
+
+        Raises
+        ------
+        StoreFormatError
+            If the gWCS cannot be written as ASDF.
+        """
+        if self.gwcs is None or isinstance(self.gwcs, GwcsText):
+            return self
+        return self._replace(gwcs=GwcsText.of(self.gwcs, "exposure {}/{}".format(*self.key)))
+
+
+def new_entry(imset: Any) -> MetaEntry:
+    """Check an exposure and work out all that a meta store keeps of it; needs no store.
+
+    Parameters
+    ----------
+    imset : ImageSet, Exposure or similar
+        As for `MetaStore.add_exposure`.
+
+    Returns
+    -------
+    MetaEntry
+        For `MetaStore.add_prepared`, here or in another process.
+
+    Raises
+    ------
+    ExposureNameError
+        If band or expID cannot be stored.
+    UnusableExposureError
+        If the header lacks a keyword or cannot be written.
+    WCSError
+        If the WCS of the header or the gWCS is missing or gives no footprint.
+    """
+    band, expID = check_band(imset.band), check_expID(imset.expID)
+    place = f"exposure {band}/{expID}"
+    text = header_text(imset.hdr, place)
+    gwcs = getattr(imset, "gwcs", None)
+    if gwcs is not None and band in ASDF_KEYS:
+        raise ExposureNameError(
+            f"{place}: an ASDF file has an entry {band!r} of its own, so no band with gWCS can be "
+            "called that"
+        )
+    record = _new_record(text, gwcs, getattr(imset, "sip", None), place)
+    return MetaEntry((band, expID), text, gwcs, record)
+
+
+def _new_record(text: str, gwcs: Any, sip: Any, place: str) -> SkyRecord:
+    """Work out where an exposure that is to be added is on the sky.
+
+    Parameters
+    ----------
+    text : str
+        Its header.
+    gwcs : gwcs.WCS or None
+        Its gWCS.
+    sip : SipFit or None
+        The refit of the gWCS.
+    place : str
+        The exposure, for messages.
+
+    Returns
+    -------
+    SkyRecord
+        Complete.
+
+    Raises
+    ------
+    WCSError
+        If it has no WCS, or one that gives no footprint.
+    """
+    from fpgpu.sky.celestial import image_shape
+    from fpgpu.sky.wcs import SkyWCS
+
+    header = parse_header(text, place)
+    with wcs_errors(place):
+        shape = image_shape(header)
+        record = SkyRecord(text_digest(text), shape, sip=sip, has_gwcs=gwcs is not None)
+        if gwcs is None:
+            return replace(record, fits_outline=SkyWCS.from_header(header).footprint())
+        general = SkyWCS.from_native(gwcs, shape)
+        if general.kind != "gwcs":
+            raise WCSError(f"its gwcs is a {type(gwcs).__name__}; expected a gwcs.WCS")
+        record = replace(record, gwcs_outline=general.footprint())
+    # Where there is a gWCS, a header without a celestial WCS is no reason to refuse.
+    with suppress(WCSError):
+        record = replace(record, fits_outline=SkyWCS.from_header(header).footprint())
+    return record
