@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Sequence
 
 from fpgpu import __version__
-from fpgpu.cli import consolidate, demo, doctor, info, ingest, patch
+from fpgpu.cli import consolidate, demo, doctor, ds9, info, ingest, patch, plot
 from fpgpu.errors import FpgpuError
 
 __all__ = ["main"]
@@ -37,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     noise.add_argument("-q", "--quiet", action="store_true", help="print problems and results only")
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (ingest, info, consolidate, patch, demo, doctor):
+    for command in (ingest, info, consolidate, patch, plot, ds9, demo, doctor):
         own = commands.add_parser(
             command.__name__.rpartition(".")[2],
             parents=[common],

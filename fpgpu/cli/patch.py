@@ -3,19 +3,17 @@
 import argparse
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fpgpu.cli import circle
 from fpgpu.cli.console import format_bytes, format_table
-from fpgpu.errors import CatalogError, MissingStoreError, NotInStoreError, PlanError
 
 if TYPE_CHECKING:
     from fpgpu.patch.device import Patch
-    from fpgpu.patch.plan import PatchPlan
-    from fpgpu.sky.regions import CircularRegion
     from fpgpu.survey import Survey
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
@@ -43,28 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         The parser of the command.
     """
     parser.add_argument("folder", metavar="DIR", type=Path, help="the store folder")
-    for name, unit, what in (
-        ("ra", "DEG", "right ascension of the centre"),
-        ("dec", "DEG", "declination of the centre"),
-        ("radius", "ARCSEC", "radius of the circle"),
-    ):
-        parser.add_argument(f"--{name}", required=True, metavar=unit, type=float, help=what)
-    parser.add_argument(
-        "--bands", nargs="+", metavar="BAND", help="bands, in this order (default: all)"
-    )
-    parser.add_argument(
-        "--catalog",
-        metavar="FITS",
-        type=Path,
-        help="table with columns ra and dec in degrees: its sources in and near the circle are "
+    circle.add_circle(parser, required=True)
+    circle.add_bands(parser)
+    circle.add_catalog(
+        parser,
+        "table with columns ra and dec in degrees: its sources in and near the circle are "
         "taken, which needs psf.h5 in DIR (default: pixels and geometry only)",
-    )
-    parser.add_argument(
-        "--margin",
-        metavar="ARCSEC",
-        type=float,
-        default=0.5,
-        help="take sources this far outside the circle, too: their light reaches in (default: 0.5)",
     )
     parser.add_argument(
         "--out",
@@ -74,23 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the file to write; an older patch is replaced (default: patch.h5)",
     )
     parser.add_argument(
-        "--select",
-        choices=("corners", "overlap"),
-        default="corners",
-        help="which super-pixels: those with a corner pixel inside, as forcepho's, or all that "
-        "overlap the circle (default: corners)",
-    )
-    parser.add_argument(
         "--plot",
         metavar="PREFIX",
-        help=f"write pictures PREFIX_{'.png, PREFIX_'.join(PICTURES)}.png",
+        help=f"write pictures PREFIX_{'.png, PREFIX_'.join(PICTURES)}.png; of many exposures, "
+        "12 in each (more pictures: see fpgpu plot)",
     )
-    parser.add_argument(
-        "--backend",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="where the patch is built; auto takes a GPU where one works (see fpgpu doctor)",
-    )
+    circle.add_selection(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -120,19 +91,20 @@ def run(args: argparse.Namespace) -> int:
     catalog = None
     if args.catalog is not None:
         reach = CircularRegion(args.ra, args.dec, (args.radius + args.margin) / 3600)
-        catalog = _sources_inside(args.catalog, reach)
+        catalog = circle.sources_inside(args.catalog, reach)
     seconds: dict[str, float] = {}
     with _timed(seconds, "open"):
         survey = fpgpu.survey.open(args.folder, backend=args.backend)
     with survey:
-        _require_usable(survey, args.bands, args.folder, catalog)
+        circle.require_bands(survey.bands, args.bands, args.folder)
+        circle.require_psf(survey, args.folder, catalog)
         with _timed(seconds, "plan"):
             plan = survey.plan(region, args.bands, select=args.select)
-        _require_exposures(survey, plan, args.bands)
+        circle.require_exposures(survey, plan, args.bands)
         with _timed(seconds, "build"):
             patch = survey.patch(plan, catalog)
         with patch:
-            units = _flux_units(survey, plan)
+            units = circle.flux_units(survey, plan)
             with _timed(seconds, "write"):
                 file_bytes = write_patch(args.out, patch, flux_units=units)
             pictures = []
@@ -162,77 +134,19 @@ def _timed(seconds: dict[str, float], what: str) -> Iterator[None]:
     seconds[what] = time.perf_counter() - start
 
 
-def _sources_inside(path: Path, region: "CircularRegion") -> Any:
-    """Read the sources of a catalogue that are inside a region."""
-    from astropy.io.registry import IORegistryError
-    from astropy.table import Table
-
-    from fpgpu.patch.proposal import catalog_column
-
-    if not path.is_file():
-        raise CatalogError(f"{path}: no such catalogue; check the path")
-    try:
-        table = Table.read(path)
-    except (IORegistryError, OSError, ValueError, TypeError, KeyError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise CatalogError(f"{path}: cannot be read as a table: {reason}") from error
-    try:
-        inside = region.contains_sky(catalog_column(table, "ra"), catalog_column(table, "dec"))
-    except CatalogError as error:
-        raise CatalogError(f"{path}: {error}") from error
-    return table[inside]
-
-
-def _require_usable(
-    survey: "Survey", bands: Sequence[str] | None, folder: Path, catalog: Any
-) -> None:
-    """Refuse bands that are not there, and sources without PSFs."""
-    for band in bands or ():
-        if band not in survey.bands:
-            by_case = {name.upper(): name for name in survey.bands}
-            near = [by_case[name] for name in get_close_matches(band.upper(), by_case, n=3)]
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            known = ", ".join(survey.bands) or "none"
-            raise NotInStoreError(f"{folder}: no band {band!r}; it has {known}{hint}")
-    if catalog is not None and len(catalog) and survey.psf is None:
-        raise MissingStoreError(
-            f"{folder / 'psf.h5'}: no such PSF store, but the catalogue has {len(catalog)} sources"
-            " here; add PSFs with fpgpu.PSFStore.add_psf, or leave --catalog out for pixels alone"
-        )
-
-
-def _require_exposures(survey: "Survey", plan: "PatchPlan", bands: Sequence[str] | None) -> None:
-    """Refuse a place where there are no exposures, and say where there are some."""
-    if plan.exposures:
-        return
-    band, expID = next(iter(survey.meta))
-    nx, ny = survey.pixels.shape
-    ra, dec = survey.meta.sky_wcs(band, expID).pixel_to_world((nx - 1) / 2, (ny - 1) / 2)
-    raise PlanError(
-        f"no exposure of {', '.join(bands or survey.bands)} is in {plan.region!r}; the first of"
-        f" all {survey.meta.nexp}, {band}/{expID}, is around ra {ra:.5f}, dec {dec:.5f}"
-    )
-
-
-def _flux_units(survey: "Survey", plan: "PatchPlan") -> str:
-    """Units of the pixels: those that the exposures have in common, or all of them."""
-    found = [survey.pixels.record(e.band, e.expID).flux_units for e in plan.exposures]
-    return ", ".join(dict.fromkeys(found))
-
-
 def _plot(prefix: str, survey: "Survey", patch: "Patch", units: str) -> list[str]:
     """Write the pictures."""
     from fpgpu import plots
 
     plan = patch.plan
     data, ierr = patch.retrieve("data"), patch.retrieve("ierr")
-    figures = (
-        plots.plot_footprints(survey.meta, plan),
-        plots.plot_superpixels(survey.meta, plan),
-        plots.plot_pixels(plan, data, ierr, flux_units=units),
-    )
-    names = (f"{prefix}_{picture}.png" for picture in PICTURES)
-    return [str(plots.save(figure, name)) for figure, name in zip(figures, names, strict=True)]
+    draw_pixels = partial(plots.plot_pixels, plan, data, ierr, flux_units=units)
+    figures = {
+        "footprints": [plots.plot_footprints(survey.meta, plan)],
+        "superpixels": plots.pages(plan, partial(plots.plot_superpixels, survey.meta, plan)),
+        "pixels": plots.pages(plan, draw_pixels),
+    }
+    return [str(path) for path in plots.save_all(prefix, figures)]
 
 
 def _summary(patch: "Patch", seconds: dict[str, float]) -> dict[str, Any]:

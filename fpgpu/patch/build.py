@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from fpgpu.backends.base import Backend
 from fpgpu.errors import PlanError
+from fpgpu.patch.clock import Clock, untimed
 from fpgpu.patch.device import Patch
 from fpgpu.patch.pack import RADII, background_offsets, pack_metadata
 from fpgpu.patch.pixels import send_pixels
@@ -30,6 +31,7 @@ def build_patch(
     tweak_keyword: str | None = None,
     reference: tuple[float, float] | None = None,
     resident: ResidentExposures | None = None,
+    clock: Clock = untimed,
 ) -> Patch:
     """Build the patch of a plan in a backend's memory.
 
@@ -52,6 +54,8 @@ def build_patch(
         Where ``ierr > 0`` and ``flux * ierr`` is larger, ierr becomes ``max_snr / flux``.
     resident : ResidentExposures, optional
         Whole exposures of the same backend to take the pixels from; they are loaded if need be.
+    clock : callable, optional
+        Told of each phase, as a `fpgpu.patch.clock.PhaseClock`.
 
     Returns
     -------
@@ -88,7 +92,10 @@ def build_patch(
         backgrounds=background_offsets(stores.meta, plan, background_keyword),
         max_snr=max_snr or 0.0,
         resident=resident,
+        clock=clock,
     )
-    patch = Patch(plan, backend, stores.meta, pack(catalog, reference=reference), pack, fill)
+    with clock("metadata"):
+        metadata = pack(catalog, reference=reference)
+    patch = Patch(plan, backend, stores.meta, metadata, pack, fill)
     patch.send()
     return patch

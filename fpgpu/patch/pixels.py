@@ -12,6 +12,7 @@ from fpgpu.backends.arguments import PatchPixels, StagedExposure
 from fpgpu.backends.base import Backend
 from fpgpu.backends.memory import Array
 from fpgpu.errors import LayoutError
+from fpgpu.patch.clock import Clock, untimed
 from fpgpu.patch.plan import PatchPlan
 from fpgpu.patch.resident import ResidentExposures
 from fpgpu.stores.pixel import PixelStore
@@ -41,6 +42,7 @@ def send_pixels(
     backgrounds: Sequence[float],
     max_snr: float = 0.0,
     resident: ResidentExposures | None = None,
+    clock: Clock = untimed,
 ) -> None:
     """Read the super-pixels of a plan, and nothing else, and unpack them.
 
@@ -64,6 +66,8 @@ def send_pixels(
         Limit of flux times inverse uncertainty, 0 for none.
     resident : ResidentExposures, optional
         Exposures of the backend to take super-pixels from, instead of reading them alone.
+    clock : callable, optional
+        Told of the phases read, upload and unpack.
 
     Raises
     ------
@@ -86,16 +90,17 @@ def send_pixels(
         resident.lent(store, keys) if resident is not None else nullcontext([None] * len(keys))
     ) as whole:
         start = 0
-        for batch in _all_batches(store, plan, backend, backgrounds, whole):
+        for batch in _all_batches(store, plan, backend, backgrounds, whole, clock):
             stop = start + len(batch.places) * plan.super_pixel_size**2
-            backend.unpack(
-                batch.exposures,
-                batch.places,
-                PatchPixels(*(array[start:stop] for array in out)),
-                plan.super_pixel_size,
-                max_snr=max_snr,
-                places_on_device=batch.places_there,
-            )
+            with clock("unpack"):
+                backend.unpack(
+                    batch.exposures,
+                    batch.places,
+                    PatchPixels(*(array[start:stop] for array in out)),
+                    plan.super_pixel_size,
+                    max_snr=max_snr,
+                    places_on_device=batch.places_there,
+                )
             start = stop
 
 
@@ -117,6 +122,7 @@ def _all_batches(
     backend: Backend,
     backgrounds: Sequence[float],
     whole: Sequence[Array | None],
+    clock: Clock,
 ) -> Iterator[Batch]:
     """Give all super-pixels of the plan in order: of resident exposures, or read."""
     in_place = backend.complaint(np.empty(0, np.float32)) is None
@@ -129,7 +135,7 @@ def _all_batches(
         numbers = list(group)
         if is_read:
             for pieces, superpixels, places, places_there in staged(
-                store, plan, backend, _batches(plan, numbers, most)
+                store, plan, backend, _batches(plan, numbers, most), clock
             ):
                 exposures = _staged_together(plan, pieces, superpixels, backgrounds)
                 yield Batch(exposures, places, places_there)
@@ -140,7 +146,11 @@ def _all_batches(
 
 
 def _staged_here(
-    store: PixelStore, plan: PatchPlan, backend: Backend, batches: Iterable[list[Piece]]
+    store: PixelStore,
+    plan: PatchPlan,
+    backend: Backend,
+    batches: Iterable[list[Piece]],
+    clock: Clock,
 ) -> Iterator[Staged]:
     """Read batch after batch into one slot, where the backend can use them."""
     n_values = 2 * plan.super_pixel_size**2
@@ -150,12 +160,17 @@ def _staged_here(
         for pieces in batches:
             places = _places(plan, pieces)
             superpixels = slot.view((len(places), n_values), np.float32)
-            _read(store, plan, pieces, superpixels)
+            with clock("read"):
+                _read(store, plan, pieces, superpixels)
             yield pieces, superpixels, places, None
 
 
 def _staged_there(
-    store: PixelStore, plan: PatchPlan, backend: Backend, batches: Iterable[list[Piece]]
+    store: PixelStore,
+    plan: PatchPlan,
+    backend: Backend,
+    batches: Iterable[list[Piece]],
+    clock: Clock,
 ) -> Iterator[Staged]:
     """Read batch after batch, each into a slot of its own, and send it in one transfer."""
     n_values = 2 * plan.super_pixel_size**2
@@ -163,10 +178,12 @@ def _staged_there(
         places = _places(plan, pieces)
         shape, after = (len(places), n_values), len(places) * n_values * 4
         with backend.stage(after + places.nbytes) as slot:
-            _read(store, plan, pieces, slot.view(shape, np.float32))
-            slot.view(places.shape, np.int32, after)[...] = places
-            memory = backend.allocate(slot.nbytes)
-            backend.upload(slot, out=memory.view((slot.nbytes,), np.uint8), fresh=True)
+            with clock("read"):
+                _read(store, plan, pieces, slot.view(shape, np.float32))
+                slot.view(places.shape, np.int32, after)[...] = places
+            with clock("upload"):
+                memory = backend.allocate(slot.nbytes)
+                backend.upload(slot, out=memory.view((slot.nbytes,), np.uint8), fresh=True)
         yield (
             pieces,
             memory.view(shape, np.float32),

@@ -1,4 +1,4 @@
-"""How much sky a set of footprints covers, overlaps counted once."""
+"""How much sky a set of footprints covers, overlaps counted once; and how often each place."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ import numpy.typing as npt
 from fpgpu.sky.polygons import bounding_caps
 from fpgpu.sky.sphere import Floats, chord, tangent_coordinates, unit_vectors
 
-__all__ = ["covered_area"]
+__all__ = ["covered_area", "depth_map"]
 
 
 def covered_area(footprints: Sequence[Floats], grid: int = 256) -> float:
@@ -79,6 +79,35 @@ def _group_area(vectors: Sequence[Floats], grid: int) -> float:
     # Element of solid angle of the gnomonic projection.
     element = step.prod() / (1 + x[:, None] ** 2 + y[None, :] ** 2) ** 1.5
     return float(element[covered].sum())
+
+
+def depth_map(
+    polygons: Sequence[Floats], weights: npt.ArrayLike, x: Floats, y: Floats
+) -> npt.NDArray[np.float64]:
+    """Add up the weights of the polygons that cover each point of a grid.
+
+    Parameters
+    ----------
+    polygons : sequence of ndarray, shape (n_vertices, 2)
+        Outlines on the plane.
+    weights : array_like, shape (n_polygons,)
+        Of each polygon.
+    x, y : ndarray, shapes (nx,) and (ny,)
+        The grid, increasing.
+
+    Returns
+    -------
+    ndarray of float64, shape (nx, ny)
+        0 where there is none.
+    """
+    depth = np.zeros((len(x), len(y)))
+    for polygon, weight in zip(polygons, np.asarray(weights, np.float64), strict=True):
+        low, high = polygon.min(axis=0), polygon.max(axis=0)
+        part = tuple(
+            slice(*np.searchsorted(axis, (low[k], high[k]))) for k, axis in enumerate((x, y))
+        )
+        depth[part] += weight * _inside(polygon, x[part[0], None], y[None, part[1]])
+    return depth
 
 
 def _inside(polygon: Floats, x: Floats, y: Floats) -> npt.NDArray[np.bool_]:

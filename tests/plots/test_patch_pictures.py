@@ -2,7 +2,6 @@
 
 import builtins
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from fpgpu import CircularRegion, PolygonRegion, RectangularRegion, plots
 from fpgpu.errors import LayoutError, MissingExtraError, StoreWriteError
 from fpgpu.patch.plan import PatchPlan
 from fpgpu.sky.regions import Region
+from tests.plots.seen import is_sky_map, nothing_overlaps, panels
 
 RA, DEC, RADIUS = 53.16, -27.79, 0.8 / 3600
 SIDE = RADIUS / np.cos(np.deg2rad(DEC))
@@ -26,13 +26,6 @@ REGIONS = [
 
 
 @pytest.fixture(scope="module")
-def survey(golden: Path) -> Iterator[fpgpu.Survey]:
-    """Six exposures of 128 x 128 pixels of 31 mas."""
-    with fpgpu.open(golden / "tiny", backend="cpu") as survey:
-        yield survey
-
-
-@pytest.fixture(scope="module")
 def plan(survey: fpgpu.Survey) -> PatchPlan:
     return survey.plan(CIRCLE)
 
@@ -41,11 +34,6 @@ def plan(survey: fpgpu.Survey) -> PatchPlan:
 def pixels(survey: fpgpu.Survey, plan: PatchPlan) -> dict[str, np.ndarray]:
     with survey.patch(plan) as patch:
         return {name: patch.retrieve(name) for name in ("data", "ierr")}
-
-
-def panels(figure: Any) -> list[Any]:
-    """The axes that are no colour bars."""
-    return [axes for axes in figure.axes if axes.get_xlabel()]
 
 
 def saved(figure: Any, folder: Path) -> Path:
@@ -69,7 +57,9 @@ def test_footprints_are_drawn_as_large_as_they_are(
     east, north = lines[-1].get_data()
     np.testing.assert_allclose(np.hypot(east, north), 0.8, rtol=1e-6)
     assert len(near.lines) == 6 + 1
-    assert whole.xaxis_inverted()
+    assert is_sky_map(whole)
+    assert is_sky_map(near)
+    assert nothing_overlaps(figure)
     saved(figure, tmp_path)
 
 
@@ -105,7 +95,7 @@ def test_pixels_are_shown_where_they_are_and_those_without_weight_are_not(
 ) -> None:
     figure = plots.plot_pixels(plan, pixels["data"], pixels["ierr"], flux_units="nJy")
     assert len(panels(figure)) == 2 * plan.n_exp
-    assert len(figure.axes) == 4 * plan.n_exp
+    assert all(len(axes.child_axes) == 1 for axes in figure.axes)  # a colour bar each
     first = plan.exposures[0]
     flux, ierr = survey.pixels.read_exposure(first.band, first.expID)
     shown = panels(figure)[0].images[1].get_array().T
@@ -129,10 +119,13 @@ def test_flat_images_and_images_without_weight_are_drawn(
 def test_many_exposures_are_cut_and_the_picture_says_so(
     survey: fpgpu.Survey, plan: PatchPlan, pixels: dict[str, np.ndarray], monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(plots, "MOST_EXPOSURES", 4)
+    monkeypatch.setattr("fpgpu.plots.canvas.MOST_EXPOSURES", 4)
     figure = plots.plot_superpixels(survey.meta, plan)
     assert len(panels(figure)) == 4
-    assert "first 4 of 6" in figure.get_suptitle()
+    assert "exposures 1 to 4 of 6" in figure.get_suptitle()
+    rest = plots.plot_superpixels(survey.meta, plan, first=4)
+    assert len(panels(rest)) == 2
+    assert "exposures 5 to 6 of 6" in rest.get_suptitle()
     assert len(panels(plots.plot_pixels(plan, pixels["data"], pixels["ierr"]))) == 8
 
 
@@ -165,3 +158,91 @@ def test_without_matplotlib_the_line_that_installs_it_is_given(
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingExtraError, match=r'pip install "fpgpu\[plot\]"'):
         plots.plot_footprints(survey.meta, plan)
+
+
+def test_coverage_counts_the_exposures_whose_pixels_have_weight(
+    survey: fpgpu.Survey, plan: PatchPlan, pixels: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    figure = plots.plot_coverage(survey.meta, plan, pixels["ierr"])
+    assert len(panels(figure)) == plan.n_bands == 3
+    for axes, band in zip(panels(figure), plan.bandlist, strict=True):
+        assert is_sky_map(axes)
+        # Somewhere both exposures of the band see the circle, in all places at least none.
+        counts = axes.images[0].get_array()
+        assert counts.max() == 2
+        assert axes.get_title().startswith(f"{band}: ")
+        assert axes.get_title().endswith("to 2 of 2 exposures in the region")
+    none = plots.plot_coverage(survey.meta, plan, np.zeros_like(pixels["ierr"]))
+    assert all(axes.images[0].get_array().count() == 0 for axes in panels(none))
+    saved(figure, tmp_path)
+
+
+def test_coverage_is_that_of_testing_each_place(survey: fpgpu.Survey, plan: PatchPlan) -> None:
+    figure = plots.plot_coverage(survey.meta, plan)
+    axes = panels(figure)[0]
+    shown = np.ma.filled(axes.images[0].get_array(), 0).T
+    west, east, south, north = axes.images[0].get_extent()
+    n = len(shown)
+    random = np.random.default_rng(3)
+    for ix, iy in random.integers(0, n, (50, 2)):
+        x = west + (ix + 0.5) * (east - west) / n
+        y = south + (iy + 0.5) * (north - south) / n
+        # A circle of 0.8 arcsec is flat.
+        ra, dec = RA + x / 3600 / np.cos(np.deg2rad(DEC)), DEC + y / 3600
+        expected = 0
+        for exposure in plan.exposures[: plan.band_N[0]]:
+            place = survey.meta.sky_wcs(exposure.band, exposure.expID).world_to_pixel(ra, dec)
+            superpixel = np.rint(np.array(place).ravel()).astype(int) // 8
+            expected += bool((exposure.superpixels == superpixel).all(axis=1).any())
+        assert shown[ix, iy] == expected
+
+
+@pytest.mark.parametrize("first", [0, 4])
+def test_residuals_stand_beside_data_and_model(
+    survey: fpgpu.Survey,
+    plan: PatchPlan,
+    pixels: dict[str, np.ndarray],
+    tmp_path: Path,
+    first: int,
+) -> None:
+    data, ierr = pixels["data"], pixels["ierr"]
+    model = 0.5 * data.astype(np.float64)
+    figure = plots.plot_residuals(plan, data, ierr, model, first=first)
+    assert len(panels(figure)) == 3 * (plan.n_exp - first)
+    left, middle, right = (axes.images[1] for axes in panels(figure)[:3])
+    used = ~np.ma.getmaskarray(left.get_array())
+    np.testing.assert_allclose(
+        middle.get_array()[used], 0.5 * left.get_array()[used], rtol=1e-6, atol=1e-9
+    )
+    assert left.get_clim() == middle.get_clim()
+    assert right.get_clim() == (-5.0, 5.0)
+    start = plan.exposure_start[first]
+    part = np.s_[start : start + plan.exposure_N[first]]
+    chi2 = np.mean((0.5 * data[part] * ierr[part])[ierr[part] > 0].astype(float) ** 2)
+    assert f"chi2 a pixel {chi2:.2f}" in panels(figure)[2].get_title()
+    assert nothing_overlaps(figure)
+    saved(figure, tmp_path)
+
+
+def test_pages_hold_all_exposures_once(
+    survey: fpgpu.Survey, plan: PatchPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fpgpu.plots.canvas.MOST_EXPOSURES", 4)
+    drawn = list(
+        plots.pages(plan, lambda first: plots.plot_superpixels(survey.meta, plan, first=first))
+    )
+    titles = [axes.get_title() for figure in drawn for axes in panels(figure)]
+    assert len(drawn) == 2
+    for title, exposure in zip(titles, plan.exposures, strict=True):
+        assert exposure.expID in title
+
+
+def test_long_names_are_told_whole_in_several_lines(survey: fpgpu.Survey, plan: PatchPlan) -> None:
+    from matplotlib.figure import Figure
+
+    from fpgpu.plots.canvas import entitle
+
+    name = "jw01234001001_02101_00007_nrcblong_f444w_cal"
+    axes = Figure().subplots()
+    entitle(axes, "F444W", name, "data", 20)
+    assert axes.get_title().replace("\n", "").endswith(name)

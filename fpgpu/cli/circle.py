@@ -1,0 +1,245 @@
+"""Options of the commands that work on a circle of sky, and what they make of them."""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fpgpu.errors import CatalogError, MissingStoreError, NotInStoreError, PlanError
+
+if TYPE_CHECKING:
+    from fpgpu.patch.plan import PatchPlan
+    from fpgpu.sky.regions import CircularRegion
+    from fpgpu.survey import Survey
+
+__all__ = [
+    "add_bands",
+    "add_catalog",
+    "add_circle",
+    "add_selection",
+    "flux_units",
+    "require_bands",
+    "require_exposures",
+    "require_psf",
+    "sources_inside",
+]
+
+
+def add_circle(parser: Any, *, required: bool, radii: bool = False) -> None:
+    """Add the options for a circle.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser or group
+        Where to.
+    required : bool
+        Whether the command cannot do without.
+    radii : bool, optional
+        Whether several radii may be given.
+    """
+    for name, unit, what in (
+        ("ra", "DEG", "right ascension of the centre"),
+        ("dec", "DEG", "declination of the centre"),
+    ):
+        parser.add_argument(f"--{name}", required=required, metavar=unit, type=float, help=what)
+    parser.add_argument(
+        "--radius",
+        required=required,
+        metavar="ARCSEC",
+        type=float,
+        nargs="+" if radii else None,
+        help="radius of the circle" + ("; of several, times has a bar each" if radii else ""),
+    )
+
+
+def add_bands(parser: argparse.ArgumentParser) -> None:
+    """Add the option for bands.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Where to.
+    """
+    parser.add_argument(
+        "--bands", nargs="+", metavar="BAND", help="bands, in this order (default: all)"
+    )
+
+
+def add_catalog(parser: Any, what: str) -> None:
+    """Add the options for sources.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser or group
+        Where to.
+    what : str
+        What the catalogue is for.
+    """
+    parser.add_argument("--catalog", metavar="FITS", type=Path, help=what)
+    parser.add_argument(
+        "--margin",
+        metavar="ARCSEC",
+        type=float,
+        default=0.5,
+        help="take sources this far outside the circle, too: their light reaches in (default: 0.5)",
+    )
+
+
+def add_selection(parser: Any) -> None:
+    """Add the options for super-pixels and the backend.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser or group
+        Where to.
+    """
+    parser.add_argument(
+        "--select",
+        choices=("corners", "overlap"),
+        default="corners",
+        help="which super-pixels: those with a corner pixel inside, as forcepho's, or all that "
+        "overlap the circle (default: corners)",
+    )
+    parser.add_argument(
+        "--backend",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where the patch is built; auto takes a GPU where one works (see fpgpu doctor)",
+    )
+
+
+def sources_inside(path: Path, region: "CircularRegion") -> Any:
+    """Read the sources of a catalogue that are inside a region.
+
+    Parameters
+    ----------
+    path : Path
+        A table that astropy reads, with columns ra and dec in degrees.
+    region : CircularRegion
+        The region.
+
+    Returns
+    -------
+    astropy.table.Table
+        Its rows.
+
+    Raises
+    ------
+    CatalogError
+        If it cannot be read, or has no usable positions.
+    """
+    from astropy.io.registry import IORegistryError
+    from astropy.table import Table
+
+    from fpgpu.patch.proposal import catalog_column
+
+    if not path.is_file():
+        raise CatalogError(f"{path}: no such catalogue; check the path")
+    try:
+        table = Table.read(path)
+    except (IORegistryError, OSError, ValueError, TypeError, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CatalogError(f"{path}: cannot be read as a table: {reason}") from error
+    try:
+        inside = region.contains_sky(catalog_column(table, "ra"), catalog_column(table, "dec"))
+    except CatalogError as error:
+        raise CatalogError(f"{path}: {error}") from error
+    return table[inside]
+
+
+def require_bands(known: Sequence[str], asked: Iterable[str] | None, folder: Path) -> None:
+    """Refuse bands that are not there, with the nearest ones.
+
+    Parameters
+    ----------
+    known : sequence of str
+        Bands of the stores.
+    asked : iterable of str or None
+        Bands that were typed.
+    folder : Path
+        The store folder.
+
+    Raises
+    ------
+    NotInStoreError
+        If one is not there.
+    """
+    for band in asked or ():
+        if band not in known:
+            by_case = {name.upper(): name for name in known}
+            near = [by_case[name] for name in get_close_matches(band.upper(), by_case, n=3)]
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            there = ", ".join(known) or "none"
+            raise NotInStoreError(f"{folder}: no band {band!r}; it has {there}{hint}")
+
+
+def require_psf(survey: "Survey", folder: Path, catalog: Any) -> None:
+    """Refuse sources without PSFs.
+
+    Parameters
+    ----------
+    survey : Survey
+        The stores.
+    folder : Path
+        Their folder.
+    catalog : astropy.table.Table or None
+        The sources.
+
+    Raises
+    ------
+    MissingStoreError
+        If there are sources and no PSF store.
+    """
+    if catalog is not None and len(catalog) and survey.psf is None:
+        raise MissingStoreError(
+            f"{folder / 'psf.h5'}: no such PSF store, but the catalogue has {len(catalog)} sources"
+            " here; add PSFs with fpgpu.PSFStore.add_psf, or leave --catalog out for pixels alone"
+        )
+
+
+def require_exposures(survey: "Survey", plan: "PatchPlan", bands: Iterable[str] | None) -> None:
+    """Refuse a place where there are no exposures, and say where there are some.
+
+    Parameters
+    ----------
+    survey : Survey
+        The stores.
+    plan : PatchPlan
+        Of the place.
+    bands : iterable of str or None
+        Bands that were asked for.
+
+    Raises
+    ------
+    PlanError
+        If the plan is empty.
+    """
+    if plan.exposures:
+        return
+    band, expID = next(iter(survey.meta))
+    nx, ny = survey.pixels.shape
+    ra, dec = survey.meta.sky_wcs(band, expID).pixel_to_world((nx - 1) / 2, (ny - 1) / 2)
+    raise PlanError(
+        f"no exposure of {', '.join(bands or survey.bands)} is in {plan.region!r}; the first of"
+        f" all {survey.meta.nexp}, {band}/{expID}, is around ra {ra:.5f}, dec {dec:.5f}"
+    )
+
+
+def flux_units(survey: "Survey", plan: "PatchPlan") -> str:
+    """Name the units of the pixels: those that the exposures have in common, or all of them.
+
+    Parameters
+    ----------
+    survey : Survey
+        The stores.
+    plan : PatchPlan
+        The exposures.
+
+    Returns
+    -------
+    str
+        Such as ``"nJy"``.
+    """
+    found = [survey.pixels.record(e.band, e.expID).flux_units for e in plan.exposures]
+    return ", ".join(dict.fromkeys(found))

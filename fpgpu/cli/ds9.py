@@ -1,0 +1,92 @@
+"""``fpgpu ds9``: footprints, a region and sources as a region file for DS9."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from fpgpu.cli import circle
+from fpgpu.errors import PlanError, StoreWriteError
+
+__all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
+
+HELP = "footprints, a region and sources as a region file for DS9"
+DESCRIPTION = (
+    "Write the footprints of the exposures as polygons, with names, and a tag for each band; with"
+    " a circle, only those that touch it; with a catalogue, its sources as points."
+)
+EXAMPLES = """examples:
+  fpgpu ds9 stores --out survey.reg
+  fpgpu ds9 stores --ra 53.16 --dec -27.79 --radius 3 --catalog sources.fits --out region.reg
+  fpgpu ds9 stores --bands F200W --frame icrs
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The parser of the command.
+    """
+    parser.add_argument("folder", metavar="DIR", type=Path, help="the store folder")
+    circle.add_circle(parser, required=False)
+    circle.add_bands(parser)
+    circle.add_catalog(parser, "table with columns ra and dec in degrees; needs a circle")
+    parser.add_argument(
+        "--frame", choices=("fk5", "icrs"), default="fk5", help="coordinates (default: fk5)"
+    )
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, help="the file to write (default: standard output)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the region file.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        The parsed arguments.
+
+    Returns
+    -------
+    int
+        0; whatever goes wrong is an error.
+    """
+    from fpgpu.plots.ds9 import ds9_regions
+    from fpgpu.sky.regions import CircularRegion
+    from fpgpu.stores.folder import StoreFolder
+    from fpgpu.stores.meta import MetaStore
+
+    given = [args.ra, args.dec, args.radius]
+    if None in given and given != [None] * 3:
+        raise PlanError("a circle needs --ra, --dec and --radius together")
+    if args.catalog is not None and args.radius is None:
+        raise PlanError("--catalog takes the sources of a circle: give --ra, --dec, --radius, too")
+    with MetaStore(StoreFolder(args.folder).require().meta) as meta:
+        circle.require_bands(meta.bands, args.bands, args.folder)
+        region = catalog = None
+        keys = [(band, e) for band in args.bands or meta.bands for e in meta.exposures(band)]
+        if args.radius is not None:
+            region = CircularRegion(args.ra, args.dec, args.radius / 3600)
+            keys = meta.exposures_touching(region, args.bands)
+            if args.catalog is not None:
+                reach = CircularRegion(args.ra, args.dec, (args.radius + args.margin) / 3600)
+                catalog = circle.sources_inside(args.catalog, reach)
+        text = ds9_regions(
+            meta,
+            exposures=keys,
+            regions=() if region is None else (region,),
+            catalog=catalog,
+            frame=args.frame,
+        )
+    if args.out is None:
+        sys.stdout.write(text)
+        return 0
+    try:
+        args.out.write_text(text)
+    except OSError as error:
+        raise StoreWriteError(f"{args.out}: cannot be written: {error.strerror}") from error
+    print(f"wrote {args.out}: {len(keys)} footprints")
+    return 0

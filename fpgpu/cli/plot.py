@@ -1,0 +1,305 @@
+"""``fpgpu plot``: pictures of a survey, of its exposures, and of patches of it."""
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fpgpu.cli import circle
+from fpgpu.cli.console import Progress
+from fpgpu.errors import CatalogError, NotInStoreError, PlanError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from fpgpu.patch.device import Patch
+    from fpgpu.survey import Survey
+
+__all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
+
+HELP = "pictures of a survey, of its exposures, and of patches of it"
+DESCRIPTION = (
+    "Write pictures PREFIX_KIND.png. The kinds footprints, coverage, superpixels, pixels, residuals"
+    " and times are of a circle of sky and need --ra, --dec and --radius. Pictures with a panel an"
+    " exposure hold 12; further ones are numbered."
+)
+EXAMPLES = """examples:
+  fpgpu plot stores survey
+  fpgpu plot stores survey --depth magnitude --bands F200W F444W --out field
+  fpgpu plot stores exposure --exposure F200W/jw01180_nrca1_cal
+  fpgpu plot stores footprints coverage pixels --ra 53.16 --dec -27.79 --radius 3
+  fpgpu plot stores residuals --ra 53.16 --dec -27.79 --radius 3 --catalog fit.fits \\
+      --profiles sersic_splinedata.h5
+  fpgpu plot stores times --ra 53.16 --dec -27.79 --radius 1 3 10
+"""
+
+WHOLE = {
+    "survey": "footprints of all exposures, and the depth of each band",
+    "exposure": "how an exposure is laid out in super-pixels, with its mask",
+}
+OF_A_CIRCLE = {
+    "footprints": "exposures over the circle, and the super-pixels around it",
+    "coverage": "how many exposures of each band there are at each place",
+    "superpixels": "super-pixels taken of each exposure",
+    "pixels": "flux and weight of each exposure",
+    "residuals": "data, model and residual of each exposure",
+    "times": "where the time of the patch goes, measured",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The parser of the command.
+    """
+    kinds = WHOLE | OF_A_CIRCLE
+    parser.add_argument("folder", metavar="DIR", type=Path, help="the store folder")
+    parser.add_argument(
+        "kinds",
+        nargs="+",
+        metavar="KIND",
+        choices=list(kinds),
+        help="; ".join(f"{kind}: {what}" for kind, what in kinds.items()),
+    )
+    parser.add_argument(
+        "--out",
+        metavar="PREFIX",
+        default="fpgpu",
+        help="what the names of the pictures begin with (default: fpgpu)",
+    )
+    parser.add_argument(
+        "--format", choices=("png", "pdf", "svg"), default="png", help="default: png"
+    )
+    circle.add_bands(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+    whole = parser.add_argument_group("survey and exposure")
+    whole.add_argument(
+        "--depth",
+        choices=("exposures", "magnitude"),
+        default="exposures",
+        help="depth as the number of exposures, or as a limiting magnitude from their weights",
+    )
+    whole.add_argument(
+        "--field",
+        metavar="N",
+        type=int,
+        default=1,
+        help="which field, where the survey has several that are degrees apart (default: 1, the "
+        "one with most exposures)",
+    )
+    whole.add_argument(
+        "--exposure", metavar="BAND/EXPID", help="which exposure (default: the first)"
+    )
+    whole.add_argument(
+        "--at",
+        nargs=2,
+        metavar=("X", "Y"),
+        type=float,
+        help="pixel in the middle of the close-up (default: the brightest)",
+    )
+    place = parser.add_argument_group("of a circle of sky")
+    circle.add_circle(place, required=False, radii=True)
+    circle.add_catalog(
+        place,
+        "sources of times and residuals: columns ra, dec in degrees; for residuals also q, pa, "
+        "sersic, rhalf and a flux for each band",
+    )
+    place.add_argument(
+        "--profiles",
+        metavar="H5",
+        type=Path,
+        help="forcepho's table of the Gaussians that make Sersic profiles: residuals need it",
+    )
+    circle.add_selection(place)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the pictures.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        The parsed arguments.
+
+    Returns
+    -------
+    int
+        0; whatever goes wrong is an error.
+    """
+    import fpgpu.survey
+    from fpgpu import plots
+
+    _require_options(args)
+    plots.require_matplotlib()
+    kinds = dict.fromkeys(args.kinds)
+    written: list[str] = []
+    with (
+        fpgpu.survey.open(args.folder, backend=args.backend) as survey,
+        Progress(len(kinds), "plot", enabled=not (args.quiet or args.json)) as progress,
+    ):
+        circle.require_bands(survey.bands, args.bands, args.folder)
+        for kind in kinds:
+            figures = DRAW[kind](survey, args)
+            written += map(str, plots.save_all(args.out, {kind: figures}, args.format))
+            progress.step(kind)
+    print(json.dumps({"pictures": written}, indent=2) if args.json else _listed(written))
+    return 0
+
+
+def _listed(written: list[str]) -> str:
+    """Name the files."""
+    return "\n".join(f"wrote {path}" for path in written)
+
+
+def _require_options(args: argparse.Namespace) -> None:
+    """Refuse a picture without the options it needs, before anything is opened."""
+    of_a_circle = [kind for kind in args.kinds if kind in OF_A_CIRCLE]
+    given = {"--ra": args.ra, "--dec": args.dec, "--radius": args.radius}
+    lacking = [name for name, value in given.items() if value is None]
+    if of_a_circle and lacking:
+        raise PlanError(
+            f"{' and '.join(of_a_circle)} show a circle of sky: give {', '.join(lacking)}, too"
+        )
+    lacking = [name for name in ("catalog", "profiles") if getattr(args, name) is None]
+    if "residuals" in args.kinds and lacking:
+        options = " and ".join(f"--{name}" for name in lacking)
+        raise CatalogError(f"residuals are those of a model: give {options}, too")
+
+
+def _survey(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]:
+    """The whole survey."""
+    from fpgpu.plots import plot_survey
+    from fpgpu.sky.regions import CircularRegion
+
+    region = None
+    if None not in (args.ra, args.dec, args.radius):
+        region = CircularRegion(args.ra, args.dec, args.radius[0] / 3600)
+    pixels = survey.pixels if args.depth == "magnitude" else None
+    yield plot_survey(survey.meta, args.bands, pixels=pixels, region=region, field=args.field)
+
+
+def _exposure(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]:
+    """One exposure."""
+    from fpgpu.plots import plot_layout
+
+    keys = {f"{band}/{expID}": (band, expID) for band, expID in survey.pixels}
+    name = args.exposure or next(iter(keys), "")
+    if name not in keys:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, keys, n=3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise NotInStoreError(
+            f"{args.folder}: no exposure {name!r} among its {len(keys)}, named BAND/EXPID{hint}"
+        )
+    place = None if args.at is None else tuple(args.at)
+    yield plot_layout(survey.pixels, *keys[name], place=place)
+
+
+def _with_patch(
+    draw: Callable[["Survey", "Patch", str], Iterable["Figure"]],
+    survey: "Survey",
+    args: argparse.Namespace,
+) -> Iterator["Figure"]:
+    """Draw the pixels of a patch."""
+    from fpgpu.sky.regions import CircularRegion
+
+    region = CircularRegion(args.ra, args.dec, args.radius[0] / 3600)
+    plan = survey.plan(region, args.bands, select=args.select)
+    circle.require_exposures(survey, plan, args.bands)
+    with survey.patch(plan) as patch:
+        yield from draw(survey, patch, circle.flux_units(survey, plan))
+
+
+def _footprints(survey: "Survey", patch: "Patch", units: str) -> Iterator["Figure"]:
+    from fpgpu.plots import plot_footprints
+
+    yield plot_footprints(survey.meta, patch.plan)
+
+
+def _coverage(survey: "Survey", patch: "Patch", units: str) -> Iterator["Figure"]:
+    from fpgpu.plots import plot_coverage
+
+    yield plot_coverage(survey.meta, patch.plan, patch.retrieve("ierr"))
+
+
+def _superpixels(survey: "Survey", patch: "Patch", units: str) -> Iterator["Figure"]:
+    from fpgpu.plots import pages, plot_superpixels
+
+    return pages(patch.plan, partial(plot_superpixels, survey.meta, patch.plan))
+
+
+def _pixels(survey: "Survey", patch: "Patch", units: str) -> Iterator["Figure"]:
+    from fpgpu.plots import pages, plot_pixels
+
+    data, ierr = patch.retrieve("data"), patch.retrieve("ierr")
+    return pages(patch.plan, partial(plot_pixels, patch.plan, data, ierr, flux_units=units))
+
+
+def _residuals(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]:
+    """Data, model, residual: the model is that of a catalogue of Sersic profiles."""
+    from fpgpu.patch.likelihood import evaluate
+    from fpgpu.patch.mixture import SersicMixture
+    from fpgpu.patch.proposal import proposal_from_catalog
+    from fpgpu.plots import pages, plot_residuals
+    from fpgpu.sky.regions import CircularRegion
+
+    radius = args.radius[0]
+    region = CircularRegion(args.ra, args.dec, radius / 3600)
+    reach = CircularRegion(args.ra, args.dec, (radius + args.margin) / 3600)
+    catalog = circle.sources_inside(args.catalog, reach)
+    if not len(catalog):
+        raise CatalogError(f"{args.catalog}: none of its sources is in or near {region!r}")
+    mixture = SersicMixture.from_file(args.profiles)
+    circle.require_psf(survey, args.folder, catalog)
+    plan = survey.plan(region, args.bands, select=args.select)
+    circle.require_exposures(survey, plan, args.bands)
+    with survey.patch(plan, catalog, radii=mixture.radii) as patch:
+        arrays, reference = patch.arrays(), patch.reference
+    proposal = proposal_from_catalog(catalog, plan.bandlist, mixture, reference)
+    model = evaluate(arrays, proposal).model
+    draw = partial(plot_residuals, plan, arrays["data"], arrays["ierr"], model)
+    yield from pages(plan, partial(draw, flux_units=circle.flux_units(survey, plan)))
+
+
+def _times(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]:
+    """Where the time goes, a bar a radius."""
+    from fpgpu.patch.mixture import SersicMixture
+    from fpgpu.patch.timing import time_patch
+    from fpgpu.plots import plot_times
+    from fpgpu.sky.regions import CircularRegion
+
+    options: dict[str, Any] = {"backend": survey.backend, "select": args.select}
+    if args.profiles is not None:
+        options["radii"] = SersicMixture.from_file(args.profiles).radii
+    times = []
+    for radius in args.radius:
+        region = CircularRegion(args.ra, args.dec, radius / 3600)
+        plan = survey.plan(region, args.bands, select=args.select)
+        circle.require_exposures(survey, plan, args.bands)
+        catalog: Any = None
+        if args.catalog is not None:
+            reach = CircularRegion(args.ra, args.dec, (radius + args.margin) / 3600)
+            catalog = circle.sources_inside(args.catalog, reach)
+            circle.require_psf(survey, args.folder, catalog)
+        times.append(time_patch(survey, region, catalog, args.bands, **options))
+    yield plot_times(times)
+
+
+DRAW: dict[str, Callable[["Survey", argparse.Namespace], Iterator["Figure"]]] = {
+    "survey": _survey,
+    "exposure": _exposure,
+    "footprints": partial(_with_patch, _footprints),
+    "coverage": partial(_with_patch, _coverage),
+    "superpixels": partial(_with_patch, _superpixels),
+    "pixels": partial(_with_patch, _pixels),
+    "residuals": _residuals,
+    "times": _times,
+}
+"""How each kind is drawn."""

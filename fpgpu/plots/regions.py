@@ -1,0 +1,173 @@
+"""Pictures of a region of sky: the exposures over it, and how often each place is covered."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fpgpu.patch.images import exposure_images
+from fpgpu.patch.plan import ExposurePlan, PatchPlan
+from fpgpu.plots.canvas import (
+    band_looks,
+    finish_sky_axes,
+    make_figure,
+    make_panels,
+    region_look,
+)
+from fpgpu.plots.depth import show_depth
+from fpgpu.plots.skyplane import ARCSEC, closed, offsets, region_outline, sky_of_offsets
+from fpgpu.sky.sphere import Floats
+from fpgpu.stores.meta import MetaStore
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_coverage", "plot_footprints"]
+
+GRID = 160
+"""Points along each side of a map of coverage."""
+
+FEW = 6
+"""Exposures of which every super-pixel is drawn; of more, only the edge of what is taken."""
+
+_ROOM = 1.15
+
+
+def plot_footprints(meta: MetaStore, plan: PatchPlan) -> "Figure":
+    """Draw the outlines of the exposures with the region, and the super-pixels around it.
+
+    Parameters
+    ----------
+    meta : MetaStore
+        WCS of the exposures.
+    plan : PatchPlan
+        Of the patch.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Two axes: whole exposures, and what is taken of them.
+
+    Raises
+    ------
+    MissingExtraError
+        If matplotlib is missing.
+    """
+    figure = make_figure(12.0, 6.6)
+    whole, near = figure.subplots(1, 2)
+    looks = band_looks(plan.bandlist)
+    for band, count in zip(plan.bandlist, plan.band_N, strict=True):
+        plural = "s" if count != 1 else ""
+        whole.plot([], [], label=f"{band}: {count} exposure{plural}", **looks[band])
+    for exposure in plan.exposures:
+        wcs = meta.sky_wcs(exposure.band, exposure.expID)
+        outline = closed(*wcs.footprint(16).T)
+        whole.plot(*offsets(plan.region.center, *outline), **looks[exposure.band])
+        draw = _superpixel_outlines if plan.n_exp <= FEW else _staircase
+        sky = wcs.pixel_to_world(*draw(exposure, plan.super_pixel_size))
+        near.plot(*offsets(plan.region.center, *sky), linewidth=0.7, **looks[exposure.band])
+    edge = offsets(plan.region.center, *region_outline(plan.region))
+    for axes, title in ((whole, "whole exposures"), (near, "super-pixels taken")):
+        axes.plot(*edge, label="region", **region_look())
+        axes.set_title(title)
+        finish_sky_axes(axes, "arcsec")
+    figure.legend(*whole.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.suptitle(_around(plan))
+    return figure
+
+
+def plot_coverage(
+    meta: MetaStore, plan: PatchPlan, ierr: npt.NDArray[np.float32] | None = None
+) -> "Figure":
+    """Draw how many exposures of each band the patch has at each place.
+
+    Parameters
+    ----------
+    meta : MetaStore
+        WCS of the exposures.
+    plan : PatchPlan
+        Of the patch.
+    ierr : ndarray of float32, shape (n_pixels,), optional
+        Inverse uncertainty in the order of the patch: pixels without weight do not count.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One axes a band.
+
+    Raises
+    ------
+    MissingExtraError
+        If matplotlib is missing.
+    LayoutError
+        If the array does not have as many values as the plan has pixels.
+    """
+    center, (_, radius) = plan.region.center, plan.region.bounding_cap
+    reach = _ROOM * radius * ARCSEC
+    along = reach * (2 * (np.arange(GRID) + 0.5) / GRID - 1)
+    sky = sky_of_offsets(center, along[:, None], along[None, :])
+    ones = np.ones(plan.n_pixels, np.float32)
+    weights = exposure_images(plan, ones if ierr is None else ierr, fill=0.0)
+    counts = {band: np.zeros((GRID, GRID)) for band in plan.bandlist}
+    for exposure, weight in zip(plan.exposures, weights, strict=True):
+        x, y = meta.sky_wcs(exposure.band, exposure.expID).world_to_pixel(*sky)
+        counts[exposure.band] += _has_weight(
+            weight.image, x - weight.origin[0], y - weight.origin[1]
+        )
+    figure, panels = make_panels(plan.n_bands, 1, side=4.6)
+    most = max((float(count.max()) for count in counts.values()), default=1.0)
+    for (axes,), (band, count), n_exp in zip(panels, counts.items(), plan.band_N, strict=True):
+        show_depth(axes, count, along, along, "exposures", most)
+        axes.plot(*offsets(center, *region_outline(plan.region)), **region_look())
+        inside = plan.region.contains_sky(*sky)
+        low, high = _range(count[inside])
+        axes.set_title(f"{band}: {low} to {high} of {n_exp} exposures in the region", fontsize=9)
+        finish_sky_axes(axes, "arcsec", np.array([(-reach, reach)] * 2))
+    what = "pixels with weight" if ierr is not None else "super-pixels taken"
+    figure.suptitle(f"coverage by {what}\n{_around(plan)}", fontsize=11)
+    return figure
+
+
+def _has_weight(image: npt.NDArray[np.float32], x: Floats, y: Floats) -> npt.NDArray[np.bool_]:
+    """Whether the pixels of an image at some places have weight; outside they have none."""
+    with np.errstate(invalid="ignore"):
+        inside = (x > -0.5) & (y > -0.5) & (x < image.shape[0] - 0.5) & (y < image.shape[1] - 0.5)
+    found = np.zeros(x.shape, bool)
+    place = np.rint(x[inside]).astype(int), np.rint(y[inside]).astype(int)
+    found[inside] = image[place] > 0
+    return found
+
+
+def _range(counts: npt.NDArray[Any]) -> tuple[int, int]:
+    """Least and most of some counts, which a tiny region may have none of."""
+    return (int(counts.min()), int(counts.max())) if counts.size else (0, 0)
+
+
+def _around(plan: PatchPlan) -> str:
+    """Say how many exposures there are, and where."""
+    ra, dec = plan.region.center
+    plural = "s" if plan.n_exp != 1 else ""
+    return f"{plan.n_exp} exposure{plural} around ra {ra:.5f}, dec {dec:+.5f} deg"
+
+
+def _superpixel_outlines(exposure: ExposurePlan, size: int) -> tuple[Floats, Floats]:
+    """Pixels x, y of the corners of super-pixels, with NaN between one outline and the next."""
+    square = size * np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0), (np.nan, np.nan)])
+    corners = exposure.superpixels[:, None] * size - 0.5 + square
+    return corners[..., 0].ravel(), corners[..., 1].ravel()
+
+
+def _staircase(exposure: ExposurePlan, size: int) -> tuple[Floats, Floats]:
+    """Pixels x, y of the sides that super-pixels share with none, with NaN between sides."""
+    window = exposure.window
+    taken = np.zeros(np.add(window.shape, 2), bool)
+    taken[tuple((exposure.superpixels - (window.x0, window.y0) + 1).T)] = True
+    sides = []
+    for axis in (0, 1):
+        # A side before place i along an axis separates places i - 1 and i.
+        start = np.argwhere(np.diff(taken, axis=axis)) + np.eye(2, dtype=int)[axis]
+        end = start + np.eye(2, dtype=int)[1 - axis]
+        sides.append(np.stack([start, end], axis=1))
+    corners = np.concatenate(sides) - 1 + (window.x0, window.y0)
+    x, y = np.insert(corners * size - 0.5, 2, np.nan, axis=1).reshape(-1, 2).T
+    return x, y

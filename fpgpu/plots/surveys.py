@@ -1,0 +1,243 @@
+"""The picture of a whole survey: the footprints of its exposures, and how deep each band is."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fpgpu.errors import NotInStoreError, PlanError
+from fpgpu.plots.canvas import band_looks, finish_sky_axes, make_panels, region_look
+from fpgpu.plots.depth import show_depth
+from fpgpu.plots.skyplane import ARCMIN, ARCSEC, mean_position, offsets, region_outline
+from fpgpu.sky.coverage import depth_map
+from fpgpu.sky.regions import Region
+from fpgpu.sky.sphere import Floats, unit_vectors
+from fpgpu.stores.meta import MetaStore
+from fpgpu.stores.pixel import PixelStore
+from fpgpu.superpixels import grid_shape
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_survey"]
+
+Key = tuple[str, str]
+
+GRID = 400
+"""Points of the depth map along the longer side."""
+
+APERTURE_RADIUS = 0.15
+"""Of the circle that a limiting magnitude is told for, arcsec."""
+
+FIELD_DEGREES = 1.0
+"""Exposures further apart than about this are different fields."""
+
+_SAMPLES = 8
+"""Super-pixels read along each side of an exposure to tell its noise."""
+
+_NANOJANSKY_ZERO_POINT = 31.4
+_MOST_OUTLINES = 400
+
+
+def plot_survey(
+    meta: MetaStore,
+    bands: Iterable[str] | None = None,
+    *,
+    pixels: PixelStore | None = None,
+    region: Region | None = None,
+    field: int = 1,
+) -> "Figure":
+    """Draw the footprints of a survey by band, and a map of the depth of each band.
+
+    Parameters
+    ----------
+    meta : MetaStore
+        Footprints of the exposures.
+    bands : iterable of str, optional
+        The bands, in this order; all by default.
+    pixels : PixelStore, optional
+        When given, depth is the magnitude (AB) of five standard deviations of the flux within
+        0.15 arcsec, from the weights of a sample of super-pixels of each exposure, as if noise
+        were independent from pixel to pixel. When not, it is the number of exposures.
+    region : Region, optional
+        Drawn on top.
+    field : int, optional
+        Which field, from 1, by number of exposures, where the survey is of several that are
+        degrees apart.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One axes with all footprints, and one a band.
+
+    Raises
+    ------
+    MissingExtraError
+        If matplotlib is missing.
+    NotInStoreError
+        If a band is not in the store.
+    PlanError
+        If there are no exposures, or no such field.
+    WCSError
+        If an exposure has no usable WCS.
+    """
+    keys = _exposures(meta, bands)
+    outlines = [meta.footprint(*key) for key in keys]
+    fields = _fields(outlines)
+    if not 1 <= field <= len(fields):
+        raise PlanError(f"there is no field {field}; the survey has {len(fields)}, from 1 on")
+    members = fields[field - 1]
+    center = mean_position([outlines[k] for k in members])
+    sheet = _sheet([keys[k] for k in members], [outlines[k] for k in members], center)
+
+    figure, panels = make_panels(1 + len(sheet.bands), 1, side=4.6)
+    (overview,), *depths = panels
+    _draw_footprints(overview, sheet)
+    maps = {band: _depth_of(band, sheet, pixels) for band in sheet.bands}
+    values = np.concatenate([m[np.isfinite(m)] for m in maps.values()])
+    least = 0.0 if pixels is None else float(values.min(initial=np.inf))
+    most = float(values.max(initial=1.0 if pixels is None else -np.inf))
+    label = "exposures" if pixels is None else 'AB mag, 5 sigma within 0.15"'
+    for (axes,), (band, depth) in zip(depths, maps.items(), strict=True):
+        show_depth(axes, depth, sheet.x, sheet.y, label, most, least)
+        axes.set_title(f"{band}: {_deepest(depth, pixels is not None)}", fontsize=10)
+    for (axes,) in panels:
+        if region is not None:
+            edge = offsets(center, *region_outline(region), unit=sheet.scale)
+            axes.plot(*edge, label="region", **region_look())
+        finish_sky_axes(axes, sheet.unit, np.array([sheet.x[[0, -1]], sheet.y[[0, -1]]]))
+    legend = figure.legend(
+        *overview.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(maps), 6)
+    )
+    for line in legend.get_lines():
+        line.set_linewidth(2.0)
+    which = f" (field {field} of {len(fields)})" if len(fields) > 1 else ""
+    plural = "s" if len(members) != 1 else ""
+    figure.suptitle(
+        f"{len(members)} exposure{plural}{which} around ra {center[0]:.4f},"
+        f" dec {center[1]:+.4f} deg"
+    )
+    return figure
+
+
+class _Sheet(NamedTuple):
+    """One field on the plane."""
+
+    keys: Sequence[Key]
+    polygons: Sequence[Floats]
+    pixel_scale2: Sequence[float]  # sky per exposure, arcsec^2
+    x: Floats
+    y: Floats
+    unit: str
+    scale: float
+
+    @property
+    def bands(self) -> list[str]:
+        """Its bands in order."""
+        return list(dict.fromkeys(band for band, _ in self.keys))
+
+
+def _exposures(meta: MetaStore, bands: Iterable[str] | None) -> list[Key]:
+    """The exposures of some bands."""
+    asked = meta.bands if bands is None else list(bands)
+    for band in asked:
+        if band not in meta.bands:
+            raise NotInStoreError(f"no band {band!r}; the store has {', '.join(meta.bands)}")
+    keys = [(band, expID) for band in asked for expID in meta.exposures(band)]
+    if not keys:
+        raise PlanError("the store has no exposures, so there is nothing to draw")
+    return keys
+
+
+def _fields(outlines: Sequence[Floats]) -> list[npt.NDArray[np.intp]]:
+    """Sort outlines into fields, the one with most exposures first: linear in their number."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
+    size = np.deg2rad(FIELD_DEGREES)
+    middles = np.array([unit_vectors(*outline.T).mean(axis=0) for outline in outlines])
+    cells, cell_of = np.unique(np.floor(middles / size).astype(int), axis=0, return_inverse=True)
+    pairs = cKDTree(cells).query_pairs(2.0, output_type="ndarray")
+    links = coo_matrix((np.ones(len(pairs)), pairs.T), shape=(len(cells), len(cells)))
+    _, label = connected_components(links, directed=False)
+    field_of = label[cell_of.ravel()]
+    fields = [np.flatnonzero(field_of == number) for number in np.unique(field_of)]
+    return sorted(fields, key=lambda members: (-len(members), members[0]))
+
+
+def _sheet(keys: Sequence[Key], outlines: Sequence[Floats], center: tuple[float, float]) -> _Sheet:
+    """Project a field, and choose unit and grid for it."""
+    flat = [np.stack(offsets(center, *outline.T), axis=-1) for outline in outlines]
+    areas = [_polygon_area(p) for p in flat]
+    every = np.concatenate(flat)
+    low, high = every.min(axis=0), every.max(axis=0)
+    span = float((high - low).max())
+    unit, scale = ("arcsec", ARCSEC) if span < 180 else ("arcmin", ARCMIN)
+    low, high = (edge * scale / ARCSEC for edge in (low, high))
+    margin = 0.04 * float((high - low).max())
+    low, high = low - margin, high + margin
+    step = float((high - low).max()) / GRID
+    x_axis, y_axis = (np.arange(low[k] + 0.5 * step, high[k], step) for k in (0, 1))
+    polygons = [p * scale / ARCSEC for p in flat]
+    return _Sheet(keys, polygons, areas, x_axis, y_axis, unit, scale)
+
+
+def _polygon_area(polygon: Floats) -> float:
+    """Area of a polygon on the plane: half the sum of the cross products of successive vertices."""
+    x, y = polygon.T
+    return 0.5 * abs(float(x @ np.roll(y, -1) - np.roll(x, -1) @ y))
+
+
+def _draw_footprints(axes: "Axes", sheet: _Sheet) -> None:
+    """Draw all outlines, the lines the thinner the more there are."""
+    n_all = len(sheet.keys)
+    width = 1.2 if n_all <= 20 else 0.7 if n_all <= _MOST_OUTLINES else 0.25
+    for band, look in band_looks(sheet.bands).items():
+        mine = [p for p, (b, _) in zip(sheet.polygons, sheet.keys, strict=True) if b == band]
+        broken = np.concatenate([np.vstack([p, p[:1], [(np.nan, np.nan)]]) for p in mine])
+        plural = "s" if len(mine) != 1 else ""
+        label = f"{band}: {len(mine)} exposure{plural}"
+        axes.plot(*broken.T, label=label, linewidth=width, **look)
+    axes.set_title("footprints", fontsize=10)
+
+
+def _depth_of(band: str, sheet: _Sheet, pixels: PixelStore | None) -> npt.NDArray[np.float64]:
+    """Map the depth of one band: exposures, or limiting magnitude with NaN where there is none."""
+    mine = [k for k, (b, _) in enumerate(sheet.keys) if b == band]
+    polygons = [sheet.polygons[k] for k in mine]
+    if pixels is None:
+        return depth_map(polygons, np.ones(len(mine)), sheet.x, sheet.y)
+    ivar = [_aperture_ivar(pixels, sheet.keys[k], sheet.pixel_scale2[k]) for k in mine]
+    total = depth_map(polygons, ivar, sheet.x, sheet.y)
+    with np.errstate(divide="ignore"):
+        depth = _NANOJANSKY_ZERO_POINT - 2.5 * np.log10(5.0 / np.sqrt(total))
+    return np.where(total > 0, depth, np.nan)
+
+
+def _aperture_ivar(pixels: PixelStore, key: Key, area: float) -> float:
+    """Inverse variance, 1/nJy^2, of the flux in the aperture, on an exposure of `area` arcsec^2."""
+    units = pixels.record(*key).flux_units
+    if units != "nJy":
+        raise PlanError(
+            f"{key[0]}/{key[1]}: its fluxes are in {units!r}; a limiting magnitude needs nJy; draw"
+            " the number of exposures instead"
+        )
+    nx, ny = pixels.shape
+    grid = grid_shape(pixels.shape, pixels.super_pixel_size)
+    steps = [np.unique(((np.arange(_SAMPLES) + 0.5) * n / _SAMPLES).astype(int)) for n in grid]
+    places = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 2)
+    ierr = pixels.read_superpixels(*key, places)[:, pixels.super_pixel_size**2 :]
+    per_pixel = float(np.mean(ierr.astype(np.float64) ** 2))
+    return per_pixel * (area / (nx * ny)) / (np.pi * APERTURE_RADIUS**2)
+
+
+def _deepest(depth: npt.NDArray[np.float64], is_magnitude: bool) -> str:
+    """Say how deep a band is at most."""
+    found: Any = depth[np.isfinite(depth)]
+    if is_magnitude:
+        return f"down to {found.max():.2f} mag" if found.size else "no weight"
+    deepest = int(found.max(initial=0))
+    return f"up to {deepest} deep"

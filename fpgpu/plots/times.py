@@ -1,0 +1,81 @@
+"""The picture of where the time of a patch goes."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fpgpu.errors import PlanError
+from fpgpu.patch.timing import PHASES, PatchTimes
+from fpgpu.plots.canvas import make_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_times"]
+
+# From dark to light and hatched by turns: neighbours differ in grey, too.
+_LOOKS = {
+    "plan": {"color": "#1B2A49"},
+    "metadata": {"color": "#D55E00", "hatch": "//"},
+    "read": {"color": "#0072B2"},
+    "upload": {"color": "#F0E442", "hatch": ".."},
+    "unpack": {"color": "#009E73"},
+    "other": {"color": "#DDDDDD", "hatch": "xx"},
+}
+
+
+def plot_times(times: Sequence[PatchTimes]) -> "Figure":
+    """Draw how long each phase of some patches took, as stacked bars.
+
+    Parameters
+    ----------
+    times : sequence of PatchTimes
+        From `fpgpu.patch.timing.time_patch`; at least one.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Two axes, bars from the first one down: built again (medians), and for the first time.
+
+    Raises
+    ------
+    MissingExtraError
+        If matplotlib is missing.
+    PlanError
+        If there are no times.
+    """
+    if not times:
+        raise PlanError("no times of a patch to draw; measure some with time_patch")
+    figure = make_figure(11.0, 3.0 + 1.1 * len(times))
+    panels = figure.subplots(2, 1)
+    labels = [
+        f"{2 * 3600 * _degrees(t):.3g} arcsec across\n{t.n_exp} exp., {t.n_pixels / 1e6:.3g} Mpix,"
+        f" {t.n_sources} src"
+        for t in times
+    ]
+    repeats = " or ".join(str(n) for n in sorted({t.repeats for t in times}))
+    for axes, kind, title in (
+        (panels[0], "again", f"built again (median of {repeats})"),
+        (panels[1], "first", "the first time: files not yet indexed, memory not yet there"),
+    ):
+        left = [0.0] * len(times)
+        for phase in PHASES:
+            width = [1e3 * getattr(t, kind)[phase] for t in times]
+            axes.barh(labels, width, left=left, label=phase, edgecolor="white", **_LOOKS[phase])
+            left = [a + b for a, b in zip(left, width, strict=True)]
+        for row, total in enumerate(left):
+            axes.text(total, row, f"  {total:.3g} ms", va="center", fontsize=10)
+        axes.set_xlim(0, 1.14 * max(left))
+        axes.invert_yaxis()
+        axes.set_xlabel("time [ms]")
+        axes.set_title(title, fontsize=10)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    backends = ", ".join(dict.fromkeys(t.backend for t in times))
+    figure.suptitle(f"where the time of a patch goes, on {backends}", fontsize=11)
+    return figure
+
+
+def _degrees(times: PatchTimes) -> float:
+    """Radius of the circle around a region."""
+    return float(np.rad2deg(times.region.bounding_cap[1]))

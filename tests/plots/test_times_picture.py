@@ -1,0 +1,62 @@
+"""Where the time of a patch goes is measured by the code that builds it, and drawn."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import fpgpu
+from fpgpu import CircularRegion, plots
+from fpgpu.errors import PlanError
+from fpgpu.patch.timing import PHASES, time_patch
+from tests.plots.seen import nothing_overlaps, panels
+
+CIRCLE = CircularRegion(53.16, -27.79, 0.8 / 3600)
+
+
+def test_phases_are_measured_and_add_up(survey: fpgpu.Survey) -> None:
+    times = time_patch(survey, CIRCLE, backend=survey.backend, repeats=2)
+    assert list(times.again) == list(times.first) == list(PHASES)
+    assert times.n_exp == 6
+    for phase in ("plan", "metadata", "read", "unpack"):
+        assert times.first[phase] > 0
+        assert times.again[phase] > 0
+    # Nothing crosses a bus here: staging memory is what the backend computes on.
+    assert times.again["upload"] == 0
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_bar_a_patch_with_the_phases_stacked(survey: fpgpu.Survey, count: int) -> None:
+    radii = [0.3, 0.6, 0.9][:count]
+    times = [
+        time_patch(
+            survey, CircularRegion(53.16, -27.79, r / 3600), backend=survey.backend, repeats=1
+        )
+        for r in radii
+    ]
+    figure = plots.plot_times(times)
+    again, first = panels(figure)
+    for axes, kind in ((again, "again"), (first, "first")):
+        assert len(axes.patches) == len(PHASES) * count
+        ends = max(bar.get_x() + bar.get_width() for bar in axes.patches)
+        assert ends == pytest.approx(1e3 * max(sum(getattr(t, kind).values()) for t in times))
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == list(PHASES)
+    assert nothing_overlaps(figure)
+
+
+def test_phases_next_to_each_other_differ_in_grey_or_hatch(survey: fpgpu.Survey) -> None:
+    from matplotlib.colors import to_rgb
+
+    times = time_patch(survey, CIRCLE, backend=survey.backend, repeats=1)
+    bars = [bars[0] for bars in panels(plots.plot_times([times]))[0].containers]
+    for a, b in pairwise(bars):
+        grey = [np.dot(to_rgb(bar.get_facecolor()), (0.299, 0.587, 0.114)) for bar in (a, b)]
+        assert abs(grey[0] - grey[1]) > 0.1 or a.get_hatch() != b.get_hatch()
+
+
+def test_no_times_are_refused(survey: fpgpu.Survey) -> None:
+    with pytest.raises(PlanError, match="no times"):
+        plots.plot_times([])
+    with pytest.raises(PlanError, match="repeats is 0"):
+        time_patch(survey, CIRCLE, backend=survey.backend, repeats=0)
