@@ -7,7 +7,7 @@
 import importlib
 import statistics
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from benchmarks.devices import time_beside_copy
+from benchmarks.fields import Field, write_field
 from benchmarks.ratios import RATIOS, Measurement, Ratios, memcpy_times
 from benchmarks.sizes import SIZES, Measure, Size
 from benchmarks.survey import write_meta_store
@@ -37,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    if config.stash[RATIOS].measurements:
+    if config.stash[RATIOS].measurements or config.stash[RATIOS].notes:
         terminalreporter.section("medians")
         for line in config.stash[RATIOS].lines():
             terminalreporter.write_line(line)
@@ -58,6 +59,25 @@ def forcepho() -> ModuleType:
             return importlib.import_module("forcepho.patches.storage")
     except ImportError as error:
         pytest.skip(f"forcepho, to compare with, cannot be imported: {error}")
+
+
+@pytest.fixture
+def forcepho_patch(forcepho: ModuleType, field: Field) -> Callable[..., Any]:
+    """forcepho's patch over the pixels and PSFs of the field, with the FITS WCS of a meta store."""
+
+    def make(meta_file: Path) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = importlib.import_module(forcepho.__name__.replace("storage", "pixel_patch"))
+            patch = module.StorePatch(
+                pixelstore=str(field.folder / "pixels.h5"),
+                metastore=str(meta_file),
+                psfstore=str(field.folder / "psf.h5"),
+            )
+            patch.metastore.populate_wcs()
+        return patch
+
+    return make
 
 
 @pytest.fixture
@@ -122,6 +142,12 @@ def measure_on(backend: Backend, request: pytest.FixtureRequest) -> Measure:
         return call()
 
     return run
+
+
+@pytest.fixture(scope="session")
+def field(tmp_path_factory: pytest.TempPathFactory, size: Size) -> Iterator[Field]:
+    """The stores of exposures that all cover one position, written once."""
+    yield from write_field(tmp_path_factory.mktemp("field"), size)
 
 
 @pytest.fixture(scope="session")

@@ -32,12 +32,16 @@ class Measurement:
 
 @dataclass
 class Ratios:
-    """Measurements by operation."""
+    """Measurements by operation, and what is no time."""
 
     measurements: dict[str, list[Measurement]] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, operation: str, measurement: Measurement) -> None:
         self.measurements.setdefault(operation, []).append(measurement)
+
+    def note(self, operation: str, line: str) -> None:
+        self.notes.setdefault(operation, []).append(line)
 
     def lines(self) -> list[str]:
         """Write a paragraph an operation: times, throughputs, and how they compare."""
@@ -54,6 +58,8 @@ class Ratios:
                 if way.way.startswith("forcepho") and ours:
                     line += f"{way.seconds / min(ours):>8.1f} x fpgpu"
                 text.append(line)
+        for operation, lines in sorted(self.notes.items()):
+            text += ["", operation, *(f"  {line}" for line in sorted(lines))]
         return text
 
 

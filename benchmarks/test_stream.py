@@ -7,10 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from benchmarks.fields import POSITION, Field
 from benchmarks.ratios import RATIOS, Measurement
 from benchmarks.sizes import Size
-from benchmarks.test_build_patch import POSITION, Field
-from benchmarks.test_build_patch import field as field
 from fpgpu import CircularRegion, Survey, get_backend
 
 _ROUNDS = 5
