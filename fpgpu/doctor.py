@@ -11,7 +11,7 @@ import numpy as np
 
 from fpgpu import __version__
 from fpgpu.backends.arena import Arena, ArenaLayout
-from fpgpu.backends.availability import CudaStatus, cuda_status
+from fpgpu.backends.availability import CudaStatus, cuda_status, driver_release
 from fpgpu.backends.base import Backend
 from fpgpu.backends.choose import UsableName, auto_choice, get_backend
 from fpgpu.backends.compiler import ARCHITECTURES, compile_source, read_sources
@@ -226,6 +226,7 @@ def _versions(cuda: CudaStatus) -> dict[str, str | None]:
         "h5py": metadata.version("h5py"),
         "CuPy": cuda.cupy,
         "CUDA of CuPy": text(cuda.cupy_cuda),
+        "NVIDIA driver": driver_release(),
         "CUDA of the driver": text(cuda.driver.version),
         "NVRTC": nvrtc,
     }

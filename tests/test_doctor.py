@@ -2,12 +2,14 @@
 
 import functools
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from fpgpu import doctor
+from fpgpu.backends import availability
 from fpgpu.backends.availability import CudaStatus, DriverStatus
 from fpgpu.backends.compiler import compile_source
 from fpgpu.backends.cpu import CpuBackend
@@ -47,6 +49,28 @@ def test_versions_are_those_of_the_modules() -> None:
     assert versions["h5py"] == h5py.__version__
     assert versions["CuPy"] is None
     assert versions["NVRTC"]
+
+
+@pytest.mark.parametrize(
+    ("text", "release"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  470.256.02  Thu May  2\n", "470.256.02"),
+        (
+            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\n"
+            "GCC version:  gcc version 12.3.0\n",
+            "570.86.15",
+        ),
+        ("something else\n", None),
+        (None, None),
+    ],
+)
+def test_the_release_of_the_driver(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None, release: str | None
+) -> None:
+    if text is not None:
+        (tmp_path / "version").write_text(text)
+    monkeypatch.setattr(availability, "_KERNEL_MODULE", tmp_path / "version")
+    assert diagnose(archs=[90], measure=False).versions["NVIDIA driver"] == release
 
 
 def test_every_kernel_compiles_without_spills() -> None:

@@ -2,16 +2,26 @@
 
 import ctypes
 import os
+import re
 import warnings
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-__all__ = ["CudaStatus", "DriverStatus", "cuda_status", "driver_status", "import_cupy"]
+__all__ = [
+    "CudaStatus",
+    "DriverStatus",
+    "cuda_status",
+    "driver_release",
+    "driver_status",
+    "import_cupy",
+]
 
 OLDEST_CAPABILITY = (7, 5)
 """Compute capability of the oldest devices that the kernels are compiled for (Turing)."""
 
+_KERNEL_MODULE = Path("/proc/driver/nvidia/version")
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 
 _started_in: int | None = None  # the process that started the driver; its forks cannot use it
@@ -94,6 +104,22 @@ def driver_status() -> DriverStatus:
             fix="check nvidia-smi; a driver that was updated needs a reboot",
         )
     return DriverStatus(version, number.value)
+
+
+def driver_release() -> str | None:
+    """Read which release of the NVIDIA driver is loaded.
+
+    Returns
+    -------
+    str or None
+        As ``"550.54.15"``; None where the kernel does not tell.
+    """
+    try:
+        text = _KERNEL_MODULE.read_text()
+    except OSError:
+        return None
+    found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", text)
+    return None if found is None else found[1]
 
 
 def _error_name(driver: Any, status: int) -> str:

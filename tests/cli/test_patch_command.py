@@ -165,11 +165,12 @@ class TestRefusals:
         assert "psf.h5: no such PSF store, but the catalogue has 3 sources here" in done.err
 
     def test_cuda_where_there_is_none(self, fpgpu_command: Run, stores: Path) -> None:
-        if cuda_status(0).problem is None:
+        status = cuda_status(0)
+        if status.problem is None:
             pytest.skip("there is a CUDA device here")
         done = fpgpu_command("patch", stores, *PLACE, "--backend", "cuda")
         assert done.code == 2
-        assert "fpgpu[cuda12]" in done.err
+        assert f"{status.problem}; to use it: {status.fix}" in done.err
 
 
 def test_a_store_is_never_overwritten_by_a_patch(

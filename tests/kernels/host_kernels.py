@@ -1,6 +1,7 @@
 """Runs kernel sources on the CPU: g++ compiles the same files, fibers stand in for threads."""
 
 import ctypes
+import os
 import shutil
 import subprocess
 import threading
@@ -16,6 +17,9 @@ from fpgpu.backends.launches import Launch
 # The CPU must not fuse a * b + c; kernels view floats as words, which strict aliasing forbids.
 FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-Wall", "-Werror"]
 FLAGS += ["-Wno-unknown-pragmas", "-Wno-unused-variable", "-Wno-unused-function"]
+# In a process that was started with the address sanitizer, it watches kernels and their arrays.
+SANITIZED = "FPGPU_SANITIZE_KERNELS" in os.environ
+FLAGS += ["-g", "-fsanitize=address"] if SANITIZED else []
 POISON = 0xA5
 GUARD = 4096
 
@@ -71,6 +75,9 @@ class Guarded:
         self._start = GUARD - self._bytes.ctypes.data % 256 + offset
         self._stop = self._start + nbytes
         self.array = self._bytes[self._start : self._stop].view(dtype).reshape(shape)
+        if SANITIZED:
+            _forbid(self._bytes[: self._start])
+            _forbid(self._bytes[self._stop :])
 
     @property
     def address(self) -> int:
@@ -80,6 +87,12 @@ class Guarded:
         """Fail when anything outside the array was written."""
         assert (self._bytes[: self._start] == POISON).all(), "written before the array"
         assert (self._bytes[self._stop :] == POISON).all(), "written after the array"
+
+
+def _forbid(memory: npt.NDArray[np.uint8]) -> None:
+    """Make any access of a kernel to some memory an error."""
+    forbid = ctypes.CDLL(None).__asan_poison_memory_region
+    forbid(ctypes.c_void_p(memory.ctypes.data), ctypes.c_size_t(memory.nbytes))
 
 
 def aligned(array: npt.ArrayLike, offset: int = 0) -> npt.NDArray:
