@@ -1,14 +1,22 @@
-"""A survey's exposures as headers: a crowded field with random roll angles."""
+"""A survey's exposures as headers and gWCS: a crowded field with random roll angles."""
 
-import json
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from astropy.io.fits import Header
 
 from fpgpu import CircularRegion, MetaStore
+from fpgpu.demo.telescope import Pointing
+from fpgpu.sky.sip import SipFit, fit_sip
+from fpgpu.sky.wcs import SkyWCS
+from fpgpu.stores.metadata.entries import MetaEntry, new_entry
+from fpgpu.stores.metadata.gwcs_text import GwcsText
 
-__all__ = ["BANDS", "POSITION", "REGION", "write_meta_store"]
+__all__ = ["BANDS", "POSITION", "REGION", "survey_entries", "write_meta_store"]
 
 BANDS = ["F090W", "F200W", "F444W"]
 POSITION = (53.0, -27.0)
@@ -17,29 +25,49 @@ _DEPTH = 24
 _FIELD = 1.0  # degrees on a side
 _SCALE = 0.063 / 3600  # degrees per pixel
 _SIDE = 2048
+_FILLER = 55
+"""Cards beside the WCS, so that a header has the 5,760 bytes of one of JWST."""
 
 
-def write_meta_store(folder: Path, n_exposures: int) -> Path:
-    """Write a meta store with the sidecar that fpgpu keeps beside it, and return the JSON file."""
+def survey_entries(n_exposures: int, name: str = "e") -> Iterator[MetaEntry]:
+    """Make what a meta store holds of exposures, every other one with a gWCS."""
     rng = np.random.default_rng(n_exposures)
     offsets = rng.uniform(-0.5, 0.5, (n_exposures, 2)) * _FIELD
     offsets[: min(_DEPTH, n_exposures // 2)] *= 0.01  # these cover the position
     angles = rng.uniform(0, 2 * np.pi, n_exposures)
-    texts: dict[str, dict[str, str]] = {band: {} for band in BANDS}
+    gwcs, sip = _gwcs()
     for n, ((east, north), angle) in enumerate(zip(offsets, angles, strict=True)):
-        band = BANDS[n % len(BANDS)]
-        texts[band][f"visit{n // 100:03d}/e{n:05d}"] = _header(band, east, north, angle).tostring()
+        band, expID = BANDS[n % len(BANDS)], f"visit{n // 100:03d}/{name}{n:05d}"
+        header = _header(band, east, north, angle)
+        entry = new_entry(SimpleNamespace(hdr=header, band=band, expID=expID))
+        if n % 2:
+            outline = entry.record.fits_outline
+            record = replace(entry.record, gwcs_outline=outline, sip=sip, has_gwcs=True)
+            entry = entry._replace(gwcs=gwcs, record=record)
+        yield entry
+
+
+def write_meta_store(folder: Path, n_exposures: int) -> Path:
+    """Write a meta store with the sidecar that fpgpu keeps beside it, and return the JSON file."""
     path = folder / "meta.json"
-    path.write_text(json.dumps(texts))
-    with MetaStore(path) as store:
-        store.write_to_file(path)
+    store = MetaStore()
+    store.add_prepared(*survey_entries(n_exposures))
+    store.write_to_file(path)
     return path
+
+
+@cache
+def _gwcs() -> tuple[GwcsText, SipFit]:
+    """Make one gWCS, which stands for all: only its text and its refit are stored."""
+    shape = (_SIDE, _SIDE)
+    gwcs = Pointing(ra=POSITION[0], dec=POSITION[1], roll=20, scale=0.063, shape=shape).gwcs()
+    return GwcsText.of(gwcs, "a gWCS"), fit_sip(SkyWCS.from_gwcs(gwcs, shape), shape)
 
 
 def _header(band: str, east: float, north: float, angle: float) -> Header:
     """Write the header of a square detector at an offset (degrees) from the field's centre."""
     cos, sin = _SCALE * np.cos(angle), _SCALE * np.sin(angle)
-    return Header(
+    header = Header(
         {
             "NAXIS": 2, "NAXIS1": _SIDE, "NAXIS2": _SIDE, "FILTER": band,
             "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CUNIT1": "deg", "CUNIT2": "deg",
@@ -48,3 +76,5 @@ def _header(band: str, east: float, north: float, angle: float) -> Header:
             "CD1_1": -cos, "CD1_2": sin, "CD2_1": sin, "CD2_2": cos,
         }
     )  # fmt: skip
+    header.extend((f"KEY{k}", 0.1 * k, "as a pipeline writes many") for k in range(_FILLER))
+    return header
