@@ -16,6 +16,7 @@ DESCRIPTION = (
 )
 EXAMPLES = """examples:
   fpgpu demo
+  fpgpu demo --page look
   fpgpu demo my_exposure_cal.fits
   fpgpu demo cutout_cal.fits --wcs fits --pad --out stores
 """
@@ -38,6 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=folder_name,
         help="keep the files here (default: a scratch folder)",
     )
+    parser.add_argument(
+        "--page",
+        metavar="DIR",
+        type=folder_name,
+        help="write a page with pictures, DIR/index.html (default: page in the folder of --out, "
+        "where matplotlib is installed)",
+    )
     add_options(parser)
 
 
@@ -54,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
     int
         0 when every check holds, 1 when one does not.
     """
+    from importlib.util import find_spec
+
     from fpgpu.demo.report import Check, Step
     from fpgpu.demo.run import run_demo
 
@@ -64,6 +74,13 @@ def run(args: argparse.Namespace) -> int:
         elif not (args.quiet and line.passed):
             print(f"  {'ok  ' if line.passed else 'FAIL'}  {line.what}: {line.detail}", flush=True)
 
+    page = args.page
+    if page is not None:
+        from fpgpu.plots import require_matplotlib
+
+        require_matplotlib()
+    elif args.out is not None and find_spec("matplotlib"):
+        page = args.out / "page"
     with ExitStack() as stack:
         out = args.out
         if out is None:
@@ -75,10 +92,13 @@ def run(args: argparse.Namespace) -> int:
             wcs=args.wcs,
             pad=args.pad,
             backend=args.backend,
+            page=page,
             show=show,
         )
         if args.out is not None and not args.quiet:
             print(f"  the files are in {out}")
+        if page is not None:
+            print(f"wrote {page / 'index.html'}")
     verdict = "every check holds" if report.passed else "SOME CHECKS FAILED"
     print(f"fpgpu demo: {verdict} ({len(report.checks)} checks, {report.seconds:.1f} s)")
     return 0 if report.passed else 1

@@ -5,7 +5,8 @@ the machinery of real fits can be asked for their light, and what is left of the
 noise that was put in.
 """
 
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,15 @@ from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.psf import PSFStore
 from fpgpu.survey import Survey
 
-__all__ = ["check_patch", "gaussian_catalog", "gaussian_mixture", "pixel_psf"]
+__all__ = [
+    "Scene",
+    "check_patch",
+    "gaussian_catalog",
+    "gaussian_mixture",
+    "open_stores",
+    "pixel_psf",
+    "scene",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -60,17 +69,14 @@ def check_patch(tell: Narrator, engine: Backend, folder: StoreFolder, field: Fie
         The synthetic field that they hold; None for a user's exposures, whose sources are not
         known.
     """
-    # Not the folder's psf.h5: other catalogues want PSFs for the radii of Sersic profiles.
-    psf_file = folder.path / "psf_of_gaussians.h5" if field is not None else None
-    if field is not None and psf_file is not None:
-        with tell.step("stored PSFs") as detail, PSFStore(psf_file) as psf:
+    if field is not None:
+        with tell.step("stored PSFs") as detail, PSFStore(_psf_file(folder)) as psf:
             for band in sorted({name[5:] for name in field.truth.colnames if "flux_" in name}):
                 psf.add_psf(band, pixel_psf(band))
             detail.append(f"{', '.join(psf.bands)}: {psf.n_psf_per_source(band)} Gaussians each")
     mixture = gaussian_mixture()
-    with fpgpu.survey.open(folder.path, psf=psf_file, backend=engine) as survey:
-        region = _densest(field.truth) if field is not None else _middle(survey)
-        catalog = None if field is None else gaussian_catalog(field.truth, region)
+    with open_stores(folder, engine, field) as survey:
+        region, catalog = scene(survey, field)
         with tell.step("planned a patch") as detail:
             plan = survey.plan(region)
             detail.append(f"{plan.n_exp} exposures, {plan.n_pixels} pixels within 0.6 arcsec")
@@ -81,6 +87,63 @@ def check_patch(tell: Narrator, engine: Backend, folder: StoreFolder, field: Fie
             _check_round_trip(tell, survey, patch, catalog, mixture)
             if catalog is not None:
                 _check_likelihood(tell, patch, catalog, mixture)
+
+
+def open_stores(folder: StoreFolder, engine: Backend, field: Field | None) -> Survey:
+    """Open the stores of a demo, with the PSFs of its synthetic field.
+
+    Parameters
+    ----------
+    folder : StoreFolder
+        The stores.
+    engine : Backend
+        Where patches are built.
+    field : Field or None
+        The synthetic field; None for a user's exposures.
+
+    Returns
+    -------
+    Survey
+        To be closed by its ``with`` block.
+    """
+    psf = None if field is None else _psf_file(folder)
+    return fpgpu.survey.open(folder.path, psf=psf, backend=engine)
+
+
+class Scene(NamedTuple):
+    """The region that the demo looks at, and what is known to be in it.
+
+    Attributes
+    ----------
+    region : CircularRegion
+        The region.
+    catalog : astropy.table.Table or None
+        Its sources; None where they are not known.
+    """
+
+    region: CircularRegion
+    catalog: Any
+
+
+def scene(survey: Survey, field: Field | None) -> Scene:
+    """Choose the region: the densest place of a synthetic field, or the middle of an exposure.
+
+    Parameters
+    ----------
+    survey : Survey
+        The stores.
+    field : Field or None
+        The synthetic field; None for a user's exposures.
+
+    Returns
+    -------
+    Scene
+        Region and sources.
+    """
+    if field is None:
+        return Scene(_middle(survey), None)
+    region = _densest(field.truth)
+    return Scene(region, gaussian_catalog(field.truth, region))
 
 
 def gaussian_mixture() -> SersicMixture:
@@ -155,6 +218,11 @@ def gaussian_catalog(truth: Any, region: CircularRegion) -> Any:
     columns = {name: np.full(len(near), value) for name, value in shape.items()}
     rhalf = RHALF_OF_SIGMA * near["sigma"]
     return Table({"ra": near["ra"], "dec": near["dec"], "rhalf": rhalf, **columns, **fluxes})
+
+
+def _psf_file(folder: StoreFolder) -> Path:
+    """Not the folder's psf.h5: other catalogues want PSFs for the radii of Sersic profiles."""
+    return folder.path / "psf_of_gaussians.h5"
 
 
 def _lagrange(nodes: Floats, k: int, x: Floats) -> Floats:

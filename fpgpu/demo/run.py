@@ -10,6 +10,7 @@ from fpgpu.backends.base import Backend
 from fpgpu.backends.choose import BackendName, get_backend
 from fpgpu.demo.check import TOLERANCE, compare, read_truth
 from fpgpu.demo.field import make_field
+from fpgpu.demo.page import write_page
 from fpgpu.demo.patch import check_patch
 from fpgpu.demo.report import Check, DemoReport, Narrator, Step
 from fpgpu.errors import UnusableExposureError
@@ -37,6 +38,7 @@ def run_demo(
     wcs: str = "auto",
     pad: bool = False,
     backend: BackendName = "auto",
+    page: Path | None = None,
     show: Callable[[Step | Check], None] = lambda line: None,
 ) -> DemoReport:
     """Ingest exposures, read them back through a region of sky, and check every value.
@@ -55,6 +57,8 @@ def run_demo(
         Pad sizes that are no multiple of the super-pixel.
     backend : {"auto", "cpu", "cuda"}, optional
         Where pixels are calibrated and put in order.
+    page : Path, optional
+        Folder for a page with pictures; none when not given.
     show : callable, optional
         Called with each `Step` and `Check` as it happens.
 
@@ -69,6 +73,8 @@ def run_demo(
         If none of the exposures can go into a store.
     BackendUnavailableError
         If the backend that was asked for cannot be used.
+    MissingExtraError
+        If a page is asked for and matplotlib is missing.
     """
     tell = Narrator(show)
     with tell.step("chose a backend") as detail:
@@ -99,6 +105,9 @@ def run_demo(
                 tell, engine, pixels, meta, place, (x * pixels.shape[0], y * pixels.shape[1])
             )
     check_patch(tell, engine, folder, field)
+    if page is not None:
+        with tell.step("drew a page") as detail:
+            detail.append(str(write_page(page, tell.report, engine, folder, field)))
     return tell.report
 
 

@@ -183,7 +183,7 @@ def region_look() -> dict[str, Any]:
     return {"color": "black", "linewidth": 2.0, "linestyle": "-", "path_effects": around}
 
 
-def entitle(axes: "Axes", band: str, expID: str, what: str, width: int = 42) -> None:
+def entitle(axes: "Axes", band: str, expID: str, what: str, width: int = 46) -> None:
     """Name an exposure, in lines of `width` characters, and the axes of its pixels."""
     lines = wrap(expID, width, max_lines=_TITLE_LINES, placeholder="...")
     axes.set_title("\n".join([f"{band}: {what}", *lines]), fontsize=8)
