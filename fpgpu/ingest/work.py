@@ -127,7 +127,12 @@ def _attempt(task: Task, *, complete: bool) -> list[Made]:
     try:
         marks = file_marks(item, read=True)
         made.extend(_each(task, marks, complete))
-        require_unchanged(item, marks)
+        try:
+            require_unchanged(item, marks)
+        except FpgpuError:
+            discard(made)
+            made = []
+            raise
     except FpgpuError as error:
         if isinstance(error, STORE_FAILURES):
             discard(made)

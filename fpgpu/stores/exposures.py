@@ -147,7 +147,7 @@ def _files(found: Mapping[str, Any]) -> dict[str, Any]:
         "input_size": first["size"],
         "input_time": time,
         "input_checksum": first["checksum"],
-        "companions": " ".join(f"{mark['role']}={mark['path']}" for mark in others),
+        "companions": " ".join(f"{mark['role']}={mark['path']}" for mark in others) or None,
     }
 
 
