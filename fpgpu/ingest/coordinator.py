@@ -77,6 +77,9 @@ class Coordinator:
         Raise at the first exposure that cannot go in.
     earlier : Earlier or None
         What need not be done again.
+    ended_early : bool
+        Whether work was cut short, by the death of a worker or the end of the run, so that shards
+        may be left that belong to nothing.
     """
 
     folder: Path
@@ -88,6 +91,7 @@ class Coordinator:
     on_progress: Callable[[IngestRow], None]
     strict: bool = False
     earlier: Earlier | None = None
+    ended_early: bool = False
     _jobs: deque[_Job] = field(default_factory=deque)
     _accepted: list[Made] = field(default_factory=list)
     _names: "_Names" = field(init=False)
@@ -215,6 +219,7 @@ class Coordinator:
         when each is alone in a fresh pool.
         """
         logger.warning("a worker has died; the inputs that were lost with it are done again")
+        self.ended_early = True
         lost = [job for job in self._jobs if job.future and is_lost(_error_of(job.future))]
         self.workers.renew(error)
         for job in lost:
@@ -286,6 +291,7 @@ class Coordinator:
 
     def _stop(self, error: BaseException) -> None:
         """End the work at once; publish what is complete, as far as that is possible."""
+        self.ended_early = True
         for job in self._jobs:
             if job.future is not None:
                 job.future.cancel()

@@ -51,6 +51,8 @@ class Workers:
         Ends an executor at once, whatever it is doing.
     is_remote : bool
         Whether tasks leave this process and so must be pickled.
+    ends_when_told : bool
+        Whether nothing of it is at work any more after `close` or `give_up`.
     """
 
     def __init__(
@@ -59,11 +61,13 @@ class Workers:
         n: int | None,
         give_up: Callable[[Executor], None],
         is_remote: bool = True,
+        ends_when_told: bool = False,
     ) -> None:
         self._make = make
         self._n = n
         self._give_up = give_up
         self.is_remote = is_remote
+        self.ends_when_told = ends_when_told
         self._executor = make()
 
     @property
@@ -186,9 +190,9 @@ def open_workers(executor: "str | Executor | None", n: int) -> Workers:
         known = getattr(executor, "_max_workers", None)
         return _Foreign(lambda: own, None if known else n, lambda pool: None)
     if executor == "serial" or (executor in {None, "processes"} and n == 1):
-        return Workers(InProcess, 1, lambda pool: None, is_remote=False)
+        return Workers(InProcess, 1, lambda pool: None, is_remote=False, ends_when_told=True)
     if executor in {None, "processes"}:
-        return Workers(lambda: _processes(n), n, _kill)
+        return Workers(lambda: _processes(n), n, _kill, ends_when_told=True)
     if executor == "mpi":
         return Workers(_mpi, None, _cancel)
     if isinstance(executor, str) and executor.startswith("dask://"):

@@ -1,12 +1,15 @@
 """From many files to the stores of one folder, in parallel, killed at any moment."""
 
+import logging
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from fpgpu.backends.base import Backend
 from fpgpu.backends.choose import BackendName, get_backend
+from fpgpu.errors import FpgpuError
 from fpgpu.ingest.coordinator import Coordinator
 from fpgpu.ingest.executors import open_workers
 from fpgpu.ingest.exposure import Exposure
@@ -122,24 +125,30 @@ def ingest(
     with alone_in(folder, break_lock=break_lock) as lock:
         report.removed = remove_strays(folder)
         present = look(folder, nside_full)
+        earlier = Earlier(folder, present) if resume else None
         if executor is None and registered_readers():
             executor = "serial"
         pool = open_workers(executor, n)
+        coordinator = Coordinator(
+            folder=folder,
+            lock=lock,
+            workers=pool,
+            present=present,
+            report=report,
+            backend=get_backend("cpu") if backend is None else backend,
+            on_progress=on_progress,
+            strict=strict,
+            earlier=earlier,
+        )
         try:
-            coordinator = Coordinator(
-                folder=folder,
-                lock=lock,
-                workers=pool,
-                present=present,
-                report=report,
-                backend=get_backend("cpu") if backend is None else backend,
-                on_progress=on_progress,
-                strict=strict,
-                earlier=Earlier(folder, present) if resume else None,
-            )
             coordinator.run(_sized(items, present.super_pixel_size))
         finally:
             pool.close()
+            if coordinator.ended_early and pool.ends_when_told:
+                # What is told is why the run ended, not that its traces could not be removed.
+                with suppress(FpgpuError, OSError):
+                    lock.check()
+                    remove_strays(folder, level=logging.INFO)
     return report
 
 

@@ -114,13 +114,15 @@ class Earlier:
         return [_unchanged(item, record) for record in current]
 
 
-def remove_strays(folder: Path) -> list[Path]:
+def remove_strays(folder: Path, level: int = logging.WARNING) -> list[Path]:
     """Remove shards that a killed run has written and not published.
 
     Parameters
     ----------
     folder : Path
         The store folder, which must be held.
+    level : int, optional
+        How loudly to say so in the log.
 
     Returns
     -------
@@ -134,7 +136,8 @@ def remove_strays(folder: Path) -> list[Path]:
     if strays:
         names = ", ".join(str(stray) for stray in strays[:5])
         more = f" and {len(strays) - 5} more" if len(strays) > 5 else ""
-        logger.warning(
+        logger.log(
+            level,
             "%s: removed %d unpublished shard%s of a run that was killed: %s%s",
             folder,
             len(strays),

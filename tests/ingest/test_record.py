@@ -76,7 +76,9 @@ def test_tables_come_back_as_they_were_written(stores, tmp_path, ending):
     again = Table.read(path)
     assert again.colnames == table.colnames
     for name in table.colnames:
-        assert again[name].tolist() == table[name].tolist(), name
+        # A text that is missing is an empty one in FITS.
+        old, new = ([value or None for value in t[name].tolist()] for t in (table, again))
+        assert new == old, name
     assert again["sip_residual_px"].unit == "pix"
 
 
