@@ -20,13 +20,23 @@ from fpgpu.patch.stores import Stores
 from fpgpu.sky.sip import fit_sip
 from fpgpu.sky.wcs import SkyWCS
 
-__all__ = ["BANDS", "N_GAUSS", "POSITION", "Field", "radius_of", "write_field", "write_gwcs"]
+__all__ = [
+    "BANDS",
+    "N_GAUSS",
+    "POSITION",
+    "Field",
+    "radius_of",
+    "write_field",
+    "write_gwcs",
+    "write_shards",
+]
 
 BANDS = ["F090W", "F200W", "F444W"]
 POSITION = (53.0, -27.0)
 N_GAUSS = 4
 _SCALE = 0.031  # arcsec per pixel
 _N_SRC = 15
+_ALIGNED = {"alignment_threshold": 65536, "alignment_interval": 4096}
 
 
 class Field(NamedTuple):
@@ -82,6 +92,20 @@ def write_gwcs(path: Path, size: Size) -> Path:
     return path
 
 
+def write_shards(path: Path, field: Field) -> Path:
+    """Write the same pixels with a file for each exposure, and a store that links to them."""
+    with h5py.File(field.folder / "pixels.h5") as old, h5py.File(path, "w") as main:
+        main.attrs.update(old.attrs)
+        for band, expID in field.stores.meta:
+            group, name = f"{band}/{expID}", f"{path.stem}.shards/{band}/{Path(expID).name}.h5"
+            shard = path.parent / name
+            shard.parent.mkdir(parents=True, exist_ok=True)
+            with h5py.File(shard, "w", **_ALIGNED) as file:
+                old.copy(group, file.require_group(band), name=expID)
+            main[group] = h5py.ExternalLink(name, f"/{group}")
+    return path
+
+
 def _names(n_exp: int) -> Iterator[tuple[str, str]]:
     for n in range(n_exp):
         yield BANDS[n % len(BANDS)], f"visit{n // 12:03d}/e{n:05d}"
@@ -90,8 +114,7 @@ def _names(n_exp: int) -> Iterator[tuple[str, str]]:
 def _write_pixels(path: Path, side: int, n_exp: int, rng: np.random.Generator) -> None:
     """Write exposures aligned to pages, as fpgpu does."""
     values = rng.normal(size=(side // 8, side // 8, 128)).astype(np.float32)
-    options = {"alignment_threshold": 65536, "alignment_interval": 4096}
-    with h5py.File(path, "w", **options) as file:
+    with h5py.File(path, "w", **_ALIGNED) as file:
         file.attrs["nside_full"], file.attrs["super_pixel_size"] = side, 8
         for band, expID in _names(n_exp):
             file[f"{band}/{expID}/data"] = values

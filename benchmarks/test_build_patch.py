@@ -1,15 +1,17 @@
 """From a region to a patch in memory: every exposure of a field, circles of 3 and 10 arcsec."""
 
+from collections.abc import Iterator
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-from benchmarks.fields import BANDS, Field, radius_of
+from benchmarks.fields import BANDS, Field, radius_of, write_shards
 from benchmarks.sizes import Measure, Size
-from fpgpu import get_backend
+from fpgpu import PixelStore, get_backend
 from fpgpu.patch.build import build_patch
 from fpgpu.patch.resident import ResidentExposures
+from fpgpu.patch.stores import Stores
 
 RADII = [3.0, 10.0]
 
@@ -41,6 +43,32 @@ def test_fpgpu_of_a_region(measure: Measure, size: Size, field: Field, radius: f
 
     n_bytes = field.plan(radius_of(size, radius)).pixel_bytes
     measure(operation(size, radius), "fpgpu, CPU", build, n_bytes=n_bytes)
+
+
+@pytest.fixture(scope="module")
+def sharded(field: Field) -> Iterator[Stores]:
+    """The field with a file for each exposure."""
+    path = write_shards(field.folder / "sharded.h5", field)
+    with PixelStore(path, mode="r") as pixels:
+        yield field.stores._replace(pixels=pixels)
+
+
+@pytest.mark.parametrize("radius", RADII)
+def test_fpgpu_of_shards(
+    measure: Measure, size: Size, field: Field, sharded: Stores, radius: float
+) -> None:
+    plan = field.plan(radius_of(size, radius))
+    backend = get_backend("cpu")
+
+    def build() -> None:
+        build_patch(sharded, plan, backend=backend).free()
+
+    measure(
+        operation(size, radius),
+        "fpgpu, CPU, of a plan, sharded store",
+        build,
+        n_bytes=plan.pixel_bytes,
+    )
 
 
 def test_fpgpu_of_resident_exposures(measure: Measure, size: Size, field: Field) -> None:
