@@ -11,11 +11,37 @@ import textwrap
 from collections.abc import Sequence
 
 from fpgpu import __version__
-from fpgpu.cli import consolidate, demo, doctor, ds9, info, ingest, patch, plot
+from fpgpu.cli import (
+    consolidate,
+    demo,
+    doctor,
+    ds9,
+    info,
+    ingest,
+    merge,
+    patch,
+    plot,
+    remove,
+    verify,
+)
 from fpgpu.errors import FpgpuError
 
 __all__ = ["main"]
 
+# In the order in which they are listed: exposures in, stores cared for, patches out.
+COMMANDS = (
+    ingest,
+    info,
+    verify,
+    consolidate,
+    remove,
+    merge,
+    patch,
+    plot,
+    ds9,
+    demo,
+    doctor,
+)
 OK, PARTIAL, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -37,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     noise.add_argument("-q", "--quiet", action="store_true", help="print problems and results only")
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (ingest, info, consolidate, patch, plot, ds9, demo, doctor):
+    for command in COMMANDS:
         own = commands.add_parser(
             command.__name__.rpartition(".")[2],
             parents=[common],

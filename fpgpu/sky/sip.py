@@ -17,7 +17,7 @@ from fpgpu.sky.siptable import SipTable
 from fpgpu.sky.sphere import Floats, tangent_coordinates, unit_vectors
 from fpgpu.sky.wcs import SkyWCS
 
-__all__ = ["SipFit", "SipTable", "fit_sip"]
+__all__ = ["SipFit", "SipTable", "fit_sip", "sip_residual"]
 
 # Chebyshev nodes a side for the fit, and equidistant points a side, edges included, to check it.
 _FIT_NODES = 24
@@ -192,6 +192,31 @@ def fit_sip(
             f"({worst[0]:.1f}, {worst[1]:.1f}); the tolerance is {tolerance:g} px"
         )
     return SipFit(crval, crpix, cd, a, b, ap, bp, residual)
+
+
+def sip_residual(wcs: SkyWCS, fit: SipFit, shape: tuple[int, int]) -> float:
+    """Measure how far a SIP solution is from the WCS it was fitted to.
+
+    Parameters
+    ----------
+    wcs : SkyWCS
+        The WCS.
+    fit : SipFit
+        The solution.
+    shape : tuple of int
+        Number of pixels (nx, ny).
+
+    Returns
+    -------
+    float
+        Largest distance in pixels at the points where `fit_sip` measures its residual.
+
+    Raises
+    ------
+    WCSError
+        When the WCS gives no position somewhere on the detector.
+    """
+    return _residual(wcs, fit, 0.5 * np.array(shape, np.float64))[0]
 
 
 def _grid(x: Floats, y: Floats) -> Floats:

@@ -35,6 +35,17 @@ class StoreFolder:
         """The PSF store, HDF5; not every folder has one."""
         return self.path / "psf.h5"
 
+    def holds_anything(self) -> bool:
+        """Tell whether there is a part of a store, be it whole or not.
+
+        Returns
+        -------
+        bool
+            True if there is a pixel store, a meta store or a folder of shards.
+        """
+        shards = self.pixels.with_suffix(".shards")
+        return self.pixels.is_file() or self.meta.is_file() or shards.is_dir()
+
     def require(self) -> "StoreFolder":
         """Return the folder itself when its pixel and meta stores exist.
 

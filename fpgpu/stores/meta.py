@@ -237,6 +237,16 @@ class MetaStore(ExposureCatalog):
         """
         return self._contents.entry((band, expID))
 
+    def sidecar_faults(self) -> list[str]:
+        """Tell why the sidecar could not be used as it is.
+
+        Returns
+        -------
+        list of str
+            Empty when all that queries need was there.
+        """
+        return self._contents.sidecar_faults()
+
     def write_to_file(self, filename: StrPath, together: Together | None = None) -> None:
         """Write the store: JSON, ASDF when there are gWCS, and a sidecar, all at once.
 

@@ -26,7 +26,7 @@ from fpgpu.stores.pixels.geometry import Geometry
 from fpgpu.stores.pixels.records import CalibrationRecord, update_checksum
 from fpgpu.superpixels import Window
 
-__all__ = ["ExposureReader", "Verification"]
+__all__ = ["ExposureReader", "Verification", "strips"]
 
 _STRIP_BYTES = 4 << 20
 
@@ -279,11 +279,10 @@ def _read_held(extent: Extent, selection: extents.Selection, out: npt.NDArray[An
         )
 
 
-def _checksum(dataset: h5py.Dataset, extent: Extent) -> str:
-    """Compute the checksum of a dataset as it is stored."""
+def strips(dataset: h5py.Dataset, extent: Extent) -> Iterator[npt.NDArray[Any]]:
+    """Yield the super-pixels of an exposure as they are stored, a few columns at a time."""
     nsx, nsy, n_values = extent.shape
     n_rows = max(1, _STRIP_BYTES // (nsy * n_values * dataset.dtype.itemsize))
-    checksum = update_checksum(b"")
     for x0 in range(0, nsx, n_rows):
         window = Window(x0, min(x0 + n_rows, nsx), 0, nsy)
         strip = np.empty((*window.shape, n_values), dataset.dtype)
@@ -291,5 +290,12 @@ def _checksum(dataset: h5py.Dataset, extent: Extent) -> str:
             extents.read_through_hdf5(dataset, window, strip)
         else:
             _read_held(extent, window, strip)
+        yield strip
+
+
+def _checksum(dataset: h5py.Dataset, extent: Extent) -> str:
+    """Compute the checksum of a dataset as it is stored."""
+    checksum = update_checksum(b"")
+    for strip in strips(dataset, extent):
         checksum = update_checksum(strip, checksum)
     return checksum

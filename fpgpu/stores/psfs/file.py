@@ -1,6 +1,7 @@
 """The HDF5 file of a PSF store: opened for reading, and replaced as a whole."""
 
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 import h5py
@@ -12,11 +13,11 @@ from fpgpu.errors import (
     StoreFormatError,
 )
 from fpgpu.stores.files.publish import Signature, signature, write_beside
-from fpgpu.stores.hdf5.handles import reading_errors
+from fpgpu.stores.hdf5.handles import open_for_reading, reading_errors
 from fpgpu.stores.hdf5.soundness import read_attribute
 from fpgpu.stores.psfs.format import Float, Parameters
 
-__all__ = ["open_psf", "replace_band"]
+__all__ = ["open_psf", "replace_band", "write_bands"]
 
 
 def open_psf(path: Path) -> h5py.File:
@@ -41,7 +42,7 @@ def open_psf(path: Path) -> h5py.File:
         if not path.is_file():
             kind = "is no regular file" if path.exists() else "no such PSF store; check the path"
             raise (StoreFormatError if path.exists() else MissingStoreError)(f"{path}: {kind}")
-        return h5py.File(path, "r")
+        return open_for_reading(path)
     except BlockingIOError as exc:
         raise StoreBusyError(f"{path}: another program is writing this file: {exc}") from exc
     except (OSError, RuntimeError, ValueError) as exc:
@@ -87,6 +88,36 @@ def replace_band(path: Path, band: str, parameters: Parameters, locations: Float
         content = target.id.get_file_image()
     with write_beside(path, lambda: _signature_if_there(path) == before) as temporary:
         temporary.write_bytes(content)
+
+
+def write_bands(draft: Path, origins: Mapping[str, Path]) -> None:
+    """Write a new PSF file of bands of other ones.
+
+    Parameters
+    ----------
+    draft : pathlib.Path
+        The file; it must not exist.
+    origins : mapping of str to pathlib.Path
+        The PSF file that each band is copied from.
+
+    Raises
+    ------
+    StoreFormatError
+        If one of them cannot be read.
+    """
+    name = f"{draft.name} {secrets.token_hex(8)}"
+    with h5py.File(name, "w", driver="core", backing_store=False) as target:
+        for path in dict.fromkeys(origins.values()):
+            with reading_errors(path), open_psf(path) as source:
+                for attribute in source.attrs:
+                    if attribute not in target.attrs:
+                        target.attrs[attribute] = read_attribute(source.attrs, attribute)
+                for band, origin in origins.items():
+                    if origin == path:
+                        source.copy(band, target)
+        target.flush()
+        content = target.id.get_file_image()
+    draft.write_bytes(content)
 
 
 def _copy_other_bands(path: Path, band: str, target: h5py.File) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import h5py
 
-from fpgpu.errors import StoreConflictError, StoreFormatError
+from fpgpu.errors import MissingStoreError, StoreConflictError, StoreFormatError
 from fpgpu.stores.files.publish import Signature, signature
 from fpgpu.stores.files.sync import fsync
 from fpgpu.stores.hdf5.attributes import copy_attributes
@@ -20,7 +20,7 @@ from fpgpu.stores.pixels import tree
 from fpgpu.stores.pixels.geometry import Geometry
 from fpgpu.stores.pixels.links import Link, owned_shard, shards_folder
 
-__all__ = ["BASE_PREFIX", "MainFile", "refuse_collisions", "write_main"]
+__all__ = ["BASE_PREFIX", "MainFile", "put_links", "refuse_collisions", "write_main"]
 
 Key = tuple[str, str]
 TIMEOUT = 10.0
@@ -63,6 +63,18 @@ class MainFile:
                     for band, found in tree.list_links(h5).items()
                     for expID, link in found.items()
                 }
+
+    def required_geometry(self) -> Geometry:
+        """Return the geometry of a store that should be there.
+
+        Raises
+        ------
+        MissingStoreError
+            If it is not.
+        """
+        if self.geometry is None:
+            raise MissingStoreError(f"{self.path}: no such store; check the path")
+        return self.geometry
 
     def is_still(self) -> bool:
         """Whether the file is as it was, and nobody is in the middle of changing it."""
@@ -126,23 +138,34 @@ def write_main(
     StoreConflictError
         If names cannot stand beside each other.
     """
-    creation = h5py.h5p.create(h5py.h5p.LINK_CREATE)
-    creation.set_create_intermediate_group(1)
-    creation.set_char_encoding(h5py.h5t.CSET_UTF8)
     # Nobody else knows of the draft, and some file systems have no locks.
     with h5py.File(draft, "x", locking=False) as h5:
         h5.attrs.update(geometry.attributes())
         if model is not None and model.exists():
             with opened_guarded(str(model)) as other:
                 copy_attributes(other, h5)
-        for (band, expID), link in links.items():
-            place = f"{band}/{expID}" + (f"/{DATASET_NAME}" if link.is_dataset else "")
-            try:
-                h5.id.links.create_external(
-                    _raw(place), _raw(link.filename), _raw(link.path), lcpl=creation
-                )
-            except HDF5_ERRORS as exc:
-                raise StoreConflictError(f"{place} cannot be put into the store: {exc}") from exc
+        put_links(h5, links)
+
+
+def put_links(h5: h5py.File, links: Mapping[Key, Link]) -> None:
+    """Put links to exposures into a main file that is being made.
+
+    Raises
+    ------
+    StoreConflictError
+        If names cannot stand beside each other.
+    """
+    creation = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+    creation.set_create_intermediate_group(1)
+    creation.set_char_encoding(h5py.h5t.CSET_UTF8)
+    for (band, expID), link in links.items():
+        place = f"{band}/{expID}" + (f"/{DATASET_NAME}" if link.is_dataset else "")
+        try:
+            h5.id.links.create_external(
+                _raw(place), _raw(link.filename), _raw(link.path), lcpl=creation
+            )
+        except HDF5_ERRORS as exc:
+            raise StoreConflictError(f"{place} cannot be put into the store: {exc}") from exc
 
 
 def refuse_collisions(new: Iterable[Key], known: Iterable[Key]) -> None:

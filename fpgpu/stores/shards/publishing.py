@@ -1,6 +1,6 @@
 """Making shards part of their store: pixel and meta store change in one instant."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from fpgpu.errors import NotInStoreError, StoreConflictError, StoreWriteError
@@ -13,7 +13,7 @@ from fpgpu.stores.pixels.links import Link, shards_folder, vetted
 from fpgpu.stores.shards.files import Shard
 from fpgpu.stores.shards.mainfile import MainFile, refuse_collisions, write_main
 
-__all__ = ["publish_shards"]
+__all__ = ["forget", "publish_shards"]
 
 Key = tuple[str, str]
 
@@ -24,6 +24,7 @@ def publish_shards(
     removed: Iterable[Key] = (),
     *,
     alone: bool = False,
+    also: Mapping[Path, Callable[[Path], None]] | None = None,
 ) -> None:
     """Make shards part of a store, and take exposures out of it, all in one instant.
 
@@ -47,6 +48,9 @@ def publish_shards(
     alone : bool, optional
         The caller holds the folder against all other writers, so that leftovers of killed ones
         can be removed where the file system has no locks.
+    also : mapping of path to callable, optional
+        Other files of the folder that are replaced in the same instant, and how each is written to
+        the path it is given.
 
     Raises
     ------
@@ -76,18 +80,21 @@ def publish_shards(
     had_meta = place.meta.exists()
     with MetaStore(place.meta if had_meta else None) as meta:
         for key in removed:
-            if not _forget(meta, key) and key not in main.links:
+            if not forget(meta, key) and key not in main.links:
                 raise NotInStoreError(f"{place.path}: has no {'/'.join(key)}; nothing was removed")
         entries = {shard.key: shard.meta_entry() for shard in shards}
         for key in [key for key, entry in entries.items() if entry is None]:
-            _forget(meta, key)
+            forget(meta, key)
         meta.add_prepared(*(entry for entry in entries.values() if entry is not None))
         with write_errors(main.path):
             whole = _all_linked(main, links)
         meta.write_to_file(
             place.meta,
             Together(
-                files={main.path: lambda draft: write_main(draft, geometry, whole, main.path)},
+                files={
+                    main.path: lambda draft: write_main(draft, geometry, whole, main.path),
+                    **(also or {}),
+                },
                 discard=main.unneeded(whole),
                 still_right=lambda: main.is_still() and place.meta.exists() == had_meta,
                 alone=alone,
@@ -128,7 +135,7 @@ def _all_linked(main: MainFile, links: Mapping[Key, Link | None]) -> dict[Key, L
     return whole
 
 
-def _forget(meta: MetaStore, key: Key) -> bool:
+def forget(meta: MetaStore, key: Key) -> bool:
     """Take an exposure out of a meta store; False where it is not there."""
     band, expID = key
     if key not in meta:

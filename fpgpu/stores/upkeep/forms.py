@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fpgpu.errors import StoreFormatError, StoreWriteError
+from fpgpu.errors import StoreWriteError
 from fpgpu.stores.alone import alone_in
 from fpgpu.stores.files.intent import is_pending
 from fpgpu.stores.files.publish import publish, recover, scratch_folder
@@ -22,7 +22,14 @@ from fpgpu.stores.shards.mainfile import BASE_PREFIX, MainFile, write_main
 from fpgpu.stores.shards.writing import durable_shard
 from fpgpu.stores.upkeep.copying import copy_exposure, new_store_file, refuse_unequal
 
-__all__ = ["Consolidated", "consolidate", "copy_to_shard", "known_entry", "split"]
+__all__ = [
+    "Consolidated",
+    "consolidate",
+    "copy_to_shard",
+    "discard_unlinked",
+    "known_entry",
+    "split",
+]
 
 Key = tuple[str, str]
 Progress = Callable[[Key], None]
@@ -177,7 +184,7 @@ def split(
                 write_main(draft, geometry, {key: links[key] for key in main.links}, main.path)
                 publish({main.path: draft}, main.is_still, discard=main.unneeded(links))
         except BaseException:
-            _discard_unless_linked(main.path, made)
+            discard_unlinked(main.path, made)
             raise
         return _report(folder, main, "sharded", len(links), len(made), before, compression)
 
@@ -212,9 +219,7 @@ def _looked_at(folder: str | Path) -> tuple[MainFile, Geometry]:
     place = StoreFolder(Path(folder)).require()
     recover(place.path)
     main = MainFile(place.pixels.resolve())
-    if main.geometry is None:
-        raise StoreFormatError(f"{main.path}: vanished while it was looked at")
-    return main, main.geometry
+    return main, main.required_geometry()
 
 
 def _own_shards(main: MainFile) -> dict[Key, Link]:
@@ -238,7 +243,7 @@ def _require_space(store: Path, n_bytes: int, compression: Compression | None) -
         )
 
 
-def _discard_unless_linked(store: Path, made: list[Path]) -> None:
+def discard_unlinked(store: Path, made: list[Path]) -> None:
     """Delete new shards of a change that failed, unless it will be completed."""
     if is_pending(store.parent):
         return

@@ -1,0 +1,74 @@
+"""``fpgpu merge``: put the exposures of several store folders into one."""
+
+import argparse
+import json
+from pathlib import Path
+
+from fpgpu.cli.console import Progress
+from fpgpu.cli.ingest import folder_name
+
+__all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
+
+HELP = "put the exposures of several store folders into one"
+DESCRIPTION = (
+    "Copy the exposures of store folders, with their headers and PSFs, into one folder, in which "
+    "all appear in one instant. The folders that are merged are not changed. What is in several of "
+    "them and differs is refused."
+)
+EXAMPLES = """examples:
+  fpgpu merge north south --out stores
+  fpgpu merge update --out stores --replace
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The parser of the command.
+    """
+    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="store folders")
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", type=folder_name, help="the folder to add to"
+    )
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="where exposures or PSFs differ, take those of the last folder that has them",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Merge the folders.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        The parsed arguments.
+
+    Returns
+    -------
+    int
+        0.
+    """
+    from fpgpu.stores.pixel import PixelStore
+    from fpgpu.stores.upkeep.merge import merge
+
+    stores = [folder / "pixels.h5" for folder in args.folders]
+    total = sum(len(PixelStore(store, mode="r")) for store in stores if store.exists())
+    with Progress(total, "copy", enabled=not args.quiet) as progress:
+        done = merge(
+            args.folders,
+            args.out,
+            replace=args.replace,
+            on_progress=lambda key: progress.step("/".join(key)),
+        )
+    if args.json:
+        print(json.dumps(done.as_dict(), indent=2))
+        return 0
+    psfs = f"; PSFs for {', '.join(done.psf_bands)}" if done.psf_bands else ""
+    print(f"{done.out}: {len(done.added)} exposures added, {len(done.replaced)} replaced{psfs}")
+    return 0

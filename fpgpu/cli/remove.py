@@ -1,0 +1,62 @@
+"""``fpgpu remove``: take exposures out of a store folder."""
+
+import argparse
+import json
+from pathlib import Path
+
+__all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
+
+HELP = "take exposures out of a store folder"
+DESCRIPTION = (
+    "Take exposures out of the pixel store and the meta store in one instant. A pattern that "
+    "matches nothing is refused, and then nothing is removed."
+)
+EXAMPLES = """examples:
+  fpgpu remove stores F200W/jw01180_nrca1_cal
+  fpgpu remove stores 'F200W/*_nrca1_*' --dry-run
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The parser of the command.
+    """
+    parser.add_argument("folder", metavar="DIR", type=Path, help="the store folder")
+    parser.add_argument(
+        "patterns",
+        metavar="BAND/EXPID",
+        nargs="+",
+        help="exposures, or patterns of them with *, ? and [...]; * matches slashes, too",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only tell what would be removed")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Remove the exposures.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        The parsed arguments.
+
+    Returns
+    -------
+    int
+        0.
+    """
+    from fpgpu.stores.upkeep.remove import remove
+
+    names = ["/".join(key) for key in remove(args.folder, args.patterns, dry_run=args.dry_run)]
+    if args.json:
+        print(json.dumps({"removed": names, "dry_run": args.dry_run}, indent=2))
+        return 0
+    for name in names:
+        print(name)
+    if not args.quiet:
+        print(f"{'would be removed' if args.dry_run else 'removed'}: {len(names)} exposures")
+    return 0

@@ -1,0 +1,159 @@
+"""``fpgpu verify``: is all of a store folder as it was written?"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fpgpu.cli.console import Progress, format_table
+
+if TYPE_CHECKING:
+    from fpgpu.stores.upkeep.problems import Verdict
+    from fpgpu.stores.upkeep.repair import Repaired
+
+__all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
+
+HELP = "check all that a store folder holds, and mend it"
+DESCRIPTION = (
+    "Read every exposure of a store folder and check checksums, values, shapes, links, headers, "
+    "refits of the WCS and PSFs; list orphaned shards, exposures that only one of the stores holds, "
+    "and what killed writers left. With --repair, mend what can be mended without guessing."
+)
+EXAMPLES = """examples:
+  fpgpu verify stores
+  fpgpu verify stores --quick --json     without reading pixels and evaluating gWCS
+  fpgpu verify stores --repair
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The parser of the command.
+    """
+    parser.add_argument("folder", metavar="DIR", type=Path, help="the store folder")
+    parser.add_argument(
+        "--quick", action="store_true", help="read no pixels and evaluate no gWCS"
+    )
+    parser.add_argument(
+        "--repair",
+        action="store_true",
+        help="finish what was interrupted, link or delete orphaned shards, take missing headers "
+        "from shards, remove leftovers; exposures are never removed or replaced",
+    )
+    parser.add_argument(
+        "--delete-orphans",
+        action="store_true",
+        help="with --repair: delete also shards of which it is not clear whether they are wanted",
+    )
+    parser.add_argument(
+        "--break-lock",
+        action="store_true",
+        help="with --repair: go on although another process seems to be changing the stores",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the store, and mend it if asked.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        The parsed arguments.
+
+    Returns
+    -------
+    int
+        0 when nothing is wrong, after the repair if there was one; 1 otherwise.
+
+    Raises
+    ------
+    LayoutError
+        If an option of --repair is given without it.
+    """
+    from fpgpu.errors import LayoutError
+    from fpgpu.stores.upkeep.repair import repair
+    from fpgpu.stores.upkeep.verify import verify
+
+    if not args.repair and (args.delete_orphans or args.break_lock):
+        raise LayoutError("--delete-orphans and --break-lock need --repair")
+
+    def check(label: str) -> "Verdict":
+        pixels = args.folder / "pixels.h5"
+        with Progress(_n_exposures(pixels), label, enabled=not args.quiet) as progress:
+            return verify(
+                args.folder,
+                pixels=not args.quick,
+                wcs=not args.quick,
+                on_progress=lambda key: progress.step("/".join(key)),
+            )
+
+    before = check("verify")
+    if not args.repair:
+        _print([before], None, args.json)
+        return 0 if before.ok else 1
+    repaired = repair(
+        args.folder, delete_orphans=args.delete_orphans, break_lock=args.break_lock
+    )
+    after = check("verify again")
+    _print([before, after], repaired, args.json)
+    return 0 if after.ok else 1
+
+
+def _n_exposures(pixels: Path) -> int:
+    """Count the exposures of a store, if it can be read."""
+    from fpgpu.errors import FpgpuError
+    from fpgpu.stores.pixel import PixelStore
+
+    try:
+        return len(PixelStore(pixels, mode="r"))
+    except FpgpuError:
+        return 0
+
+
+def _print(verdicts: "list[Verdict]", repaired: "Repaired | None", as_json: bool) -> None:
+    """Print what was found and done."""
+    if as_json:
+        result = verdicts[-1].as_dict()
+        if repaired is not None:
+            result |= {"before": verdicts[0].as_dict(), "repair": repaired.as_dict()["steps"]}
+        print(json.dumps(result, indent=2))
+        return
+    _print_verdict(verdicts[0])
+    if repaired is None:
+        return
+    if repaired.steps:
+        print("\nrepair:")
+        print(
+            format_table(
+                ["", "where", "what"],
+                [["done" if s.done else "left", s.where, s.what] for s in repaired.steps],
+            )
+        )
+    print("\nafter the repair:" if verdicts[0].problems else "\nnothing was to be repaired:")
+    _print_verdict(verdicts[1])
+
+
+def _print_verdict(verdict: "Verdict") -> None:
+    """Print a table of problems and a line that sums up."""
+    if verdict.problems:
+        print(
+            format_table(
+                ["problem", "where", "found", "repair"],
+                [
+                    [p.kind, p.where, p.what, p.remedy if p.repairable else f"by hand: {p.remedy}"]
+                    for p in verdict.problems
+                ],
+            )
+        )
+    unchecked = f", {verdict.n_unchecked} have no checksum" if verdict.n_unchecked else ""
+    refits = f", {verdict.n_wcs} refits agree with their gWCS" if verdict.n_wcs else ""
+    count = ", ".join(f"{n} {kind}" for kind, n in verdict.counts().items())
+    print(
+        f"{verdict.folder}: {verdict.n_exposures} exposures, {verdict.n_verified} match their "
+        f"checksum{unchecked}{refits}; {f'problems: {count}' if count else 'no problems'}"
+    )

@@ -1,0 +1,256 @@
+"""Putting the exposures of several store folders into one."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fpgpu.errors import StoreConflictError, StoreFormatError
+from fpgpu.stores.alone import alone_in
+from fpgpu.stores.files.publish import recover
+from fpgpu.stores.folder import StoreFolder
+from fpgpu.stores.meta import MetaStore
+from fpgpu.stores.pixel import PixelStore
+from fpgpu.stores.pixels.geometry import Geometry
+from fpgpu.stores.psf import PSFStore
+from fpgpu.stores.psfs.file import write_bands
+from fpgpu.stores.shards.entry import stored_entry
+from fpgpu.stores.shards.files import Shard, read_shard
+from fpgpu.stores.shards.mainfile import MainFile, refuse_collisions
+from fpgpu.stores.shards.publishing import publish_shards
+from fpgpu.stores.upkeep.forms import copy_to_shard, discard_unlinked
+
+__all__ = ["Merged", "merge"]
+
+Key = tuple[str, str]
+LISTED = 5
+
+
+@dataclass
+class Merged:
+    """What a merge did.
+
+    Attributes
+    ----------
+    out : str
+        The store folder that holds all.
+    added, replaced : list of str
+        Exposures ``band/expID`` that are new in it, and those that took the place of others.
+    psf_bands : dict of str to str
+        Where the PSFs of each band come from; empty when no folder has any.
+    """
+
+    out: str
+    added: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
+    psf_bands: dict[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all fields as plain types.
+
+        Returns
+        -------
+        dict
+            Ready for JSON.
+        """
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One of the folders to be merged."""
+
+    place: StoreFolder
+    pixels: PixelStore
+    meta: MetaStore
+
+
+def merge(
+    folders: Sequence[str | Path],
+    out: str | Path,
+    *,
+    replace: bool = False,
+    on_progress: Callable[[Key], None] = lambda key: None,
+) -> Merged:
+    """Copy the exposures of store folders, with their headers and PSFs, into one folder.
+
+    All appear in one instant, when all are copied and compared; a process killed before leaves
+    `out` as it was. The folders that are merged are not changed.
+
+    Parameters
+    ----------
+    folders : sequence of path
+        Store folders of one size of images and super-pixels.
+    out : path
+        The folder to add to; made when missing.
+    replace : bool, optional
+        Where an exposure, or the PSFs of a band, are in several folders and differ, take those of
+        the last folder that has them. Otherwise that is refused. What is the same is no matter.
+    on_progress : callable, optional
+        Called with each ``(band, expID)`` that was copied.
+
+    Returns
+    -------
+    Merged
+        What was done.
+
+    Raises
+    ------
+    MissingStoreError
+        If a folder holds no stores.
+    StoreConflictError
+        If sizes differ, or exposures or PSFs collide; nothing is changed.
+    StoreFormatError
+        If a folder's stores disagree about which exposures there are.
+    ExposureNameError
+        If an exposure would lie inside another one.
+    IntegrityError
+        If an exposure does not match its checksum.
+    StoreBusyError, StoreWriteError
+        If `out` is being changed or cannot be written; it is as it was before.
+    """
+    target = StoreFolder(Path(out))
+    places = [StoreFolder(Path(folder)).require() for folder in folders]
+    if not places:
+        raise StoreConflictError(f"{out}: no folders to merge were given")
+    done = Merged(str(out))
+    with alone_in(target.path), ExitStack() as stack:
+        recover(target.path)
+        sources = [_opened(place, stack) for place in places if not _is_same(place, target)]
+        main = MainFile(target.path.resolve() / target.pixels.name)
+        geometry = _one_geometry(main, sources)
+        chosen = _choose(main, target, sources, replace)
+        refuse_collisions(chosen, {*main.links, *chosen})
+        psfs = _choose_psfs(target, sources, replace)
+        made: list[Shard] = []
+        try:
+            for key, source in chosen.items():
+                made.append(_copied(source, main.path, geometry, key))
+                on_progress(key)
+                known = done.replaced if key in main.links else done.added
+                known.append("/".join(key))
+            also = {}
+            if any(path != target.psf for path in psfs.values()):
+                psf = target.path.resolve() / target.psf.name
+                also[psf] = lambda draft: write_bands(draft, psfs)
+            if made or also:
+                publish_shards(target.path, made, alone=True, also=also)
+        except BaseException:
+            discard_unlinked(main.path, [shard.file for shard in made])
+            raise
+    done.psf_bands = {band: str(path) for band, path in psfs.items()}
+    return done
+
+
+def _opened(place: StoreFolder, stack: ExitStack) -> _Source:
+    """Open the stores of a folder, if they hold the same exposures."""
+    pixels = stack.enter_context(PixelStore(place.pixels, mode="r"))
+    meta = stack.enter_context(MetaStore(place.meta))
+    differing = sorted("/".join(key) for key in set(pixels) ^ set(meta))
+    if differing:
+        raise StoreFormatError(
+            f"{place.path}: its pixel and meta store disagree about {_some(differing)}; see "
+            f"'fpgpu verify {place.path} --repair'"
+        )
+    return _Source(place, pixels, meta)
+
+
+def _is_same(a: StoreFolder, b: StoreFolder) -> bool:
+    return a.path.resolve() == b.path.resolve()
+
+
+def _one_geometry(main: MainFile, sources: list[_Source]) -> Geometry:
+    """Return the size that all stores have."""
+    known, of = main.geometry, main.path
+    for source in sources:
+        geometry = Geometry(source.pixels.shape, source.pixels.super_pixel_size)
+        if known is None:
+            known, of = geometry, source.place.pixels
+        elif geometry != known:
+            raise StoreConflictError(
+                f"{source.place.pixels}: holds {geometry}, but {of} holds {known}; only stores of "
+                "one size of images can be merged"
+            )
+    if known is None:
+        raise StoreConflictError(f"{main.path}: no other folder was given to merge into it")
+    return known
+
+
+def _choose(
+    main: MainFile, target: StoreFolder, sources: list[_Source], replace: bool
+) -> dict[Key, _Source]:
+    """Choose the folder that each exposure is taken from; the same bits need no choice."""
+    chosen: dict[Key, _Source] = {}
+    colliding = []
+    with ExitStack() as stack:
+        there = stack.enter_context(PixelStore(main.path, mode="r")) if main.links else None
+        for source in sources:
+            for key in source.pixels:
+                other = chosen[key].pixels if key in chosen else None
+                if other is None and key in main.links:
+                    other = there
+                if other is None:
+                    chosen[key] = source
+                elif not _same_exposure(other, source.pixels, key):
+                    colliding.append("/".join(key))
+                    chosen[key] = source
+    if colliding and not replace:
+        raise StoreConflictError(
+            f"{target.path}: {_some(colliding)} would be there more than once, with other pixels; "
+            "nothing was changed; --replace takes those of the last folder that has them"
+        )
+    return chosen
+
+
+def _same_exposure(a: PixelStore, b: PixelStore, key: Key) -> bool:
+    """Whether two stores hold the same bits and record of an exposure."""
+    if a.record(*key) != b.record(*key):
+        return False
+    return a.reader.bytes_checksum(*key) == b.reader.bytes_checksum(*key)
+
+
+def _choose_psfs(target: StoreFolder, sources: list[_Source], replace: bool) -> dict[str, Path]:
+    """Choose the PSF file that each band is taken from."""
+    origins: dict[str, Path] = {}
+    colliding = []
+    for path in [target.psf, *(source.place.psf for source in sources)]:
+        if not path.exists():
+            continue
+        with PSFStore(path) as store:
+            for band in store.bands:
+                if band in origins and not _same_psfs(origins[band], path, band):
+                    colliding.append(band)
+                    origins[band] = path
+                origins.setdefault(band, path)
+    if colliding and not replace:
+        raise StoreConflictError(
+            f"{target.path}: the PSFs of {_some(colliding)} differ between the folders; nothing "
+            "was changed; --replace takes those of the last folder that has them"
+        )
+    return origins
+
+
+def _same_psfs(a: Path, b: Path, band: str) -> bool:
+    """Whether two PSF stores hold the same mixtures of a band."""
+    with PSFStore(a) as one, PSFStore(b) as other:
+        return one.table(band).tobytes() == other.table(band).tobytes() and np.array_equal(
+            np.asarray(one.locations(band), np.float64),
+            np.asarray(other.locations(band), np.float64),
+            equal_nan=True,
+        )
+
+
+def _copied(source: _Source, store: Path, geometry: Geometry, key: Key) -> Shard:
+    """Copy an exposure with its header into a shard of another store."""
+    entry = stored_entry(source.meta.entry(*key))
+    return read_shard(copy_to_shard(source.pixels, store, geometry, key, entry, None))
+
+
+def _some(names: Sequence[str]) -> str:
+    """List some names and count the rest."""
+    unique = list(dict.fromkeys(names))
+    more = f" and {len(unique) - LISTED} more" if len(unique) > LISTED else ""
+    return ", ".join(unique[:LISTED]) + more
