@@ -16,8 +16,8 @@ __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
 HELP = "check all that a store folder holds, and mend it"
 DESCRIPTION = (
     "Read every exposure of a store folder and check checksums, values, shapes, links, headers, "
-    "refits of the WCS and PSFs; list orphaned shards, exposures that only one of the stores holds, "
-    "and what killed writers left. With --repair, mend what can be mended without guessing."
+    "refits of the WCS and PSFs; list orphaned shards, exposures that only one of the stores "
+    "holds, and what killed writers left. With --repair, mend what can be mended without guessing."
 )
 EXAMPLES = """examples:
   fpgpu verify stores
@@ -35,9 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         The parser of the command.
     """
     parser.add_argument("folder", metavar="DIR", type=Path, help="the store folder")
-    parser.add_argument(
-        "--quick", action="store_true", help="read no pixels and evaluate no gWCS"
-    )
+    parser.add_argument("--quick", action="store_true", help="read no pixels and evaluate no gWCS")
     parser.add_argument(
         "--repair",
         action="store_true",
@@ -96,9 +94,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.repair:
         _print([before], None, args.json)
         return 0 if before.ok else 1
-    repaired = repair(
-        args.folder, delete_orphans=args.delete_orphans, break_lock=args.break_lock
-    )
+    repaired = repair(args.folder, delete_orphans=args.delete_orphans, break_lock=args.break_lock)
     after = check("verify again")
     _print([before, after], repaired, args.json)
     return 0 if after.ok else 1

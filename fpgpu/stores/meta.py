@@ -237,15 +237,16 @@ class MetaStore(ExposureCatalog):
         """
         return self._contents.entry((band, expID))
 
-    def sidecar_faults(self) -> list[str]:
-        """Tell why the sidecar could not be used as it is.
+    def sidecar_fault(self) -> str | None:
+        """Tell why the sidecar could not be used.
 
         Returns
         -------
-        list of str
-            Empty when all that queries need was there.
+        str or None
+            None when it could, or there was none.
         """
-        return self._contents.sidecar_faults()
+        files = self._contents.files
+        return None if files is None else files.sidecar_fault()
 
     def write_to_file(self, filename: StrPath, together: Together | None = None) -> None:
         """Write the store: JSON, ASDF when there are gWCS, and a sidecar, all at once.

@@ -192,21 +192,6 @@ class MetaContents:
             self._new_texts[key] = text
             self._outlines.put(key, record)
 
-    def sidecar_faults(self) -> list[str]:
-        """Tell why the sidecar could not be used as it is."""
-        if self.files is None:
-            return []
-        known = {*self.files.records} - {*self.files.outdated}
-        lacking = [
-            "/".join((band, expID))
-            for band, expIDs in self.files.names.items()
-            for expID in expIDs
-            if (band, expID) not in known
-        ]
-        if not lacking:
-            return []
-        return [f"says nothing usable about {len(lacking)} exposures, like {lacking[0]}"]
-
     def entry(self, key: Key) -> MetaEntry:
         """Return all that is stored of an exposure."""
         with self.lock:

@@ -72,6 +72,7 @@ class MetaFiles:
                 "'fpgpu ingest' or MetaStore().write_to_file"
             )
         sidecar = self._read_sidecar()
+        self._is_sidecar_sound = sidecar is not None
         self._json = self._index("json", sidecar and sidecar.json, JSON_FRAME)
         asdf = sidecar and sidecar.asdf
         self._asdf = self._index("asdf", asdf, asdf_frame(asdf.head if asdf else b""))
@@ -116,6 +117,18 @@ class MetaFiles:
     def has_asdf(self) -> bool:
         """Whether there is a file of gWCS objects."""
         return "asdf" in self._snapshot
+
+    def sidecar_fault(self) -> str | None:
+        """Tell why the sidecar could not be used; None when it could, or there was none."""
+        if "sidecar" not in self._snapshot:
+            return None
+        if not self._is_sidecar_sound:
+            return "is damaged, or was made by another version of fpgpu"
+        if self._json is None:
+            return f"was made with another {self.paths.json.name}"
+        if self._asdf is None and self.has_asdf:
+            return f"was made with another {self.paths.asdf.name}"
+        return None
 
     @property
     def json(self) -> "StoredFile | None":

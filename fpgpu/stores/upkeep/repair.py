@@ -134,8 +134,7 @@ def repair(
         if recover(place.path):
             done.did(place.path.name, "an interrupted change of several files was settled")
         if place.pixels.exists():
-            with PixelStore(place.pixels) as store:
-                repr(store)  # whoever looks into it undoes what a dead writer left
+            PixelStore(place.pixels).close()  # to look into it undoes what a dead writer left
         _remove_leftovers(place, done)
         _settle_orphans(place, done, delete_orphans)
         _complete_meta(place, done)
@@ -249,7 +248,7 @@ def _complete_meta(place: StoreFolder, done: Repaired) -> None:
     main = MainFile(place.pixels.resolve())
     with MetaStore(place.meta if place.meta.exists() else None) as meta:
         sidecar = MetaPaths.of(place.meta).sidecar
-        stale = sidecar.exists() and meta.sidecar_faults()
+        stale = meta.sidecar_fault() is not None
         added = list(_add_entries(main, meta, done))
         if added or stale:
             meta.write_to_file(place.meta)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -13,7 +13,6 @@ from fpgpu.errors import (
     FpgpuError,
     MissingStoreError,
     StoreError,
-    WCSError,
 )
 from fpgpu.stores.files.intent import is_pending
 from fpgpu.stores.files.scratch import scratch_folders
@@ -232,9 +231,10 @@ def _look_at_meta(place: StoreFolder, main: MainFile | None, verdict: Verdict, w
     try:
         with MetaStore(place.meta) as meta:
             keys = list(meta)
-            sidecar = MetaPaths.of(place.meta).sidecar
-            for fault in meta.sidecar_faults() if sidecar.exists() else ():
-                verdict.add("sidecar", sidecar.name, fault, "made again", repairable=True)
+            fault = meta.sidecar_fault()
+            if fault is not None:
+                name = MetaPaths.of(place.meta).sidecar.name
+                verdict.add("sidecar", name, fault, "made again", repairable=True)
             if main is not None:
                 _compare(set(main.links), set(keys), main, verdict)
             for key in keys:
@@ -294,9 +294,8 @@ def _look_at_header(
 
 def _look_at_wcs(meta: MetaStore, key: Key, verdict: Verdict) -> None:
     """Compare the refit of an exposure with its gWCS."""
-    entry = meta.entry(*key)
-    sip = entry.record.sip
-    if sip is None or entry.gwcs is None:
+    sip = meta.sip_fit(*key)
+    if sip is None:
         return
     from fpgpu.sky.sip import sip_residual
     from fpgpu.sky.wcs import SkyWCS
@@ -304,9 +303,10 @@ def _look_at_wcs(meta: MetaStore, key: Key, verdict: Verdict) -> None:
     verdict.n_wcs += 1
     name = "/".join(key)
     try:
-        shape = entry.record.shape
-        residual = sip_residual(SkyWCS.from_native(entry.gwcs, shape), sip, shape)
-    except WCSError as exc:
+        header = meta.headers[key[0]][key[1]]
+        shape = header["NAXIS1"], header["NAXIS2"]
+        residual = sip_residual(SkyWCS.from_native(meta.tree[key[0]][key[1]], shape), sip, shape)
+    except FpgpuError as exc:
         verdict.add("WCS", name, exc, "add the exposure again")
         return
     if not residual <= sip.residual + SIP_AGREEMENT:
@@ -351,17 +351,11 @@ def _look_at_psfs(place: StoreFolder, verdict: Verdict) -> None:
     """Check that the PSFs of every band can be had."""
     if not place.psf.exists():
         return
+    where = place.psf.name
     try:
         with PSFStore(place.psf) as store:
             for band in store.bands:
-                table: Any = store.table(band)
-                names = [n for n in table.dtype.names if table.dtype[n].base.kind == "f"]
-                if not all(np.isfinite(table[n]).all() for n in names):
-                    verdict.add(
-                        "PSF",
-                        f"{place.psf.name}: {band}",
-                        "values are not finite",
-                        "write the PSFs of the band again",
-                    )
+                where = f"{place.psf.name}: {band}"
+                store.table(band)
     except FpgpuError as exc:
-        verdict.add("PSF", place.psf.name, exc, "restore it from a copy or write it again")
+        verdict.add("PSF", where, exc, "restore it from a copy or write it again")
