@@ -272,7 +272,8 @@ def check_staged(
     LayoutError, KernelLaunchError
         When an array or an index does not fit.
     """
-    require_indices("places", places, (sum(e.count for e in exposures), 2))
+    # Pixel coordinates are float32, which holds whole numbers exactly below 2**24.
+    require_indices("places", places, (sum(e.count for e in exposures), 2), 2**24 // size)
     arrays, start = {}, 0
     for k, exposure in enumerate(exposures):
         require_count(f"super-pixels of exposure {k}", exposure.count, 2**31 - 1, "int32")

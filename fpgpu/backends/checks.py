@@ -141,7 +141,7 @@ def require_count(name: str, value: int, most: int, limit: str, least: int = 0) 
 
 
 def require_indices(
-    name: str, indices: Any, shape: Sequence[int | None], below: npt.ArrayLike = 2**24
+    name: str, indices: Any, shape: Sequence[int | None], below: npt.ArrayLike
 ) -> npt.NDArray[np.int32]:
     """Refuse indices that would lead a kernel outside its arrays.
 
@@ -153,9 +153,8 @@ def require_indices(
         In host memory, where they can be looked at.
     shape : sequence of int or None
         Expected shape; None where any length will do.
-    below : array_like of int, optional
-        Exclusive upper bounds, of a shape that broadcasts to that of the indices. The default is
-        where float32, which pixel coordinates are in, stops holding whole numbers exactly.
+    below : array_like of int
+        Exclusive upper bounds, of a shape that broadcasts to that of the indices.
 
     Returns
     -------

@@ -1,6 +1,7 @@
 """Whole exposures kept in a backend's memory, for patches that lie in the same ones."""
 
 import threading
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,8 +10,10 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from fpgpu.backends.base import Backend
+from fpgpu.backends.filling import fill_rows
 from fpgpu.backends.memory import Array, Memory
 from fpgpu.errors import DeviceMemoryError, LayoutError, MissingStoreError
 from fpgpu.stores.files.publish import Signature, signature
@@ -140,8 +143,8 @@ class ResidentExposures:
         ------
         list of (array or None)
             As `get` returns them. None where an exposure does not fit beside those in use, does
-            not lie in its file as plain float32, changes while it is read, or has rows of
-            super-pixels longer than a staging slot; or when the device has not so much memory.
+            not lie in its file as plain float32, or changes while it is read; or when the device
+            has not so much memory.
         """
         held: dict[int, _Resident] = {}
         try:
@@ -207,44 +210,29 @@ class ResidentExposures:
         shape = (*grid_shape(pixels.shape, size), 2 * size * size)
         n_bytes = int(np.prod(shape, dtype=np.int64)) * 4
         files = pixels.reader.files_of(band, expID)
-        strip = self.backend.staging_settings.slot_bytes * shape[0] // n_bytes
-        if not files or not strip or not self._make_room(n_bytes):
+        if not files or not self._make_room(n_bytes):
             return None
         try:
             memory = self.backend.allocate(n_bytes)
         except DeviceMemoryError:
             self._drop_unused()  # the patch needs memory more than the next ones
             return None
+
+        def read(start: int, stop: int, to: npt.NDArray[np.float32]) -> None:
+            pixels.read_window(band, expID, (start, stop, 0, shape[1]), out=to)
+
         try:
-            for x0 in range(0, shape[0], strip):
-                self._load_strip(pixels, (band, expID), memory, shape, x0, strip)
-        except BaseException:
+            fill_rows(self.backend, memory.view(shape, np.float32), read, fresh=True)
+        except BaseException as error:
             memory.free()
+            # Whoever keeps the error must not keep, by the frames it passed, views of the memory.
+            traceback.clear_frames(error.__traceback__)
             raise
-        # Each strip was of one state of the file, but they may be of different ones.
+        # Each piece was of one state of the file, but they may be of different ones.
         if not _unchanged(files):
             memory.free()
             return None
         return _Resident(memory, shape, files)
-
-    def _load_strip(
-        self,
-        pixels: PixelStore,
-        exposure: tuple[str, str],
-        memory: Memory,
-        shape: tuple[int, int, int],
-        x0: int,
-        most: int,
-    ) -> None:
-        """Read some rows of super-pixels through a staging slot."""
-        _, nsy, n_values = shape
-        x1 = min(x0 + most, shape[0])
-        row_bytes = nsy * n_values * 4
-        with self.backend.stage((x1 - x0) * row_bytes) as slot:
-            strip = slot.view((x1 - x0, nsy, n_values), np.float32)
-            pixels.read_window(*exposure, (x0, x1, 0, nsy), out=strip)
-            there = memory.view((slot.nbytes,), np.uint8, x0 * row_bytes)
-            self.backend.upload(slot, out=there, fresh=True)
 
     def _make_room(self, n_bytes: int) -> bool:
         """Drop exposures that are not in use until so many bytes are within the limit."""

@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from fpgpu import calibration, superpixels
 from fpgpu.backends.base import Backend
+from fpgpu.backends.memory import Array
 from fpgpu.errors import LayoutError, StoreWriteError
 from fpgpu.stores.hdf5.guard import attributes_of
 from fpgpu.stores.hdf5.handles import store_file
-from fpgpu.stores.pixels import writing
+from fpgpu.stores.pixels import sending, writing
 from fpgpu.stores.pixels.geometry import Geometry, ImageGrid
 from fpgpu.stores.pixels.reading import ExposureReader, Verification
 from fpgpu.stores.pixels.records import CalibrationRecord
@@ -221,35 +222,37 @@ class PixelStore(ImageGrid):
             raise self.reader.missing(band)
         return list(listing[band])
 
-    def read_exposure(self, band: str, expID: str) -> tuple[FloatArray, FloatArray]:
+    def read_exposure(
+        self, band: str, expID: str, *, backend: Backend | None = None
+    ) -> tuple[Array, Array]:
         """Read an exposure back as images.
 
         Parameters
         ----------
         band, expID : str
             The exposure.
+        backend : Backend, optional
+            In whose memory the images are to be; NumPy's by default.
 
         Returns
         -------
-        im, ierr : ndarray of pix_dtype, shape (nx, ny)
+        im, ierr : array of pix_dtype, shape (nx, ny)
             Fluxes and inverse uncertainties ``[x, y]``, in the units that `record` states.
-
-        Raises
-        ------
-        NotInStoreError
-            If there is no such exposure.
         """
         nsx, nsy = self._geometry.grid
-        stored = self.read_window(band, expID, Window(0, nsx, 0, nsy))
-        return superpixels.images_from_superpixels(stored, self.super_pixel_size)
+        stored = self.read_window(band, expID, Window(0, nsx, 0, nsy), backend=backend)
+        images = superpixels if backend is None else backend
+        return images.images_from_superpixels(stored, self.super_pixel_size)
 
     def read_window(
         self,
         band: str,
         expID: str,
         window: Sequence[int],
-        out: npt.NDArray[Any] | None = None,
-    ) -> FloatArray:
+        out: Array | None = None,
+        *,
+        backend: Backend | None = None,
+    ) -> Array:
         """Read a rectangle of super-pixels, and nothing else of the file.
 
         Parameters
@@ -258,12 +261,14 @@ class PixelStore(ImageGrid):
             The exposure.
         window : Window or (x0, x1, y0, y1)
             Super-pixel indices, half open.
-        out : ndarray of pix_dtype, shape (x1 - x0, y1 - y0, 2 * size**2), optional
+        out : array of pix_dtype, shape (x1 - x0, y1 - y0, 2 * size**2), optional
             Where to put them, for instance pinned memory; each ``out[i]`` C-contiguous.
+        backend : Backend, optional
+            In whose memory they are to be, through its staging memory; NumPy's by default.
 
         Returns
         -------
-        superpixels : ndarray of pix_dtype, shape (x1 - x0, y1 - y0, 2 * size**2)
+        superpixels : array of pix_dtype, shape (x1 - x0, y1 - y0, 2 * size**2)
             Fluxes, then inverse uncertainties, of each super-pixel.
 
         Raises
@@ -275,11 +280,21 @@ class PixelStore(ImageGrid):
         MissingStoreError, StoreFormatError, StoreBusyError
             If the file is gone, damaged or being changed.
         """
-        return self.reader.read_window(band, expID, Window.of(window), out)
+        window = Window.of(window)
+        if backend is None:
+            return self.reader.read_window(band, expID, window, out)
+        window = window.checked(self._geometry.grid)
+        return sending.window_on(self.reader, band, expID, window, backend, out)
 
     def read_superpixels(
-        self, band: str, expID: str, places: npt.ArrayLike, out: npt.NDArray[Any] | None = None
-    ) -> FloatArray:
+        self,
+        band: str,
+        expID: str,
+        places: npt.ArrayLike,
+        out: Array | None = None,
+        *,
+        backend: Backend | None = None,
+    ) -> Array:
         """Read a list of super-pixels, and nothing else of the file.
 
         Parameters
@@ -288,15 +303,19 @@ class PixelStore(ImageGrid):
             The exposure.
         places : array_like of int, shape (n, 2)
             Index of each along x and y; quickest in row-major order.
-        out : ndarray of pix_dtype, shape (n, 2 * size**2), optional
+        out : array of pix_dtype, shape (n, 2 * size**2), optional
             Where to put them, C-contiguous.
+        backend : Backend, optional
+            In whose memory they are to be, through its staging memory; NumPy's by default.
 
         Returns
         -------
-        superpixels : ndarray of pix_dtype, shape (n, 2 * size**2)
+        superpixels : array of pix_dtype, shape (n, 2 * size**2)
             As `read_window` gives them; it raises the same errors.
         """
-        return self.reader.read_superpixels(band, expID, places, out)
+        if backend is None:
+            return self.reader.read_superpixels(band, expID, places, out)
+        return sending.superpixels_on(self.reader, band, expID, np.asarray(places), backend, out)
 
     def record(self, band: str, expID: str) -> CalibrationRecord:
         """Return how an exposure was calibrated.

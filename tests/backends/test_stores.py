@@ -12,7 +12,7 @@ import pytest
 
 from fpgpu.backends.base import Backend
 from fpgpu.backends.cpu import CpuBackend
-from fpgpu.errors import LayoutError
+from fpgpu.errors import LayoutError, StoreBusyError
 from fpgpu.layout import PSF_DTYPE
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.psf import PSFStore
@@ -95,6 +95,98 @@ def test_psf_tables_go_into_a_slot_without_a_copy(tmp_path: Path, backend: Backe
     assert backend.download(there).tobytes() == parameters.tobytes()
     with pytest.raises(LayoutError, match="need"):
         store.table("F200W", out=np.empty(3, PSF_DTYPE))
+
+
+ROW_BYTES = 64 * 128 * 4
+
+
+@pytest.mark.parametrize("slot_bytes", [64 * ROW_BYTES, 5 * ROW_BYTES, ROW_BYTES // 4])
+@pytest.mark.parametrize("window", WINDOWS, ids=["all", "part"])
+def test_super_pixels_are_read_into_the_memory_of_a_backend(
+    store: PixelStore, backend: Backend, window: Window, slot_bytes: int
+) -> None:
+    places = np.argwhere(np.random.default_rng(1).random((64, 64)) < 0.3)
+    expected = (
+        store.read_window("F200W", "e1", window),
+        store.read_superpixels("F200W", "e1", places),
+    )
+    with backend.staging(slot_bytes=slot_bytes, depth=2) as ring:
+        found = (
+            store.read_window("F200W", "e1", window, backend=backend),
+            store.read_superpixels("F200W", "e1", places, backend=backend),
+        )
+        for there, plain in zip(found, expected, strict=True):
+            assert backend.complaint(there) is None
+            assert backend.download(there).tobytes() == plain.tobytes()
+        assert ring.n_free == 2
+
+
+def test_they_are_read_into_staging_memory_without_a_copy(
+    store: PixelStore, backend: Backend
+) -> None:
+    out = backend.empty((64, 64, 128), "f4")
+    with backend.staging(slot_bytes=16 * ROW_BYTES, depth=2) as ring:
+        assert ring.n_free == 2
+        with peak_allocation() as peak:
+            found = store.read_window("F200W", "e1", WINDOWS[0], out, backend=backend)
+            assert peak() < 64 << 10
+    assert found is out
+    expected = store.read_window("F200W", "e1", WINDOWS[0])
+    assert backend.download(out).tobytes() == expected.tobytes()
+
+
+def test_images_are_read_into_the_memory_of_a_backend(store: PixelStore, backend: Backend) -> None:
+    for there, plain in zip(
+        store.read_exposure("F200W", "e1", backend=backend),
+        store.read_exposure("F200W", "e1"),
+        strict=True,
+    ):
+        assert backend.complaint(there) is None
+        assert backend.download(there).tobytes() == plain.tobytes()
+
+
+def test_chunked_exposures_are_read_into_the_memory_of_a_backend(
+    store: PixelStore, backend: Backend, tmp_path: Path
+) -> None:
+    plain = store.read_window("F200W", "e1", WINDOWS[0])
+    with h5py.File(tmp_path / "chunked.h5", "w") as file:
+        file.attrs.update({"nside_full": SIDE, "super_pixel_size": 8})
+        file.create_dataset("F200W/e1/data", data=plain, chunks=(8, 8, 128), compression="gzip")
+    chunked = PixelStore(tmp_path / "chunked.h5", mode="r")
+    with backend.staging(slot_bytes=5 * ROW_BYTES, depth=2):
+        there = chunked.read_window("F200W", "e1", WINDOWS[0], backend=backend)
+    assert backend.download(there).tobytes() == plain.tobytes()
+
+
+def test_an_exposure_that_changes_between_two_pieces_is_not_read(
+    store: PixelStore, cuda_class: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = iter([{Path("a"): 1}, {Path("a"): 2}])
+    monkeypatch.setattr(store.reader, "files_of", lambda *key: next(states))
+    backend = cuda_class(0)
+    with (
+        backend.staging(slot_bytes=ROW_BYTES),
+        pytest.raises(StoreBusyError, match="F200W/e1 changed while it was read"),
+    ):
+        store.read_window("F200W", "e1", WINDOWS[0], backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda backend: backend.empty((64, 64, 64), "f4"), r"shape \(64, 64, 64\); expected"),
+        (lambda backend: backend.empty((64, 64, 128), "f8"), "dtype float64"),
+        (lambda backend: [1], "it is a builtins.list"),
+    ],
+)
+def test_memory_that_does_not_fit_is_refused(
+    store: PixelStore, backend: Backend, make: Callable[[Backend], Any], message: str
+) -> None:
+    with pytest.raises(LayoutError, match=message):
+        store.read_window("F200W", "e1", WINDOWS[0], make(backend), backend=backend)
+    wide = PixelStore(store.h5file, pix_dtype=np.float64)
+    with pytest.raises(LayoutError, match="opened with float64"):
+        wide.read_exposure("F200W", "e1", backend=backend)
 
 
 @pytest.mark.parametrize("do_fluxcal", [False, True])

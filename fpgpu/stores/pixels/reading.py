@@ -80,6 +80,16 @@ class ExposureReader:
         """Real path of the file."""
         return self._file.path
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values returned."""
+        return self._dtype
+
+    @property
+    def n_values(self) -> int:
+        """Values of a super-pixel."""
+        return self._geometry.n_values
+
     def listing(self) -> dict[str, list[str]]:
         """Return the expIDs of every band; not to be changed by the caller."""
         found = signature(self.path)
