@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from fpgpu.ingest.exposure import ImageNameSet as ImageNameSet
     from fpgpu.ingest.exposure import ImageSet as ImageSet
     from fpgpu.ingest.exposure import header_to_id as header_to_id
+    from fpgpu.ingest.inputs import Input as Input
+    from fpgpu.ingest.memory import exposure_from_arrays as exposure_from_arrays
+    from fpgpu.ingest.memory import exposure_from_ccddata as exposure_from_ccddata
     from fpgpu.layout import PSF_COLS as PSF_COLS
     from fpgpu.layout import PSF_DTYPE as PSF_DTYPE
     from fpgpu.patch.plan import PatchPlan as PatchPlan
@@ -39,6 +42,7 @@ _HOME = {
     "FpgpuError": "fpgpu.errors",
     "ImageNameSet": "fpgpu.ingest.exposure",
     "ImageSet": "fpgpu.ingest.exposure",
+    "Input": "fpgpu.ingest.inputs",
     "MetaStore": "fpgpu.stores.meta",
     "PSFStore": "fpgpu.stores.psf",
     "PSF_COLS": "fpgpu.layout",
@@ -49,6 +53,8 @@ _HOME = {
     "RectangularRegion": "fpgpu.sky.regions",
     "SkyWCS": "fpgpu.sky.wcs",
     "Survey": "fpgpu.survey",
+    "exposure_from_arrays": "fpgpu.ingest.memory",
+    "exposure_from_ccddata": "fpgpu.ingest.memory",
     "get_backend": "fpgpu.backends.choose",
     "header_to_id": "fpgpu.ingest.exposure",
     "open": "fpgpu.survey",

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 __all__ = [
     "BackendUnavailableError",
     "CatalogError",
+    "ConfigError",
     "DeviceMemoryError",
     "ExecutorError",
     "ExposureNameError",
@@ -36,6 +37,7 @@ __all__ = [
     "StoreWriteError",
     "StreamError",
     "UnusableExposureError",
+    "UsageError",
     "WCSDisagreementError",
     "WCSError",
 ]
@@ -119,6 +121,14 @@ class UnusableExposureError(FpgpuError, ValueError):
 
 class ExecutorError(FpgpuError, RuntimeError):
     """What should do the work of an ingest cannot be started, or was lost."""
+
+
+class UsageError(FpgpuError, ValueError):
+    """A command was given arguments that do not go together."""
+
+
+class ConfigError(FpgpuError, ValueError):
+    """A configuration file has an unknown key or a value that makes no sense."""
 
 
 class MissingFileError(UnusableExposureError, FileNotFoundError):

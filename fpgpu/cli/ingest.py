@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fpgpu.cli.console import Progress, format_table
+from fpgpu.cli.dryrun import run_dry
+from fpgpu.errors import UsageError
 
 if TYPE_CHECKING:
+    from fpgpu.ingest.inputs import Input
     from fpgpu.ingest.pipeline import IngestReport, IngestRow
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "add_options", "print_report", "run"]
@@ -23,6 +26,8 @@ EXAMPLES = """examples:
   fpgpu ingest jw*_cal.fits --out stores
   fpgpu ingest cutout_cal.fits --out stores --wcs fits --pad
   fpgpu ingest *_cal.fits --out stores --bitmask DO_NOT_USE,SATURATED
+  fpgpu ingest *_flc.fits mosaic_drz_sci.fits --out stores --tile 2048 --tile-overlap 64
+  fpgpu ingest --config survey.yaml --dry-run
   fpgpu ingest *_cal.fits --out stores --resume
   fpgpu ingest *_cal.fits --out stores --executor dask://scheduler:8786
   mpiexec -n 17 python -m mpi4py.futures -m fpgpu ingest *_cal.fits --out stores --executor mpi
@@ -37,11 +42,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         The parser of the command.
     """
-    parser.add_argument("files", nargs="+", metavar="FILE", type=Path, help="exposure files")
     parser.add_argument(
-        "--out", required=True, metavar="DIR", type=folder_name, help="the store folder"
+        "files",
+        nargs="*",
+        metavar="FILE",
+        type=Path,
+        help="exposure files, folders of them, or quoted patterns; those of --config by default",
     )
+    parser.add_argument(
+        "--out",
+        metavar="DIR",
+        type=folder_name,
+        help="the store folder; that of --config by default",
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help="YAML file with files, options for all, and options for some; the command line goes "
+        "before it",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would happen, and write nothing"
+    )
+    parser.add_argument("--json", action="store_true", help="print a dry run as JSON")
     add_options(parser)
+    add_cutting_options(parser)
     parser.add_argument(
         "--framedir",
         metavar="DIR",
@@ -62,6 +88,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--strict", action="store_true", help="stop at the first exposure that cannot go in"
     )
     add_work_options(parser)
+    # What was not said on the command line is left to the configuration.
+    parser.set_defaults(wcs=None, pad=None, fluxcal=None)
+
+
+def add_cutting_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options on mosaics.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The parser of the command.
+    """
+    parser.add_argument(
+        "--tile",
+        metavar="N",
+        type=positive,
+        help="cut images that are larger than N pixels a side into tiles of this size",
+    )
+    parser.add_argument(
+        "--tile-overlap", metavar="N", type=int, help="pixels that neighbouring tiles share"
+    )
+    parser.add_argument(
+        "--weight",
+        choices=("auto", "err", "ivm", "exptime"),
+        help="where uncertainties come from; ivm, exptime: what the weights (WHT) are (default: "
+        "errors where there are any, exposure times for drizzled HST images, else ivm)",
+    )
 
 
 def add_work_options(parser: argparse.ArgumentParser) -> None:
@@ -195,10 +248,15 @@ def run(args: argparse.Namespace) -> int:
     from fpgpu.backends.choose import get_backend
     from fpgpu.ingest.pipeline import ingest
 
+    items, out = _inputs(args)
+    if args.dry_run:
+        return run_dry(items, out, as_json=args.json, quiet=args.quiet)
+    if args.json:
+        raise UsageError("--json goes with --dry-run")
     get_backend(args.backend)  # refused here, not once for each file
     # What a batch system sends before it kills: the same orderly end as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with Progress(len(args.files), "ingest", enabled=not args.quiet) as progress:
+    with Progress(len(items), "ingest", enabled=not args.quiet) as progress:
 
         def report_row(row: "IngestRow") -> None:
             if row.status == "refused":
@@ -208,14 +266,8 @@ def run(args: argparse.Namespace) -> int:
             progress.step(row.file.name)
 
         report = ingest(
-            args.files,
-            args.out,
-            bitmask=args.bitmask,
-            wcs=args.wcs,
-            pad=args.pad,
-            do_fluxcal=args.fluxcal,
-            framedir=args.framedir,
-            split_by_detector=args.split_by_detector,
+            items,
+            out,
             on_progress=report_row,
             strict=args.strict,
             backend=args.backend,
@@ -228,6 +280,30 @@ def run(args: argparse.Namespace) -> int:
     if not (report.added or report.unchanged):
         return 2
     return 1 if _print_disagreements(report.out) or not report.ok else 0
+
+
+def _inputs(args: argparse.Namespace) -> "tuple[list[Input], Path]":
+    """Find the inputs and the store folder."""
+    from fpgpu.ingest.config import IngestConfig, load_config
+
+    config = IngestConfig(Path("command line")) if args.config is None else load_config(args.config)
+    out = args.out or config.out
+    if out is None:
+        raise UsageError("no store folder; give --out DIR, or out in the configuration")
+    if not (args.files or config.named):
+        raise UsageError("no files; name some, or inputs in the configuration")
+    given = {
+        "bitmask": args.bitmask,
+        "wcs": args.wcs,
+        "pad": args.pad,
+        "framedir": args.framedir,
+        "split_by_detector": args.split_by_detector or None,
+        "fluxcal": args.fluxcal,
+        "tile": args.tile,
+        "tile_overlap": args.tile_overlap,
+        "weight": args.weight,
+    }
+    return config.inputs(args.files, {k: v for k, v in given.items() if v is not None}), out
 
 
 def print_report(report: "IngestReport", quiet: bool = False) -> None:

@@ -17,6 +17,7 @@ from fpgpu.errors import FlagError, UnusableExposureError, WCSError
 from fpgpu.ingest.astrometry import WCS_CHOICES, WCS_TOLERANCE
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.flags import HST, JWST, BitSpec
+from fpgpu.ingest.memory import exposure_from_ccddata
 from fpgpu.ingest.naming import check_pattern
 from fpgpu.ingest.tiles import check_tile
 from fpgpu.ingest.weights import WEIGHTS
@@ -193,6 +194,8 @@ class Input:
         What to do to the pixels.
     exposure : Exposure or None
         An exposure in memory, which is taken as it is instead of a file.
+    root : Path or None
+        Folder that the files must not leave by a symbolic link, for files that were found in it.
 
     Raises
     ------
@@ -205,6 +208,7 @@ class Input:
     options: ReadOptions = field(default_factory=ReadOptions)
     calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
     exposure: Exposure | None = field(default=None, repr=False, compare=False)
+    root: Path | None = None
 
     def __post_init__(self) -> None:
         _settle(self, "path", Path(self.path))
@@ -224,6 +228,25 @@ class Input:
             return ()
         return (self.path, *self.companions.values())
 
+    def require_inside(self) -> None:
+        """Refuse files that a symbolic link takes out of the folder they were found in.
+
+        Raises
+        ------
+        UnusableExposureError
+            When one is outside `root`.
+        """
+        if self.root is None:
+            return
+        folder = self.root.resolve()
+        for path in self.files:
+            target = path.resolve()
+            if not target.is_relative_to(folder):
+                raise UnusableExposureError(
+                    f"{path}: is a symbolic link that leaves {self.root} (to {target}); name the "
+                    "file itself if it is wanted"
+                )
+
 
 def as_input(
     item: object,
@@ -234,7 +257,7 @@ def as_input(
 
     Parameters
     ----------
-    item : str, Path, Input or Exposure
+    item : str, Path, Input, Exposure or CCDData
         A file; an input, which stays as it is; or an exposure in memory.
     options : ReadOptions, optional
         How to read, for all but an `Input`.
@@ -258,7 +281,12 @@ def as_input(
         return Input(label, {}, options, calibration, exposure=item)
     if isinstance(item, str | Path):
         return Input(Path(item), {}, options, calibration)
-    raise TypeError(f"{item!r} cannot be ingested; expected a file name, an Input or an Exposure")
+    if all(hasattr(item, name) for name in ("uncertainty", "mask", "wcs", "unit", "header")):
+        return as_input(exposure_from_ccddata(item), options, calibration)
+    raise TypeError(
+        f"a {type(item).__name__} cannot be ingested; expected a file name, an Input, an Exposure "
+        "(see exposure_from_arrays) or a CCDData"
+    )
 
 
 def options_text(item: Input) -> str:

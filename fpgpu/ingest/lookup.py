@@ -13,7 +13,7 @@ from fpgpu.errors import WCSError
 from fpgpu.sky.sip import SipFit, fit_sip
 from fpgpu.sky.wcs import SkyWCS
 
-__all__ = ["LOOKUP_TOLERANCE", "has_lookup", "refit_lookup"]
+__all__ = ["LOOKUP_TOLERANCE", "fit_tables", "has_lookup", "refit_lookup"]
 
 LOOKUP_TOLERANCE = 0.1
 """Pixels by which the SIP refit may miss the WCS with its tables, which no polynomial follows."""
@@ -74,6 +74,34 @@ def refit_lookup(header: Any, hdus: Any, shape: tuple[int, int], tolerance: floa
         raise WCSError(
             f"its look-up tables of distortion cannot be used: {error} ({type(error).__name__})"
         ) from error
+    best = fit_tables(wcs, shape, tolerance)
+    for keyword in {card.keyword for card in header.cards if _TABLE_CARD.fullmatch(card.keyword)}:
+        header.remove(keyword, remove_all=True, ignore_missing=True)
+    return best
+
+
+def fit_tables(wcs: SkyWCS, shape: tuple[int, int], tolerance: float | None = None) -> SipFit:
+    """Fit a SIP solution to a WCS with look-up tables.
+
+    Parameters
+    ----------
+    wcs : SkyWCS
+        With its tables.
+    shape : tuple of int
+        (nx, ny) of the image.
+    tolerance : float, optional
+        Pixels by which the fit may miss; `LOOKUP_TOLERANCE` by default.
+
+    Returns
+    -------
+    SipFit
+        Of the lowest degree of 5, 7 and 9 that misses by less than 1e-3 px, or else of the best.
+
+    Raises
+    ------
+    WCSError
+        When the fit misses by more than the tolerance.
+    """
     limit = LOOKUP_TOLERANCE if tolerance is None else tolerance
     fits: list[SipFit] = []
     for degree in _DEGREES:
@@ -86,6 +114,4 @@ def refit_lookup(header: Any, hdus: Any, shape: tuple[int, int], tolerance: floa
             f"the SIP refit of its WCS with look-up tables misses by {best.residual:.2g} px; the "
             f"tolerance is {limit:g} px (sip_tolerance)"
         )
-    for keyword in {card.keyword for card in header.cards if _TABLE_CARD.fullmatch(card.keyword)}:
-        header.remove(keyword, remove_all=True, ignore_missing=True)
     return best

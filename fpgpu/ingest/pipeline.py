@@ -13,8 +13,9 @@ from fpgpu.errors import FpgpuError
 from fpgpu.ingest.coordinator import Coordinator
 from fpgpu.ingest.executors import open_workers
 from fpgpu.ingest.exposure import Exposure
+from fpgpu.ingest.find import find_inputs
 from fpgpu.ingest.flags import BitSpec
-from fpgpu.ingest.inputs import CalibrationOptions, Input, ReadOptions, as_input
+from fpgpu.ingest.inputs import CalibrationOptions, Input, ReadOptions
 from fpgpu.ingest.machine import suggested_workers
 from fpgpu.ingest.readers import registered_readers
 from fpgpu.ingest.report import IngestReport, IngestRow
@@ -52,9 +53,9 @@ def ingest(
 
     Parameters
     ----------
-    files : iterable of str, Path, Input or Exposure
-        Files of any kind that a reader knows, inputs with options of their own, or exposures in
-        memory, which are always worked on in this process.
+    files : iterable of str, Path, Input, Exposure or CCDData
+        Files of any kind that a reader knows, folders of them, patterns, inputs with options of
+        their own, or exposures in memory, which are always worked on in this process.
     out : str or Path
         The store folder; made when missing.
     bitmask : int, str or iterable of these, optional
@@ -118,7 +119,7 @@ def ingest(
         split_by_detector=split_by_detector,
     )
     calibration = CalibrationOptions(bitmask=bitmask, do_fluxcal=do_fluxcal)
-    items = [as_input(file, options, calibration) for file in files]
+    items = find_inputs(files, options, calibration)
     report = IngestReport(Path(out))
     folder = report.out.absolute()
     n = suggested_workers([item.path for item in items]) if workers is None else max(workers, 1)

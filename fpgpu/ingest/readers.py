@@ -208,6 +208,7 @@ def read_exposures(item: Input) -> Iterator[Exposure]:
     if item.exposure is not None:
         yield from _finished([item.exposure.copy()], item, "memory")
         return
+    item.require_inside()
     with InputFile(item.path, item.companions) as file:
         reader = choose_reader(file)
         found = reader.read(file, item.options)

@@ -6,7 +6,7 @@ from typing import Any
 from fpgpu.sky.sip import SipFit
 from fpgpu.sky.wcs import SkyWCS
 
-__all__ = ["move_header", "move_wcs", "replace_wcs"]
+__all__ = ["drop_wcs", "move_header", "move_wcs", "replace_wcs"]
 
 _WCS_CARD = re.compile(
     r"WCSAXES|WCSNAME|(CRPIX|CRVAL|CTYPE|CUNIT|CDELT|CROTA)\d|(CD|PC|PV)\d+_\d+|LONPOLE|LATPOLE"
@@ -31,11 +31,22 @@ def replace_wcs(header: Any, sip: SipFit) -> None:
     sip : SipFit
         The WCS.
     """
-    for keyword in [key for key in header if _WCS_CARD.fullmatch(key)]:
-        header.remove(keyword, remove_all=True, ignore_missing=True)
+    drop_wcs(header)
     for card in sip.to_header().cards:
         if _WCS_CARD.fullmatch(card.keyword):
             header.append(card, end=True)
+
+
+def drop_wcs(header: Any) -> None:
+    """Remove the celestial WCS of a header, in place.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        Alternative WCS stay.
+    """
+    for keyword in {key for key in header if _WCS_CARD.fullmatch(key)}:
+        header.remove(keyword, remove_all=True, ignore_missing=True)
 
 
 def move_header(header: Any, x0: int, y0: int) -> None:

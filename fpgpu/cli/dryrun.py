@@ -1,0 +1,106 @@
+"""``fpgpu ingest --dry-run``: what would happen, printed."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fpgpu.cli.console import Progress, format_table
+
+if TYPE_CHECKING:
+    from fpgpu.ingest.dryrun import PlannedExposure
+    from fpgpu.ingest.inputs import Input
+
+__all__ = ["run_dry"]
+
+
+def run_dry(items: "list[Input]", out: Path, *, as_json: bool, quiet: bool) -> int:
+    """Print what an ingest would do.
+
+    Parameters
+    ----------
+    items : list of Input
+        What would be ingested.
+    out : Path
+        The store folder.
+    as_json : bool
+        Print JSON, one object with a list of exposures.
+    quiet : bool
+        Print refusals and the closing line only.
+
+    Returns
+    -------
+    int
+        The exit code of the ingest that this is a rehearsal of.
+    """
+    from fpgpu.ingest.dryrun import plan_ingest
+
+    plan: list[PlannedExposure] = []
+    with Progress(len(items), "dry run", enabled=not quiet and not as_json) as progress:
+        done = 0
+        for planned in plan_ingest(items, out):
+            plan.append(planned)
+            while done < len(items) and items[done].path != planned.file:
+                progress.step(items[done].path.name)
+                done += 1
+    if as_json:
+        print(json.dumps({"out": str(out), "exposures": [_plain(one) for one in plan]}, indent=2))
+    else:
+        _print_plan(plan, out, quiet)
+    refused = sum(one.status == "refused" for one in plan)
+    if refused == len(plan):
+        return 2
+    return 1 if refused else 0
+
+
+def _plain(planned: "PlannedExposure") -> dict[str, Any]:
+    """As JSON has it."""
+    return {**asdict(planned), "file": str(planned.file)}
+
+
+def _print_plan(plan: "list[PlannedExposure]", out: Path, quiet: bool) -> None:
+    """Print tables for people."""
+    good = [one for one in plan if one.status != "refused"]
+    bad = [one for one in plan if one.status == "refused"]
+    if good and not quiet:
+        columns = ["band", "exposure", "would be", "reader", "pixels", "unit", "nJy/unit"]
+        columns += ["errors", "bad flags", "WCS", "refit px"]
+        print(format_table(columns, [_row(one) for one in good]))
+        print()
+        for note, files in _by_note(good).items():
+            more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+            print(f"note {files[0]}{more}: {note}")
+    if bad:
+        print(format_table(["refused", "because"], [[str(one.file), one.reason] for one in bad]))
+        print()
+    new = sum(one.status == "new" for one in good)
+    print(
+        f"dry run: {new} new and {len(good) - new} replaced in {out}, {len(bad)} refused; "
+        "nothing was written"
+    )
+
+
+def _row(one: "PlannedExposure") -> list[object]:
+    factor = f"{one.flux_factor:.6g}" if one.flux_units == "nJy" else f"1 ({one.flux_units})"
+    return [
+        one.band,
+        one.expID,
+        one.status,
+        one.reader,
+        f"{one.nx}x{one.ny}",
+        one.unit or "-",
+        factor,
+        one.uncertainties,
+        ",".join(one.bad_flags) or "-",
+        one.wcs,
+        "-" if one.sip_residual is None else f"{one.sip_residual:.1e}",
+    ]
+
+
+def _by_note(plan: "list[PlannedExposure]") -> dict[str, list[str]]:
+    """The files that each note is for."""
+    found: dict[str, list[str]] = {}
+    for one in plan:
+        for note in one.notes:
+            found.setdefault(note, []).append(str(one.file))
+    return found

@@ -1,0 +1,374 @@
+"""Options of a survey in a YAML file.
+
+Keys at the top hold for all exposures, those of a section for the files that its pattern matches;
+later sections go before earlier ones. ``$NAME`` and ``${NAME}`` in text are environment variables,
+``$$`` is a dollar sign::
+
+    inputs: ["${SURVEY}/jwst/*_cal.fits", "${SURVEY}/hst"]
+    out: ${SURVEY}/stores
+    bitmask: [DO_NOT_USE, SATURATED]
+    exposures:
+      - match: "*_flc.fits"
+        bitmask: 4096
+        rename_bands: {F606W: ACS_F606W}
+      - match: "*nrca3*"
+        background: ${SURVEY}/bkg/{stem}_bkg.fits
+        background_offset: 0.02
+
+Only plain YAML is read: no tag makes an object. An unknown key is refused with its line.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fpgpu.errors import ConfigError, FpgpuError, MissingFileError
+from fpgpu.ingest.find import find_inputs
+from fpgpu.ingest.inputs import CalibrationOptions, Input
+
+__all__ = ["IngestConfig", "load_config"]
+
+_TOP_KEYS = {"inputs": "paths", "out": "path", "exposures": "sections"}
+
+_OPTION_KEYS = {
+    "wcs": "text",
+    "wcs_tolerance": "number",
+    "sip_tolerance": "number",
+    "pad": "switch",
+    "framedir": "path",
+    "split_by_detector": "names",
+    "expID": "text",
+    "bands": "names",
+    "rename_bands": "mapping",
+    "tile": "size",
+    "tile_overlap": "integer",
+    "weight": "text",
+    "err_scale": "number",
+    "abmag": "number",
+    "bitmask": "bits",
+    "fluxcal": "switch",
+    "background_offset": "number",
+    "max_snr": "number",
+    "err": "path",
+    "wht": "path",
+    "mask": "path",
+    "background": "path",
+    "area": "path",
+}
+"""Keys of an exposure's options and what their values are."""
+
+_FIELD_OF = {"rename_bands": "band_names", "fluxcal": "do_fluxcal"}
+_ROLE_OF = {"err": "err", "wht": "wht", "mask": "mask", "background": "bkg", "area": "area"}
+_CALIBRATION = {entry.name for entry in fields(CalibrationOptions)}
+
+_EXPECTED = {
+    "text": "text",
+    "path": "a file name",
+    "number": "a number",
+    "integer": "an integer",
+    "switch": "true or false",
+    "names": "a name or a list of names",
+    "paths": "a file name or a list of them",
+    "mapping": "names with new names, as {F606W: ACS_F606W}",
+    "size": "an integer or two, as [2048, 2048]",
+    "bits": "a number, a flag name, or a list of them",
+    "sections": "a list of sections with match and options",
+}
+
+_VARIABLE = re.compile(r"\$(?:\$|\{(\w+)\}|(\w+))")
+_FILE_FIELD = re.compile(r"\{(\w*)\}")
+_LARGEST = 1 << 20
+
+
+@dataclass(frozen=True)
+class _Section:
+    """Options of the files that a pattern matches, and where in the file they are."""
+
+    match: str
+    options: Mapping[str, Any]
+    place: str
+
+
+@dataclass(frozen=True)
+class IngestConfig:
+    """What a configuration file says.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    named : tuple of str
+        Files, folders and patterns.
+    out : Path or None
+        The store folder.
+    """
+
+    path: Path
+    named: tuple[str, ...] = ()
+    out: Path | None = None
+    _defaults: _Section = field(default_factory=lambda: _Section("*", {}, ""))
+    _sections: tuple[_Section, ...] = ()
+
+    def inputs(
+        self, items: Iterable[object] = (), overrides: Mapping[str, Any] | None = None
+    ) -> list[Input]:
+        """Find the inputs and give each its options.
+
+        Parameters
+        ----------
+        items : iterable of str, Path or Input, optional
+            What `fpgpu.ingest.find.find_inputs` takes; by default the files that the configuration
+            names.
+        overrides : mapping, optional
+            Options by the keys of a configuration that go before those of the file.
+
+        Returns
+        -------
+        list of Input
+
+        Raises
+        ------
+        ConfigError
+            When there is no file to read, an option makes no sense, or a section matches no file.
+        MissingFileError
+            When a pattern gives no file.
+        """
+        named = list(items) or list(self.named)
+        if not named:
+            raise ConfigError(f"{self.path}: no inputs; name files here or on the command line")
+        found = find_inputs(named)
+        used: set[int] = set()
+        result = [self._with_options(item, overrides or {}, used) for item in found]
+        for number, section in enumerate(self._sections):
+            if number not in used:
+                raise ConfigError(
+                    f"{section.place}: match {section.match!r} matches none of the {len(found)} "
+                    "inputs"
+                )
+        return result
+
+    def _with_options(self, item: Input, overrides: Mapping[str, Any], used: set[int]) -> Input:
+        """Apply what holds for an input: the top of the file, its sections, the overrides."""
+        layers = [self._defaults]
+        for number, section in enumerate(self._sections):
+            names = (item.path.name, str(item.path), str(item.path.absolute()))
+            if any(fnmatch(name, section.match) for name in names):
+                used.add(number)
+                layers.append(section)
+        layers.append(_Section("", overrides, "command line"))
+        for layer in layers:
+            item = _apply(item, layer)
+        return item
+
+
+def load_config(path: str | Path) -> IngestConfig:
+    """Read a configuration file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The YAML file.
+
+    Returns
+    -------
+    IngestConfig
+
+    Raises
+    ------
+    MissingFileError
+        When there is no such file.
+    ConfigError
+        When it is no YAML, has an unknown key, a value of the wrong kind, or an environment
+        variable that is not set; the message names the line.
+    """
+    path = Path(path)
+    root = _parse(path)
+    top: dict[str, Any] = {}
+    defaults: dict[str, Any] = {}
+    sections: list[_Section] = []
+    for key, node, place in _items(path, root, {**_TOP_KEYS, **_OPTION_KEYS}):
+        if key == "exposures":
+            sections = _sections(path, node, place)
+        elif key in _TOP_KEYS:
+            top[key] = _value(key, _TOP_KEYS[key], node, place)
+        else:
+            defaults[key] = _value(key, _OPTION_KEYS[key], node, place)
+    config = IngestConfig(
+        path,
+        tuple(top.get("inputs", ())),
+        Path(top["out"]) if "out" in top else None,
+        _Section("*", defaults, str(path)),
+        tuple(sections),
+    )
+    # Options that make no sense are told now, not for each file.
+    for section in (config._defaults, *sections):
+        _apply(Input(Path("any.fits")), section)
+    return config
+
+
+def _parse(path: Path) -> yaml.MappingNode:
+    """Read the nodes of a YAML file, which know their lines."""
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise ConfigError(f"{path}: is larger than {_LARGEST} bytes; no configuration is")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    try:
+        yaml.safe_load(text)  # refuses tags that would make objects
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is no plain YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: is nested too deeply") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError(f"{path}: expected keys with values, as 'wcs: auto'")
+    return root
+
+
+def _items(path: Path, node: Any, known: Iterable[str]) -> Iterable[tuple[str, Any, str]]:
+    """The keys, values and places of a mapping, each key known and there once."""
+    seen: set[str] = set()
+    for key_node, value in node.value:
+        place = f"{path}, line {key_node.start_mark.line + 1}"
+        key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "?"
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise ConfigError(f"{place}: unknown key {key!r}; {hint}")
+        if key in seen:
+            raise ConfigError(f"{place}: key {key!r} is there twice")
+        seen.add(key)
+        yield key, value, place
+
+
+def _sections(path: Path, node: Any, place: str) -> list[_Section]:
+    """Read the sections."""
+    if not isinstance(node, yaml.SequenceNode) or not all(
+        isinstance(entry, yaml.MappingNode) for entry in node.value
+    ):
+        raise ConfigError(f"{place}: exposures: expected {_EXPECTED['sections']}")
+    sections = []
+    for entry in node.value:
+        own = f"{path}, line {entry.start_mark.line + 1}"
+        options = {
+            key: _value(key, "text" if key == "match" else _OPTION_KEYS[key], value, where)
+            for key, value, where in _items(path, entry, ("match", *_OPTION_KEYS))
+        }
+        match = options.pop("match", None)
+        if match is None:
+            raise ConfigError(f"{own}: the section has no match; expected a pattern of file names")
+        sections.append(_Section(match, options, own))
+    return sections
+
+
+def _value(key: str, kind: str, node: Any, place: str) -> Any:
+    """Turn a node into a value of the kind that a key has."""
+    scalar = _scalar(node, place)
+    several = None
+    if isinstance(node, yaml.SequenceNode):
+        several = [_scalar(entry, place) for entry in node.value]
+    value: Any = None
+    if kind in ("text", "path") and isinstance(scalar, str):
+        value = scalar
+    elif kind in ("number", "integer"):
+        value = _number(scalar, integer=kind == "integer")
+    elif kind == "switch" and type(scalar) is bool:
+        value = scalar
+    elif kind in ("names", "paths") and _all(several or [scalar], str):
+        value = tuple(several or [scalar])
+    elif kind == "bits" and _all(several or [scalar], str, int):
+        value = tuple(several) if several else scalar
+    elif kind == "size" and _all(several or [scalar], int):
+        value = tuple(several or [scalar, scalar])
+    elif kind == "mapping" and isinstance(node, yaml.MappingNode):
+        pairs = [(_scalar(a, place), _scalar(b, place)) for a, b in node.value]
+        value = dict(pairs) if _all([part for pair in pairs for part in pair], str) else None
+    if value is None:
+        found = "a list or mapping" if scalar is None else repr(scalar)
+        raise ConfigError(f"{place}: {key} is {found}; expected {_EXPECTED[kind]}")
+    return value
+
+
+def _number(scalar: Any, *, integer: bool) -> float | int | None:
+    """Give a number; None for anything else.
+
+    Numbers like 2e-2 are text to YAML 1.1, as are those of environment variables.
+    """
+    if type(scalar) is int or (type(scalar) is float and not integer):
+        return scalar if integer else float(scalar)
+    if not isinstance(scalar, str):
+        return None
+    try:
+        return int(scalar) if integer else float(scalar)
+    except ValueError:
+        return None
+
+
+def _scalar(node: Any, place: str) -> Any:
+    """Read a single value, environment variables in it expanded; None for anything else."""
+    if not isinstance(node, yaml.ScalarNode):
+        return None
+    value = yaml.SafeLoader("").construct_object(node)
+
+    def expand(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        if name is None:
+            return "$"
+        if name not in os.environ:
+            raise ConfigError(f"{place}: the environment variable {name} is not set")
+        return os.environ[name]
+
+    return _VARIABLE.sub(expand, value) if isinstance(value, str) else value
+
+
+def _all(values: Iterable[Any], *kinds: type) -> bool:
+    """Whether all values are of these types; a bool is no integer."""
+    return all(type(value) in kinds for value in values)
+
+
+def _apply(item: Input, section: _Section) -> Input:
+    """Give an input the options of a section."""
+    reading, calibration, companions = {}, {}, dict(item.companions)
+    for key, value in section.options.items():
+        name = _FIELD_OF.get(key, key)
+        if key in _ROLE_OF:
+            companions[_ROLE_OF[key]] = _companion(value, item.path, section.place, key)
+        elif name in _CALIBRATION:
+            calibration[name] = value
+        else:
+            reading[name] = value
+    try:
+        return replace(
+            item,
+            companions=companions,
+            options=replace(item.options, **reading),
+            calibration=replace(item.calibration, **calibration),
+        )
+    except FpgpuError as error:
+        raise ConfigError(f"{section.place}: {error}") from error
+
+
+def _companion(pattern: str, path: Path, place: str, key: str) -> Path:
+    """Name the companion of a file."""
+    stem = re.sub(r"\.(fits|fit|fts)(\.(gz|fz))?$", "", path.name, flags=re.IGNORECASE)
+    known = {"stem": stem, "folder": str(path.parent), "name": path.name}
+
+    def fill(match: re.Match[str]) -> str:
+        if match[1] not in known:
+            raise ConfigError(
+                f"{place}: {key} has the field {match[0]}; expected {{stem}}, {{folder}} or "
+                "{name} of the science image"
+            )
+        return known[match[1]]
+
+    return Path(_FILE_FIELD.sub(fill, pattern))

@@ -1,0 +1,190 @@
+"""What an ingest would do, found out by reading everything and writing nothing."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fpgpu.calibration import flux_calibration
+from fpgpu.errors import FpgpuError, UnusableExposureError
+from fpgpu.ingest.exposure import Exposure
+from fpgpu.ingest.flags import flags_for
+from fpgpu.ingest.inputs import Input
+from fpgpu.ingest.readers import read_exposures
+from fpgpu.ingest.record import absolute
+from fpgpu.ingest.resume import Key, Present, look
+from fpgpu.stores.meta import MetaStore
+from fpgpu.stores.names import check_no_collision
+
+__all__ = ["PlannedExposure", "plan_ingest"]
+
+
+@dataclass(frozen=True)
+class PlannedExposure:
+    """What would become of one exposure.
+
+    Attributes
+    ----------
+    file : Path
+        The file as given.
+    status : str
+        ``"new"``, ``"replace"`` or ``"refused"``.
+    reason : str
+        Why it would be refused; empty otherwise.
+    reader : str
+        What kind of file it is.
+    companions : dict of str to str
+        Further files by role.
+    band, expID : str
+        The exposure's key.
+    nx, ny : int
+        Its size in pixels, padding included.
+    unit : str
+        BUNIT.
+    flux_factor : float
+        Stored unit per unit of the file.
+    flux_units : str
+        Unit that would be stored.
+    wcs : str
+        ``"gwcs"`` or ``"fits"``.
+    sip_residual : float or None
+        Pixels by which a SIP refit misses.
+    uncertainties : str
+        What they come from: ``"err"``, ``"ivm"`` or ``"exptime"``.
+    bad_flags : list of str
+        The flags that make a pixel bad; ``["any"]`` for any.
+    notes : list of str
+        What a user should know.
+    """
+
+    file: Path
+    status: str
+    reason: str = ""
+    reader: str = ""
+    companions: dict[str, str] = field(default_factory=dict)
+    band: str = ""
+    expID: str = ""
+    nx: int = 0
+    ny: int = 0
+    unit: str = ""
+    flux_factor: float = 1.0
+    flux_units: str = ""
+    wcs: str = ""
+    sip_residual: float | None = None
+    uncertainties: str = ""
+    bad_flags: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def plan_ingest(
+    items: Iterable[Input], out: str | Path, nside_full: int | tuple[int, int] | None = None
+) -> Iterator[PlannedExposure]:
+    """Find out what an ingest would do.
+
+    Parameters
+    ----------
+    items : iterable of Input
+        What would be ingested.
+    out : str or Path
+        The store folder, which need not exist and is not changed.
+    nside_full : int or tuple of int, optional
+        Size of the exposures of a new store.
+
+    Yields
+    ------
+    PlannedExposure
+        One an exposure, in order; of a file that cannot be read on, those before it and a refusal.
+
+    Raises
+    ------
+    StoreError
+        When there is a store that cannot be read.
+    """
+    folder = Path(out)
+    seen = _Seen(folder, look(folder, nside_full))
+    for item in items:
+        exposures = read_exposures(absolute(item))
+        while True:
+            try:
+                exposure = next(exposures, None)
+            except FpgpuError as error:
+                yield _refused(item, error)
+                break
+            if exposure is None:
+                break
+            try:
+                yield seen.plan(item, exposure)
+            except FpgpuError as error:
+                yield _refused(item, error, exposure)
+
+
+class _Seen:
+    """The store, and what the run would have put into it so far."""
+
+    def __init__(self, folder: Path, present: Present) -> None:
+        self.folder = folder
+        self.present = present
+        self.shape = present.shape
+        self.origins: dict[Key, Path] = {}
+
+    def plan(self, item: Input, exposure: Exposure) -> PlannedExposure:
+        """Say what would become of an exposure; raise what would refuse it."""
+        key = exposure.band, exposure.expID
+        if self.shape is not None and exposure.shape != self.shape:
+            raise UnusableExposureError(
+                f"{item.path}: its image has shape {exposure.shape}, but {self.folder} holds "
+                f"images of {self.shape}; all images of a store have one size"
+            )
+        if key in self.origins:
+            raise UnusableExposureError(
+                f"{item.path}: would replace {'/'.join(key)}, which {self.origins[key]} gave in "
+                "this run; use --framedir to name exposures by their folders"
+            )
+        known = self.present.in_pixels | self.present.in_meta
+        names = {expID for band, expID in known | set(self.origins) if band == key[0]}
+        check_no_collision(key[1], names - {key[1]})
+        MetaStore().prepare(exposure)
+        factor, units = 1.0, "image"
+        if item.calibration.do_fluxcal:
+            factor, units = flux_calibration(exposure.hdr)
+        self.shape = exposure.shape
+        self.origins[key] = item.path
+        return PlannedExposure(
+            file=item.path,
+            status="replace" if key in known else "new",
+            reader=str(exposure.provenance.get("reader", "")),
+            companions={role: str(path) for role, path in item.companions.items()},
+            band=exposure.band,
+            expID=exposure.expID,
+            nx=exposure.shape[0],
+            ny=exposure.shape[1],
+            unit=str(exposure.hdr.get("BUNIT", "")),
+            flux_factor=factor,
+            flux_units=units,
+            wcs=exposure.wcs_choice,
+            sip_residual=_residual(exposure),
+            uncertainties=str(exposure.provenance.get("uncertainties", "err")),
+            bad_flags=_bad_flags(exposure),
+            notes=list(exposure.notes),
+        )
+
+
+def _residual(exposure: Exposure) -> float | None:
+    sip = exposure.sip
+    residual = exposure.provenance.get("sip_residual_px", None if sip is None else sip.residual)
+    return None if residual is None else float(residual)
+
+
+def _bad_flags(exposure: Exposure) -> list[str]:
+    """Name the flags that make a pixel bad."""
+    if exposure.mask is None:
+        return []
+    if exposure.bitmask is None or exposure.mask.dtype == bool:
+        return ["any"]
+    return flags_for(exposure.telescope).names(exposure.bitmask)
+
+
+def _refused(item: Input, error: FpgpuError, exposure: Exposure | None = None) -> PlannedExposure:
+    """Say why an exposure could not go in."""
+    reason = str(error) if str(item.path) in str(error) else f"{item.path}: {error}"
+    band, expID = ("", "") if exposure is None else (exposure.band, exposure.expID)
+    return PlannedExposure(item.path, "refused", reason, band=band, expID=expID)

@@ -1,0 +1,169 @@
+"""Which files are inputs: those named, those of folders and patterns, with their companions.
+
+Teams keep the images of an exposure in separate files, told apart by the end of the name:
+``goods_f160w_drz_sci.fits`` has its weights in ``goods_f160w_drz_wht.fits``. Such a set is one
+input. A file that belongs to a set is none of its own.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from fpgpu.errors import MissingFileError
+from fpgpu.ingest.inputs import CalibrationOptions, Input, ReadOptions, as_input
+
+__all__ = ["COMPANION_ENDINGS", "companions_of", "find_inputs"]
+
+COMPANION_ENDINGS = {
+    "err": ("err", "rms", "sigma", "unc"),
+    "wht": ("ivm", "wht", "weight"),
+    "mask": ("mask", "dq", "flag", "flg"),
+    "bkg": ("bkg", "bg", "background"),
+    "area": ("area", "pam"),
+}
+"""Words that take the place of ``sci`` in the name of a companion; of several the first counts."""
+
+_ENDING = re.compile(r"\.(fits|fit|fts)(\.(gz|fz))?$", re.IGNORECASE)
+_ENDINGS = (".fits", ".fits.gz", ".fits.fz", ".fit", ".fts")
+_SCIENCE = re.compile(r"(?<=[_.-])sci(?=[_.-]|$)", re.IGNORECASE)
+_PATTERN = re.compile(r"[*?\[]")
+
+
+def find_inputs(
+    items: Iterable[object],
+    options: ReadOptions | None = None,
+    calibration: CalibrationOptions | None = None,
+) -> list[Input]:
+    """Turn what a user names into inputs.
+
+    Parameters
+    ----------
+    items : iterable of str, Path, Input, Exposure or CCDData
+        Files, folders (all FITS files in them, at any depth), patterns with ``*``, ``?``, ``[...]``
+        and ``**``, and whatever `fpgpu.ingest.inputs.as_input` takes.
+    options : ReadOptions, optional
+        How to read.
+    calibration : CalibrationOptions, optional
+        What to do to the pixels.
+
+    Returns
+    -------
+    list of Input
+        In the order given, files of folders and patterns in the order of their names.
+        What a symbolic link leads out of its folder is refused when it is read.
+
+    Raises
+    ------
+    MissingFileError
+        When a pattern or a folder gives no file.
+    """
+    options, calibration = options or ReadOptions(), calibration or CalibrationOptions()
+    inputs = []
+    for item in items:
+        if isinstance(item, str | Path):
+            for path, root in _files(Path(item)):
+                inputs.append(_with_companions(path, root, options, calibration))
+        else:
+            inputs.append(as_input(item, options, calibration))
+    return _each_once(inputs)
+
+
+def companions_of(path: Path) -> dict[str, Path]:
+    """Find the files that belong to a science image, by their names.
+
+    Parameters
+    ----------
+    path : Path
+        File of the science image.
+
+    Returns
+    -------
+    dict of str to Path
+        Existing files in its folder by role; none unless ``sci`` is a word of the file's name.
+    """
+    stem = _ENDING.sub("", path.name)
+    places = list(_SCIENCE.finditer(stem))
+    if not places:
+        return {}
+    start, end = places[-1].span()
+    found = {}
+    for role, words in COMPANION_ENDINGS.items():
+        names = (
+            f"{stem[:start]}{word.upper() if stem[start:end].isupper() else word}{stem[end:]}"
+            for word in words
+        )
+        candidates = (path.parent / f"{name}{ending}" for name in names for ending in _ENDINGS)
+        companion = next((each for each in candidates if each.exists()), None)
+        if companion is not None:
+            found[role] = companion
+    return found
+
+
+def _with_companions(
+    path: Path, root: Path | None, options: ReadOptions, calibration: CalibrationOptions
+) -> Input:
+    """Make the input of a file; weights whose name says so are inverse variances."""
+    companions = companions_of(path)
+    named_ivm = "wht" in companions and re.search(r"ivm", companions["wht"].name, re.IGNORECASE)
+    if named_ivm and options.weight == "auto" and "err" not in companions:
+        options = replace(options, weight="ivm")
+    return Input(path, companions, options, calibration, root=root)
+
+
+def _files(path: Path) -> Iterator[tuple[Path, Path | None]]:
+    """The files that a name stands for, and the folder that they must not leave."""
+    if path.is_dir():
+        found = [(file, path.absolute()) for file in _walk(path)]
+        if not found:
+            raise MissingFileError(f"{path}: no FITS file in this folder nor below it")
+        yield from found
+    elif _PATTERN.search(str(path)) and not path.exists():
+        yield from _matching(path)
+    else:
+        yield path, None
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """FITS files of a folder; a link to a folder is not followed, but named if it leads out."""
+    for where, folders, files in os.walk(folder):
+        folders.sort()
+        here = Path(where)
+        for name in folders:
+            link = here / name
+            if link.is_symlink() and not link.resolve().is_relative_to(folder.resolve()):
+                yield link
+        yield from (here / name for name in sorted(files) if _ENDING.search(name))
+
+
+def _matching(pattern: Path) -> Iterator[tuple[Path, Path]]:
+    """Files that a pattern matches, which stay in the folder where its wildcards begin."""
+    parts = pattern.parts
+    first = next(n for n, part in enumerate(parts) if _PATTERN.search(part))
+    folder = Path(*parts[:first])
+    found = sorted(path for path in folder.glob(str(Path(*parts[first:]))) if not path.is_dir())
+    if not found:
+        raise MissingFileError(f"{pattern}: no file matches")
+    for path in found:
+        yield path, folder.absolute()
+
+
+def _each_once(inputs: list[Input]) -> list[Input]:
+    """Leave out what was found twice, and files that belong to another input."""
+    owned = {_where(path) for item in inputs for path in item.companions.values()}
+    seen: set[Path] = set()
+    kept = []
+    for item in inputs:
+        place = _where(item.path)
+        is_again = place in seen and item.root is not None
+        if item.exposure is None and (place in owned or is_again):
+            continue
+        seen.add(place)
+        kept.append(item)
+    return kept
+
+
+def _where(path: Path) -> Path:
+    """A path that is the same for the same name, links not followed."""
+    return Path(os.path.abspath(path))  # noqa: PTH100

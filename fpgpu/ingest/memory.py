@@ -1,0 +1,227 @@
+"""Exposures from images in memory: NumPy arrays, and CCDData of astropy."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fpgpu.errors import UnusableExposureError, WCSError
+from fpgpu.ingest.exposure import Exposure, ImageNameSet, header_to_id
+from fpgpu.ingest.flags import flags_for
+from fpgpu.ingest.lookup import fit_tables, has_lookup
+from fpgpu.ingest.pixelarea import solid_angle
+from fpgpu.ingest.units import settle_units
+from fpgpu.ingest.wcscards import drop_wcs, replace_wcs
+from fpgpu.sky.sip import fit_sip
+from fpgpu.sky.wcs import SkyWCS
+from fpgpu.stores.names import check_band, check_expID
+
+__all__ = ["exposure_from_arrays", "exposure_from_ccddata"]
+
+_IN_MEMORY = "memory"
+
+
+def exposure_from_arrays(
+    data: npt.ArrayLike,
+    err: npt.ArrayLike,
+    *,
+    band: str | None = None,
+    expID: str,
+    header: Any = None,
+    wcs: Any = None,
+    mask: npt.ArrayLike | None = None,
+    bkg: npt.ArrayLike | None = None,
+    area: npt.ArrayLike | None = None,
+    unit: Any = None,
+) -> Exposure:
+    """Make an exposure of NumPy arrays, to be given to `fpgpu.ingest.pipeline.ingest`.
+
+    Parameters
+    ----------
+    data : array_like, shape (ny, nx)
+        Image ``[y, x]``, as astropy reads FITS images. Not copied.
+    err : array_like, shape (ny, nx)
+        Standard deviations in the same unit.
+    band : str, optional
+        The band; FILTER of the header by default.
+    expID : str
+        Name of the exposure.
+    header : astropy.io.fits.Header or mapping, optional
+        Copied. ABMAG in it, the AB magnitude of one unit, goes before `unit`.
+    wcs : astropy.wcs.WCS or gwcs.WCS, optional
+        Goes before that of the header.
+    mask : array_like of bool or integers, shape (ny, nx), optional
+        Bad pixels, or flags.
+    bkg : array_like, shape (ny, nx), optional
+        Background to subtract, in the same unit.
+    area : array_like, shape (ny, nx), optional
+        Area of each pixel relative to the nominal one.
+    unit : str or astropy.units.UnitBase, optional
+        Unit of the image: a flux density, or a surface brightness; BUNIT of the header by default.
+
+    Returns
+    -------
+    Exposure
+        With images ``[x, y]``, views of those given.
+
+    Raises
+    ------
+    UnusableExposureError
+        When an array is no image or of another shape, no pixel could be used, or the band is not
+        known.
+    WCSError
+        When there is no usable WCS.
+    ExposureNameError
+        When a name cannot be used in a store.
+    """
+    from astropy.io.fits import Header
+
+    where = f"exposure {expID}"
+    im = _image(where, "data", data)
+    hdr = Header(header or {})
+    hdr["NAXIS1"], hdr["NAXIS2"] = im.shape
+    if unit is not None:
+        hdr["BUNIT"] = str(unit)
+    if band is not None:
+        hdr["FILTER"] = check_band(band)
+    band = header_to_id(hdr, "memory.fits")[0]
+    layers = {"err": err, "mask": mask, "bkg": bkg, "area": area}
+    images = {
+        name: _image(where, name, image, im.shape)
+        for name, image in layers.items()
+        if image is not None
+    }
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        ierr = np.asarray(1 / images["err"])
+    if not np.any(np.isfinite(ierr) & (ierr > 0)):
+        raise UnusableExposureError(f"{where}: err has no finite positive value")
+    telescope = str(hdr.get("TELESCOP", "")).strip().upper()
+    exposure = Exposure(
+        im=im,
+        ierr=ierr,
+        mask=images.get("mask"),
+        bkg=images.get("bkg"),
+        hdr=hdr,
+        band=band,
+        expID=check_expID(expID),
+        names=ImageNameSet(
+            *(_IN_MEMORY if name in images else None for name in ("err", "err", "mask", "bkg"))
+        ),
+        area=images.get("area"),
+        telescope=telescope,
+    )
+    _place(exposure, wcs, where)
+    note = settle_units(hdr, where, solid_angle(hdr))
+    exposure.notes += [] if note is None else [note]
+    if exposure.mask is not None and exposure.mask.dtype != bool:
+        exposure.flags = flags_for(telescope).count(exposure.mask)
+    return exposure
+
+
+def exposure_from_ccddata(
+    ccd: Any, *, band: str | None = None, expID: str | None = None
+) -> Exposure:
+    """Make an exposure of a CCDData of astropy.
+
+    Parameters
+    ----------
+    ccd : astropy.nddata.CCDData
+        With uncertainty (standard deviation, variance or inverse variance), unit and WCS.
+        Its mask is bool; its flags, where it has any, are integers and join the mask.
+    band : str, optional
+        The band; FILTER of its header by default.
+    expID : str, optional
+        Name of the exposure; FILENAME of its header without ``.fits`` by default.
+
+    Returns
+    -------
+    Exposure
+
+    Raises
+    ------
+    UnusableExposureError
+        When it has no uncertainty, no name, or cannot be used.
+    WCSError
+        When it has no usable WCS.
+    """
+    from astropy.nddata import StdDevUncertainty
+
+    header = ccd.header
+    name = expID or str(header.get("FILENAME", ""))
+    if not name:
+        raise UnusableExposureError(
+            "a CCDData has no FILENAME in its header; give its exposure a name (expID)"
+        )
+    if expID is None:
+        expID = header_to_id({"FILTER": band or header.get("FILTER")}, name)[1]
+    if ccd.uncertainty is None:
+        raise UnusableExposureError(
+            f"exposure {expID}: the CCDData has no uncertainty; an exposure without cannot be "
+            "fitted"
+        )
+    err = ccd.uncertainty.represent_as(StdDevUncertainty)
+    scale = 1.0 if err.unit is None else float(err.unit.to(ccd.unit))
+    mask = None if ccd.mask is None else np.asarray(ccd.mask, bool)
+    if ccd.flags is not None:
+        mask = (np.asarray(ccd.flags) != 0) | (False if mask is None else mask)
+    return exposure_from_arrays(
+        ccd.data,
+        np.asarray(err.array) * scale if scale != 1 else err.array,
+        band=band,
+        expID=expID,
+        header=header,
+        wcs=ccd.wcs,
+        mask=mask,
+        unit=ccd.unit or None,
+    )
+
+
+def _image(
+    where: str, name: str, image: npt.ArrayLike, shape: tuple[int, ...] | None = None
+) -> npt.NDArray[Any]:
+    """Check an image and turn it to ``[x, y]``."""
+    array = np.asarray(image)
+    kinds = "iub" if name == "mask" else "iuf"
+    if array.ndim != 2 or array.dtype.kind not in kinds:
+        raise UnusableExposureError(
+            f"{where}: {name} has shape {array.shape} and dtype {array.dtype}; expected "
+            f"{'bool or integers' if name == 'mask' else 'real numbers'}, shape (ny, nx)"
+        )
+    if shape is not None and array.T.shape != shape:
+        raise UnusableExposureError(
+            f"{where}: {name} has shape {array.shape}, but data has {shape[::-1]}"
+        )
+    return array.T
+
+
+def _place(exposure: Exposure, wcs: Any, where: str) -> None:
+    """Put the WCS where stores look for it."""
+    try:
+        if wcs is None:
+            if has_lookup(exposure.hdr):
+                raise WCSError("its distortion is in look-up tables; give the WCS itself (wcs)")
+            SkyWCS.from_header(exposure.hdr)
+            return
+        sky = SkyWCS.from_native(wcs, exposure.shape)
+        if sky.kind == "gwcs":
+            exposure.sip = fit_sip(sky, exposure.shape)
+            exposure.gwcs, exposure.wcs_choice = wcs, "gwcs"
+            exposure.provenance["sip_residual_px"] = exposure.sip.residual
+            replace_wcs(exposure.hdr, exposure.sip)
+        elif _has_tables(wcs):
+            sip = fit_tables(sky, exposure.shape)
+            exposure.provenance["sip_residual_px"] = sip.residual
+            replace_wcs(exposure.hdr, sip)
+        else:
+            drop_wcs(exposure.hdr)
+            exposure.hdr.update(wcs.to_header(relax=True))
+            SkyWCS.from_header(exposure.hdr)
+    except WCSError as error:
+        raise WCSError(f"{where}: {error}") from error
+    exposure.provenance["wcs"] = exposure.wcs_choice
+
+
+def _has_tables(wcs: Any) -> bool:
+    """Whether a FITS WCS has look-up tables, which a header cannot hold."""
+    tables = (wcs.cpdis1, wcs.cpdis2, wcs.det2im1, wcs.det2im2)
+    return any(table is not None for table in tables)
