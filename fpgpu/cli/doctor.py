@@ -20,6 +20,7 @@ DESCRIPTION = (
 EXAMPLES = """examples:
   fpgpu doctor
   fpgpu doctor --arch 90 --json
+  fpgpu doctor --require cuda
 """
 
 
@@ -40,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compile for this compute capability, as 90, instead of that of the device (without "
         "a device: of every supported one); may be repeated",
     )
+    parser.add_argument(
+        "--require",
+        choices=("cpu", "cuda"),
+        help="also exit with 1 when this is not the backend that is taken",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -54,15 +60,17 @@ def run(args: argparse.Namespace) -> int:
     Returns
     -------
     int
-        0 when the backend that would be taken works and every kernel compiles, else 1.
+        0 when the backend that would be taken works, is the required one if one is required, and
+        every kernel compiles; else 1.
     """
     from fpgpu.doctor import diagnose
 
     diagnosis = diagnose(args.device, args.arch)
     healthy = diagnosis.works and not any(kernel.error for kernel in diagnosis.kernels)
+    as_required = args.require in (None, diagnosis.choice)
     if args.json:
         print(json.dumps(diagnosis.as_dict(), indent=2))
-        return 0 if healthy else 1
+        return 0 if healthy and as_required else 1
     print(f"backend auto takes: {diagnosis.choice}, because {diagnosis.reason}\n")
     versions = [[name, version or "not found"] for name, version in diagnosis.versions.items()]
     print(format_table(["what", "version"], versions))
@@ -76,7 +84,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"\nmissing: {missing.what}\n    to change it: {missing.fix}")
     verdict = "works" if diagnosis.works else "does NOT work"
     print(f"\nthe {diagnosis.choice} backend {verdict}")
-    return 0 if healthy else 1
+    if not as_required:
+        print(f"the {args.require} backend is required, but {diagnosis.choice} is taken")
+    return 0 if healthy and as_required else 1
 
 
 def _print_backend(backend: "BackendReport") -> None:
