@@ -9,6 +9,8 @@ from fpgpu.sky.coverage import covered_area
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.pixel import PixelStore
+from fpgpu.stores.pixels.links import vetted
+from fpgpu.stores.pixels.tree import list_links
 from fpgpu.stores.psf import PSFStore
 
 __all__ = ["BandSummary", "FolderSummary", "disagreements", "summarize"]
@@ -57,7 +59,7 @@ class FolderSummary:
     super_pixel_size : int
         Pixels along a side of a super-pixel.
     n_bytes : int
-        Size of the pixel store on disk.
+        Size of the pixel store on disk, its shards included.
     bands : list of BandSummary
         Bands in the order of the pixel store.
     psf_bands : list of str
@@ -133,7 +135,7 @@ def summarize(folder: str | Path) -> FolderSummary:
             folder=str(folder),
             shape=pixels.shape,
             super_pixel_size=pixels.super_pixel_size,
-            n_bytes=place.pixels.stat().st_size,
+            n_bytes=_size_on_disk(place.pixels, pixels),
             bands=[_summarize_band(band, pixels, meta) for band in pixels.bands],
             psf_bands=_psf_bands(place.psf),
             only_in_pixels=_paths(in_pixels - in_meta),
@@ -186,6 +188,14 @@ def _summarize_band(band: str, pixels: PixelStore, meta: MetaStore) -> BandSumma
         sky_arcmin2=ARCMIN2 * covered_area(outlines),
         exposures_arcmin2=ARCMIN2 * sum(covered_area([outline]) for outline in outlines),
     )
+
+
+def _size_on_disk(path: Path, pixels: PixelStore) -> int:
+    """Return the bytes of a pixel store's main file and of every other file it leads to."""
+    main = path.resolve()
+    links = (link for band in list_links(pixels.data).values() for link in band.values())
+    files = {vetted(main, link, str(path)) for link in links if link is not None}
+    return sum(file.stat().st_size for file in (main, *files))
 
 
 def _psf_bands(path: Path) -> list[str]:

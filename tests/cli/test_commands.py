@@ -130,6 +130,9 @@ class TestInfo:
         # 128 pixels of 31 mas are 3.97 arcsec: 0.00438 square arcminutes.
         assert band["exposures_arcmin2"] == pytest.approx(2 * (128 * 0.031 / 60) ** 2, rel=0.02)
         assert band["sky_arcmin2"] <= band["exposures_arcmin2"]
+        parts = [tiny_stores / "pixels.h5", *tiny_stores.glob("pixels.shards/*/*.h5")]
+        assert summary["n_bytes"] == sum(part.stat().st_size for part in parts)
+        assert summary["n_bytes"] > 6 * 8 * 128**2
 
     def test_a_folder_without_stores_is_refused_with_the_way_to_make_one(
         self, fpgpu_command: Run, tmp_path: Path
