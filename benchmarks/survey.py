@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from astropy.io.fits import Header
+from astropy.io.fits import Card, Header
 
 from fpgpu import CircularRegion, MetaStore
 from fpgpu.demo.telescope import Pointing
@@ -15,6 +15,7 @@ from fpgpu.sky.sip import SipFit, fit_sip
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.metadata.entries import MetaEntry, new_entry
 from fpgpu.stores.metadata.gwcs_text import GwcsText
+from fpgpu.stores.metadata.records import text_digest
 
 __all__ = ["BANDS", "POSITION", "REGION", "survey_entries", "write_meta_store"]
 
@@ -39,12 +40,12 @@ def survey_entries(n_exposures: int, name: str = "e") -> Iterator[MetaEntry]:
     for n, ((east, north), angle) in enumerate(zip(offsets, angles, strict=True)):
         band, expID = BANDS[n % len(BANDS)], f"visit{n // 100:03d}/{name}{n:05d}"
         header = _header(band, east, north, angle)
-        entry = new_entry(SimpleNamespace(hdr=header, band=band, expID=expID))
+        key, short, _, record = new_entry(SimpleNamespace(hdr=header, band=band, expID=expID))
+        text = _filled(short)
+        record = replace(record, digest=text_digest(text))
         if n % 2:
-            outline = entry.record.fits_outline
-            record = replace(entry.record, gwcs_outline=outline, sip=sip, has_gwcs=True)
-            entry = entry._replace(gwcs=gwcs, record=record)
-        yield entry
+            record = replace(record, gwcs_outline=record.fits_outline, sip=sip, has_gwcs=True)
+        yield MetaEntry(key, text, gwcs if n % 2 else None, record)
 
 
 def write_meta_store(folder: Path, n_exposures: int) -> Path:
@@ -67,7 +68,7 @@ def _gwcs() -> tuple[GwcsText, SipFit]:
 def _header(band: str, east: float, north: float, angle: float) -> Header:
     """Write the header of a square detector at an offset (degrees) from the field's centre."""
     cos, sin = _SCALE * np.cos(angle), _SCALE * np.sin(angle)
-    header = Header(
+    return Header(
         {
             "NAXIS": 2, "NAXIS1": _SIDE, "NAXIS2": _SIDE, "FILTER": band,
             "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CUNIT1": "deg", "CUNIT2": "deg",
@@ -76,5 +77,16 @@ def _header(band: str, east: float, north: float, angle: float) -> Header:
             "CD1_1": -cos, "CD1_2": sin, "CD2_1": sin, "CD2_2": cos,
         }
     )  # fmt: skip
-    header.extend((f"KEY{k}", 0.1 * k, "as a pipeline writes many") for k in range(_FILLER))
-    return header
+
+
+@cache
+def _filler() -> str:
+    """Write the cards beside the WCS."""
+    cards = [Card(f"KEY{k}", 0.1 * k, "as a pipeline writes many") for k in range(_FILLER)]
+    return "".join(map(str, cards))
+
+
+def _filled(text: str) -> str:
+    """Put more cards into the text of a header; to make them one by one would take long."""
+    cards = f"{text.rstrip().removesuffix('END')}{_filler()}END"
+    return cards.ljust(2880 * -(-len(cards) // 2880))
