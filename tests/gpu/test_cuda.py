@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+import fpgpu
+from fpgpu import CircularRegion
 from fpgpu.backends.arguments import ExposurePlanes
 from fpgpu.backends.choose import get_backend
 from fpgpu.errors import BackendUnavailableError, DeviceMemoryError, KernelLaunchError
@@ -64,6 +66,44 @@ def test_operations_come_before_what_the_callers_stream_gets_later(backend: "Bac
         found = doubled.get(stream=stream)
         stream.synchronize()
     assert (found == 2).all()
+
+
+def test_memory_is_lent_again_after_what_the_callers_stream_has_to_do(backend: "Backend") -> None:
+    stream = cp.cuda.Stream(non_blocking=True)
+    shape = (1024, 1024)
+    there, plane = (backend.upload(np.ones(shape, "f4")) for _ in range(2))
+    superpixels = backend.superpixelize(plane, plane)
+    for warm in (backend.images_from_superpixels(superpixels), 2 * plane):
+        del warm
+    cp.cuda.runtime.deviceSynchronize()
+    keep_busy(stream)
+    with stream:
+        doubled = 2 * there
+        del there
+    # A kernel writes to memory of the same size, to which nothing is copied before.
+    written = backend.images_from_superpixels(superpixels)
+    assert (backend.download(written[0]) == 1).all()
+    assert (doubled.get(stream=stream) == 2).all()
+
+
+def test_patches_of_a_stream_are_complete_for_the_callers_stream(
+    backend: "Backend", golden: Path
+) -> None:
+    callers = cp.cuda.Stream(non_blocking=True)
+    regions = [CircularRegion(53.16, -27.79, 1.2 / 3600)] * 5
+    folder = golden / "tiny"
+    with (
+        fpgpu.open(folder, backend="cpu") as plain,
+        plain.patch(regions[0]) as expected,
+        fpgpu.open(folder, backend=backend) as survey,
+        callers,
+        survey.stream(regions) as patches,
+    ):
+        keep_busy(backend.stream)
+        for item in patches:
+            found = item.patch.array("data").get(stream=callers)
+            callers.synchronize()
+            assert found.tobytes() == expected.retrieve("data").tobytes()
 
 
 def test_an_upload_overlaps_with_kernels_and_is_seen_by_later_ones(backend: "Backend") -> None:

@@ -1,5 +1,6 @@
 """The golden field and its stores, and every backend that runs here, for tests of patches."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
         standin_cupy.set_pace(None)
         made = make(0)
     yield made
+    assert [t for t in threading.enumerate() if t.name.startswith("fpgpu-stream")] == []
     made.synchronize()
     assert made.live_allocations == 0
 
