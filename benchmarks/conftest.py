@@ -1,13 +1,14 @@
-"""What every benchmark shares: sizes, the yardstick, forcepho, and the table of ratios.
+"""What every benchmark shares: inputs, the yardsticks, forcepho, and the record of the run.
 
-``pytest benchmarks`` runs every benchmark once, as a test, on small inputs.
-``pytest benchmarks --benchmark-enable --size survey`` measures with inputs of a survey's size.
+``pytest benchmarks`` runs every benchmark once, as a test, on small inputs and without timing.
+``python -m benchmarks`` measures and writes a report.
 """
 
 import importlib
 import statistics
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -15,32 +16,71 @@ from typing import Any
 
 import pytest
 
-from benchmarks.devices import time_beside_copy
-from benchmarks.fields import Field, write_field
-from benchmarks.ratios import RATIOS, Measurement, Ratios, memcpy_times
+from benchmarks.inputs.archive import archive_bytes, archive_recipe, write_archive
+from benchmarks.inputs.cache import cache_folder, made_once
+from benchmarks.inputs.field import Field, field_bytes, field_recipe, write_field
+from benchmarks.limits import Limit, copy_of, memcpy, small_calls
+from benchmarks.measurements import MEASURED, Measured, Measurement
+from benchmarks.report.tables import measurement_table
 from benchmarks.sizes import SIZES, Measure, Size
-from benchmarks.survey import write_meta_store
 from fpgpu.backends.availability import cuda_status
 from fpgpu.backends.base import Backend
 from fpgpu.backends.choose import get_backend
+
+_REPEAT = 7
+
+Keep = Callable[[Measurement], None]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--size", choices=list(SIZES), default="small", help="size of the benchmarks' inputs"
     )
+    parser.addoption(
+        "--stop-after",
+        type=float,
+        metavar="SECONDS",
+        help="skip the benchmarks that would begin later than this",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[RATIOS] = Ratios()
+    config.stash[MEASURED] = Measured()
+    config.pluginmanager.register(_Watch(config), "benchmarks-watch")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give benchmarks the inputs of the size that was asked for."""
+    size = SIZES[metafunc.config.getoption("--size")]
+    if "n_exposures" in metafunc.fixturenames:
+        metafunc.parametrize("n_exposures", size.archive)
+    if "case" in metafunc.fixturenames:
+        metafunc.parametrize("case", metafunc.module.cases(size), ids=str)
+
+
+class _Watch:
+    """Notes what was left out, and leaves out what would begin too late."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.measured = config.stash[MEASURED]
+        self.seconds: float | None = config.getoption("--stop-after")
+        self.started = time.monotonic()
+
+    def pytest_runtest_setup(self) -> None:
+        if self.seconds is not None and time.monotonic() - self.started > self.seconds:
+            pytest.skip(f"the run's {self.seconds:g} s were over")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and isinstance(report.longrepr, tuple):
+            self.measured.skip(report.longrepr[2].removeprefix("Skipped: "))
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    if config.stash[RATIOS].measurements or config.stash[RATIOS].notes:
+    if config.stash[MEASURED].measurements:
         terminalreporter.section("medians")
-        for line in config.stash[RATIOS].lines():
+        for line in measurement_table(config.stash[MEASURED]):
             terminalreporter.write_line(line)
 
 
@@ -48,6 +88,51 @@ def pytest_terminal_summary(
 def size(request: pytest.FixtureRequest) -> Size:
     """The size of inputs that was asked for."""
     return SIZES[request.config.getoption("--size")]
+
+
+@pytest.fixture(scope="session")
+def inputs(
+    request: pytest.FixtureRequest, size: Size, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Path]:
+    """Give the folder of inputs that are made once: small ones for this run, others for good."""
+    root = tmp_path_factory.mktemp("inputs") if size.name == "small" else cache_folder()
+    terminal = request.config.pluginmanager.get_plugin("terminalreporter")
+
+    def say(text: str) -> None:
+        if terminal is not None and size.name != "small":
+            terminal.ensure_newline()
+            terminal.write_line(text)
+
+    def find(kind: str, recipe: Any, n_bytes: int, make: Callable[[Path], None]) -> Path:
+        return made_once(root, kind, recipe, n_bytes, make, say)
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def field(inputs: Callable[..., Path], size: Size) -> Field:
+    """The stores of a field."""
+    made = inputs(
+        "field", field_recipe(size), field_bytes(size), lambda folder: write_field(folder, size)
+    )
+    return Field(made, size)
+
+
+@pytest.fixture(scope="session")
+def archive(inputs: Callable[..., Path]) -> Callable[[int], Path]:
+    """Give the meta store of a number of exposures."""
+
+    @cache
+    def of(n_exposures: int) -> Path:
+        made = inputs(
+            f"archive-{n_exposures}",
+            archive_recipe(n_exposures),
+            archive_bytes(n_exposures),
+            lambda folder: write_archive(folder, n_exposures),
+        )
+        return made / "meta.json"
+
+    return of
 
 
 @pytest.fixture(scope="session")
@@ -62,53 +147,55 @@ def forcepho() -> ModuleType:
 
 
 @pytest.fixture
-def forcepho_patch(forcepho: ModuleType, field: Field) -> Callable[..., Any]:
-    """forcepho's patch over the pixels and PSFs of the field, with the FITS WCS of a meta store."""
-
-    def make(meta_file: Path) -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            module = importlib.import_module(forcepho.__name__.replace("storage", "pixel_patch"))
-            patch = module.StorePatch(
-                pixelstore=str(field.folder / "pixels.h5"),
-                metastore=str(meta_file),
-                psfstore=str(field.folder / "psf.h5"),
-            )
-            patch.metastore.populate_wcs()
-        return patch
-
-    return make
+def keep(request: pytest.FixtureRequest) -> Keep:
+    """Keep a measurement; without timing there is nothing to keep."""
+    measured = request.config.stash[MEASURED]
+    return measured.add if request.config.getoption("benchmark_enable") else lambda _: None
 
 
 @pytest.fixture
-def measure(benchmark: Any, request: pytest.FixtureRequest) -> Measure:
-    """Time a way to do an operation, and return what its last call returned."""
+def measure(benchmark: Any, keep: Keep) -> Measure:
+    """Time a way to do an operation on the host's clock, and return what its last call returned.
+
+    `limit` is by default a memcpy of `n_bytes`, or where few bytes move a thousand small calls.
+    """
 
     def run(
         operation: str,
-        way: str,
+        column: str,
         function: Callable[..., Any],
         *,
+        detail: str = "",
+        at: dict[str, float] | None = None,
         n_bytes: int | None = None,
+        limit: Limit | None = None,
         setup: Callable[[], Any] | None = None,
         rounds: int | None = None,
     ) -> Any:
         benchmark.group = operation
-        copies = memcpy_times(n_bytes) if benchmark.enabled and n_bytes else []
+        limit = limit or (memcpy(n_bytes) if n_bytes else small_calls())
+        before = limit.times() if benchmark.enabled else []
         if setup is None and rounds is None:
             result = benchmark(function)
         else:
             warmup = 0 if rounds == 1 else 1
             result = benchmark.pedantic(
-                function, setup=setup, rounds=rounds or 7, warmup_rounds=warmup
+                function, setup=setup, rounds=rounds or _REPEAT, warmup_rounds=warmup
             )
         if benchmark.stats is not None:
-            seconds, memcpy_seconds = benchmark.stats.stats.median, None
-            if n_bytes is not None:
-                memcpy_seconds = statistics.median(copies + memcpy_times(n_bytes))
-                benchmark.extra_info.update(bytes=n_bytes, memcpy_seconds=memcpy_seconds)
-            request.config.stash[RATIOS].add(
-                operation, Measurement(way, seconds, n_bytes, memcpy_seconds)
+            stats = benchmark.stats.stats
+            keep(
+                Measurement(
+                    operation,
+                    column,
+                    stats.median,
+                    detail,
+                    at or {},
+                    spread=stats.iqr / stats.median,
+                    n_bytes=n_bytes,
+                    limit=limit.name,
+                    limit_value=limit.median_with(before),
+                )
             )
         return result
 
@@ -125,37 +212,34 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 
 @pytest.fixture
-def measure_on(backend: Backend, request: pytest.FixtureRequest) -> Measure:
+def measure_on(backend: Backend, request: pytest.FixtureRequest, keep: Keep) -> Measure:
     """Time a call on a backend's own clock, beside one of its copies; or just call it."""
 
     def run(
         operation: str,
-        way: str,
         call: Callable[[], Any],
         *,
         n_bytes: int,
+        detail: str = "",
+        at: dict[str, float] | None = None,
         copy: str = "device to device",
     ) -> Any:
         if request.config.getoption("benchmark_enable"):
-            measurement = time_beside_copy(backend, way, call, n_bytes, copy)
-            request.config.stash[RATIOS].add(operation, measurement)
+            limit = copy_of(backend, copy, n_bytes)
+            before = limit.times()
+            seconds = backend.time(call, _REPEAT)
+            keep(
+                Measurement(
+                    operation,
+                    f"fpgpu {backend.name}",
+                    statistics.median(seconds),
+                    detail,
+                    at or {},
+                    n_bytes=n_bytes,
+                    limit=limit.name,
+                    limit_value=limit.median_with(before),
+                )
+            )
         return call()
 
     return run
-
-
-@pytest.fixture(scope="session")
-def field(tmp_path_factory: pytest.TempPathFactory, size: Size) -> Iterator[Field]:
-    """The stores of exposures that all cover one position, written once."""
-    yield from write_field(tmp_path_factory.mktemp("field"), size)
-
-
-@pytest.fixture(scope="session")
-def meta_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """Write the meta store of a number of exposures, once."""
-
-    @cache
-    def write(n_exposures: int) -> Path:
-        return write_meta_store(tmp_path_factory.mktemp("meta"), n_exposures)
-
-    return write

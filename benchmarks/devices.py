@@ -1,39 +1,16 @@
-"""Operations of a backend, timed on its own clock beside its own copies."""
+"""The memory of a backend that operations are timed in."""
 
-import statistics
-from collections.abc import Callable
 from typing import Any
 
 import numpy.typing as npt
 import pytest
 
-from benchmarks.ratios import Measurement
 from fpgpu.backends.base import Backend
 from fpgpu.backends.memory import Array
 
-__all__ = ["require_memory", "stack", "time_beside_copy"]
+__all__ = ["require_memory", "stack"]
 
-_REPEAT = 7
-_MOST_COPIED = 512 << 20  # bytes; copies of more go no faster
-
-
-def time_beside_copy(
-    backend: Backend, way: str, call: Callable[[], Any], n_bytes: int, copy: str
-) -> Measurement:
-    """Time a call, and just before and just after it a copy of as many bytes.
-
-    `copy` is one that a device makes; on the host there is only one.
-    """
-    n_copied = min(n_bytes, _MOST_COPIED)
-    copies = backend.copies_to_time(n_copied)
-    if copy not in copies:
-        (copy,) = copies
-    before = backend.time(copies[copy], _REPEAT)
-    seconds = statistics.median(backend.time(call, _REPEAT))
-    copied = statistics.median(before + backend.time(copies[copy], _REPEAT))
-    return Measurement(
-        f"fpgpu, {backend.name}, {way}", seconds, n_bytes, copied * n_bytes / n_copied, copy
-    )
+_MOST_ON_THE_HOST = 512 << 20  # bytes; more would only fill memory that others use
 
 
 def stack(backend: Backend, image: npt.NDArray[Any], n_exp: int) -> Array:
@@ -45,7 +22,10 @@ def stack(backend: Backend, image: npt.NDArray[Any], n_exp: int) -> Array:
 
 
 def require_memory(backend: Backend, n_bytes: int) -> None:
-    """Skip what a device has no memory for; the host's is not known, as caches fill it."""
-    free = backend.memory_state().free
-    if backend.device is not None and n_bytes > free:
-        pytest.skip(f"{backend.description} has {free:,} bytes free, {n_bytes:,} are needed")
+    """Skip what a device has no memory for, and on the host what tells nothing new."""
+    if backend.device is None:
+        most, what = _MOST_ON_THE_HOST, "are enough on the host"
+    else:
+        most, what = backend.memory_state().free, f"are free on {backend.description}"
+    if n_bytes > most:
+        pytest.skip(f"{most:,} bytes {what}, {n_bytes:,} are needed")

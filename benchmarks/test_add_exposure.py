@@ -1,47 +1,30 @@
 """Adding an exposure to a pixel store: mask, calibrate, put in order, write durably."""
 
-import os
 from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 
-from benchmarks.images import image_set
+from benchmarks.inputs.images import image_set
+from benchmarks.limits import durable_write
 from benchmarks.sizes import Measure, Size
 from fpgpu import PixelStore
 from fpgpu.calibration import calibrated_superpixels, flux_calibration
 
-
-def operation(side: int) -> str:
-    return f"add_exposure {side} x {side}"
-
-
-def test_the_write_itself(measure: Measure, size: Size, tmp_path: Path) -> None:
-    pixels = np.ones(2 * size.side**2, np.float32)
-    numbers = count()
-
-    def write() -> None:
-        with (tmp_path / str(next(numbers))).open("wb") as file:
-            file.write(pixels.data)
-            file.flush()
-            os.fsync(file.fileno())
-
-    measure(
-        operation(size.side), "write and fsync a plain file", write, n_bytes=pixels.nbytes, rounds=7
-    )
-    assert (tmp_path / "0").stat().st_size == pixels.nbytes
+OPERATION = "add_exposure"
 
 
 def test_calibration_alone(measure: Measure, size: Size) -> None:
     exposure = image_set(size.side, "e")
     factor, _ = flux_calibration(exposure.hdr)
     superpixels, counts = measure(
-        operation(size.side),
-        "fpgpu, without the write",
+        OPERATION,
+        "fpgpu cpu",
         lambda: calibrated_superpixels(*exposure[:4], bitmask=1, factor=factor),
+        detail="without the write",
+        at={"side": size.side},
         n_bytes=8 * size.side**2,
     )
     assert superpixels.nbytes == 8 * size.side**2
@@ -54,12 +37,14 @@ def test_fpgpu(measure: Measure, size: Size, tmp_path: Path) -> None:
     with PixelStore(tmp_path / "pixels.h5", size.side) as store:
         store.add_exposure(exposure)
         measure(
-            operation(size.side),
-            "fpgpu",
+            OPERATION,
+            "fpgpu cpu",
             lambda: store.add_exposure(
                 exposure._replace(expID=f"e{next(numbers)}"), bitmask=1, do_fluxcal=True
             ),
+            at={"side": size.side},
             n_bytes=8 * size.side**2,
+            limit=durable_write(8 * size.side**2, tmp_path),
             rounds=7,
         )
         assert len(store) > 1
@@ -76,10 +61,12 @@ def test_forcepho(measure: Measure, size: Size, forcepho: ModuleType, tmp_path: 
         return (exposure,), {"bitmask": 1, "do_fluxcal": True}
 
     measure(
-        operation(size.side),
+        OPERATION,
         "forcepho",
         store.add_exposure,
+        at={"side": size.side},
         n_bytes=8 * size.side**2,
+        limit=durable_write(8 * size.side**2, tmp_path),
         setup=fresh,
         rounds=3,
     )

@@ -8,34 +8,50 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 
-import pytest
-
+from benchmarks.inputs.archive import archive_entries
+from benchmarks.limits import Limit
 from benchmarks.sizes import Measure, Size
-from benchmarks.survey import survey_entries
 from fpgpu import MetaStore
 
-Store = tuple[str, Path, int]
+_COPIES = 3
 
 
-@pytest.fixture(params=[0, 0.1, 1])
-def store(request: pytest.FixtureRequest, size: Size, meta_file: Callable[[int], Path]) -> Store:
-    """Name the operation; give the store that is added to, and the bytes of its files."""
-    n_exposures = int(request.param * size.many)
-    path = meta_file(n_exposures)
-    n_bytes = sum(file.stat().st_size for file in path.parent.iterdir())
-    return f"add {size.few} exposures to a meta store of {n_exposures}", path, n_bytes
+def copy_durably(source: Path, target: Path) -> None:
+    """Copy the files of a meta store and wait until they are on the disk."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    for file in source.glob("meta.*"):
+        with file.open("rb") as old, (target / file.name).open("wb") as new:
+            shutil.copyfileobj(old, new)
+            new.flush()
+            os.fsync(new.fileno())
 
 
-def test_fpgpu(measure: Measure, size: Size, store: Store, tmp_path: Path) -> None:
-    operation, path, n_bytes = store
-    new = list(survey_entries(size.few, name="new"))
-    target = tmp_path / "store"
+def durable_copy(source: Path, target: Path) -> Limit:
+    """Copy the files of a meta store to new ones."""
 
-    def fresh() -> None:
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(path.parent, target)
-        os.sync()
+    def times() -> list[float]:
+        seconds = []
+        for _ in range(_COPIES):
+            start = perf_counter()
+            copy_durably(source, target)
+            seconds.append(perf_counter() - start)
+        return seconds
+
+    return Limit("copy and fsync of the files", times)
+
+
+def test_fpgpu(
+    measure: Measure,
+    size: Size,
+    archive: Callable[[int], Path],
+    n_exposures: int,
+    tmp_path: Path,
+) -> None:
+    source, target = archive(n_exposures).parent, tmp_path / "store"
+    new = list(archive_entries(size.few, name="new"))
 
     def add() -> int:
         with MetaStore(target / "meta.json") as meta:
@@ -43,29 +59,14 @@ def test_fpgpu(measure: Measure, size: Size, store: Store, tmp_path: Path) -> No
             meta.write_to_file(target / "meta.json")
             return meta.nexp
 
-    with MetaStore(path) as meta:
-        expected = meta.nexp + size.few
-    found = measure(operation, "fpgpu", add, n_bytes=n_bytes, setup=fresh, rounds=5)
-    assert found == expected
-
-
-def test_copy(measure: Measure, store: Store, tmp_path: Path) -> None:
-    operation, path, n_bytes = store
-    target = tmp_path / "store"
-
-    def fresh() -> None:
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir()
-        os.sync()
-
-    def copy() -> None:
-        for file in path.parent.iterdir():
-            with file.open("rb") as source, (target / file.name).open("wb") as copy:
-                shutil.copyfileobj(source, copy)
-                copy.flush()
-                os.fsync(copy.fileno())
-
-    measure(
-        operation, "copy of its files, with fsync", copy, n_bytes=n_bytes, setup=fresh, rounds=5
+    found = measure(
+        f"add {size.few} exposures to a MetaStore",
+        "fpgpu cpu",
+        add,
+        at={"exposures": n_exposures},
+        n_bytes=sum(file.stat().st_size for file in source.glob("meta.*")),
+        limit=durable_copy(source, tmp_path / "copy"),
+        setup=lambda: copy_durably(source, target),
+        rounds=5,
     )
-    assert sorted(p.name for p in target.iterdir()) == sorted(p.name for p in path.parent.iterdir())
+    assert found == n_exposures + size.few

@@ -6,62 +6,56 @@ from types import ModuleType
 
 import pytest
 
-from benchmarks.sizes import Measure, Size
-from benchmarks.survey import BANDS, POSITION, REGION
-from fpgpu import MetaStore
+from benchmarks.inputs.archive import BANDS, POSITION
+from benchmarks.sizes import Measure
+from benchmarks.test_open_meta_store import MOST_FOR_FORCEPHO
+from fpgpu import CircularRegion, MetaStore
+
+OPERATION = "find exposures"
+REGION = CircularRegion(*POSITION, 3 / 3600)
 
 
-def operation(n_exposures: int) -> str:
-    return f"find exposures among {n_exposures}"
-
-
-@pytest.mark.parametrize("number", ["few", "many"])
-def test_fpgpu_region(
-    measure: Measure, size: Size, meta_file: Callable[[int], Path], number: str
-) -> None:
-    n_exposures = getattr(size, number)
-    with MetaStore(meta_file(n_exposures)) as store:
+def test_fpgpu_region(measure: Measure, archive: Callable[[int], Path], n_exposures: int) -> None:
+    with MetaStore(archive(n_exposures)) as store:
         found = measure(
-            operation(n_exposures),
-            "fpgpu, a circle of 3 arcsec",
+            OPERATION,
+            "fpgpu cpu",
             lambda: store.exposures_touching(REGION),
+            detail="a circle of 3 arcsec",
+            at={"exposures": n_exposures},
         )
         covering, bands = store.find_exposures(POSITION, BANDS)
     assert set(zip(bands, covering, strict=True)) <= set(found)
     assert 0 < len(found) < n_exposures
 
 
-@pytest.mark.parametrize("number", ["few", "many"])
-def test_fpgpu_position(
-    measure: Measure, size: Size, meta_file: Callable[[int], Path], number: str
-) -> None:
-    n_exposures = getattr(size, number)
-    with MetaStore(meta_file(n_exposures)) as store:
+def test_fpgpu_position(measure: Measure, archive: Callable[[int], Path], n_exposures: int) -> None:
+    with MetaStore(archive(n_exposures)) as store:
         expIDs, _ = measure(
-            operation(n_exposures),
-            "fpgpu, a position",
+            OPERATION,
+            "fpgpu cpu",
             lambda: store.find_exposures(POSITION, BANDS),
+            detail="a position",
+            at={"exposures": n_exposures},
         )
     assert 0 < len(expIDs) < n_exposures
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("number", ["few", "many"])
 def test_forcepho_position(
-    measure: Measure,
-    size: Size,
-    meta_file: Callable[[int], Path],
-    forcepho: ModuleType,
-    number: str,
+    measure: Measure, archive: Callable[[int], Path], forcepho: ModuleType, n_exposures: int
 ) -> None:
-    n_exposures = getattr(size, number)
-    path = meta_file(n_exposures)
+    if n_exposures > MOST_FOR_FORCEPHO:
+        pytest.skip(f"forcepho takes a minute to open {n_exposures:,} exposures")
+    path = archive(n_exposures)
     theirs = forcepho.MetaStore(str(path), load_all=True)
     found = measure(
-        operation(n_exposures),
-        "forcepho, a position",
+        OPERATION,
+        "forcepho",
         lambda: theirs.find_exposures(POSITION, BANDS),
-        rounds=1 if n_exposures > 1000 else 5,  # seconds each
+        detail="a position",
+        at={"exposures": n_exposures},
+        rounds=3,
     )
     with MetaStore(path) as ours:
         assert found == ours.find_exposures(POSITION, BANDS)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from benchmarks.devices import require_memory, stack
-from benchmarks.images import image_set, random_image
+from benchmarks.inputs.images import image_set, random_image
 from benchmarks.sizes import BATCHES, Measure, Size
 from fpgpu.backends.arguments import ExposurePlanes, PatchPixels, StagedExposure
 from fpgpu.backends.base import Backend
@@ -29,10 +29,6 @@ N_LOCATIONS = 16  # of PSFs on a detector
 pytestmark = pytest.mark.parametrize("n_exp", BATCHES)
 
 
-def operation(name: str, n_exp: int, side: int) -> str:
-    return f"{name} {side} x {side}, batch of {n_exp:>2}"
-
-
 def as_stored(image: npt.NDArray[Any], stored: str) -> npt.NDArray[Any]:
     """Return an image ``[x, y]`` in the order and byte order in which it is stored."""
     return image if stored == "[x, y]" else np.ascontiguousarray(image.T, ">f4")
@@ -48,9 +44,10 @@ def test_superpixelize(
     im, ierr = (stack(backend, as_stored(image, stored), n_exp) for image in images)
     out = backend.superpixelize(im, ierr, flags=STORED[stored])
     measure_on(
-        operation("superpixelize", n_exp, size.side),
-        stored,
+        "superpixelize a batch",
         lambda: backend.superpixelize(im, ierr, flags=STORED[stored], out=out),
+        detail=stored,
+        at={"side": size.side, "batch": n_exp},
         n_bytes=n_bytes,
     )
     np.testing.assert_array_equal(backend.download(out[n_exp - 1]), superpixelize(*images))
@@ -66,9 +63,10 @@ def test_images_from_superpixels(
     superpixels = stack(backend, superpixelize(*images), n_exp)
     out = backend.images_from_superpixels(superpixels, flags=STORED[stored])
     measure_on(
-        operation("images from super-pixels", n_exp, size.side),
-        stored,
+        "images from super-pixels",
         lambda: backend.images_from_superpixels(superpixels, flags=STORED[stored], out=out),
+        detail=stored,
+        at={"side": size.side, "batch": n_exp},
         n_bytes=n_bytes,
     )
     for planes, image in zip(out, images, strict=True):
@@ -90,9 +88,10 @@ def test_calibrate(measure_on: Measure, backend: Backend, size: Size, n_exp: int
     ]
     out, _ = backend.calibrate(exposures, bitmask=1, flags=flags)
     _, counts = measure_on(
-        operation("calibrate", n_exp, size.side),
-        "as in FITS",
+        "calibrate a batch",
         lambda: backend.calibrate(exposures, bitmask=1, flags=flags, out=out),
+        detail="as in FITS",
+        at={"side": size.side, "batch": n_exp},
         n_bytes=n_bytes,
     )
     expected, masked = calibrated_superpixels(*exposure[:4], bitmask=1, factor=factor)
@@ -116,9 +115,10 @@ def test_unpack(measure_on: Measure, backend: Backend, size: Size, n_exp: int, s
     out = PatchPixels(*(backend.empty((n_exp * count * 64,), "f4") for _ in range(4)))
     on_device = backend.upload(places)
     measure_on(
-        f"unpack {size.window} x {size.window} super-pixels, batch of {n_exp:>2}",
-        f"{source} exposures",
+        "unpack a batch",
         lambda: backend.unpack(exposures, places, out, places_on_device=on_device),
+        detail=f"{source} exposures",
+        at={"window": size.window, "batch": n_exp},
         n_bytes=n_bytes,
     )
     flux, ierr, *first_pixel = (
@@ -139,9 +139,9 @@ def test_pack_psf(measure_on: Measure, backend: Backend, n_exp: int) -> None:
     expected = gaussians[rows].view(np.uint32).reshape(-1, 7)
     out = backend.empty(expected.shape, np.uint32)
     measure_on(
-        f"pack PSFs of {N_SOURCES} sources, batch of {n_exp:>2}",
-        f"{n_psf} Gaussians each",
+        "pack PSFs of a batch",
         lambda: backend.pack_psf([table] * n_exp, rows, out),
+        at={"sources": N_SOURCES, "batch": n_exp},
         n_bytes=expected.nbytes,
     )
     np.testing.assert_array_equal(backend.download(out), expected)

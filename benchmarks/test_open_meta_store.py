@@ -6,13 +6,13 @@ from types import ModuleType
 
 import pytest
 
+from benchmarks.inputs.archive import BANDS, POSITION
+from benchmarks.limits import cached_read
 from benchmarks.sizes import Measure, Size
-from benchmarks.survey import BANDS, POSITION
 from fpgpu import MetaStore
 
-
-def operation(n_exposures: int) -> str:
-    return f"open MetaStore and ask, {n_exposures} exposures"
+OPERATION = "open MetaStore and ask"
+MOST_FOR_FORCEPHO = 1000  # exposures; more take a minute
 
 
 def first_answer(path: Path) -> list[str]:
@@ -20,33 +20,49 @@ def first_answer(path: Path) -> list[str]:
         return store.find_exposures(POSITION, BANDS)[0]
 
 
-@pytest.mark.parametrize("number", ["few", "many"])
-def test_fpgpu(measure: Measure, size: Size, meta_file: Callable[[int], Path], number: str) -> None:
-    n_exposures = getattr(size, number)
-    path = meta_file(n_exposures)
-    assert measure(operation(n_exposures), "fpgpu", lambda: first_answer(path), rounds=15)
+def test_fpgpu(measure: Measure, archive: Callable[[int], Path], n_exposures: int) -> None:
+    path = archive(n_exposures)
+    assert measure(
+        OPERATION,
+        "fpgpu cpu",
+        lambda: first_answer(path),
+        at={"exposures": n_exposures},
+        limit=cached_read(path.parent.glob("meta.*")),
+        rounds=15,
+    )
 
 
 def test_fpgpu_without_its_sidecar(
-    measure: Measure, size: Size, meta_file: Callable[[int], Path], tmp_path: Path
+    measure: Measure, size: Size, archive: Callable[[int], Path], tmp_path: Path
 ) -> None:
     path = tmp_path / "meta.json"
-    path.write_bytes(meta_file(size.few).read_bytes())
+    path.write_bytes(archive(size.archive[0]).read_bytes())
     assert measure(
-        operation(size.few), "fpgpu, forcepho's files", lambda: first_answer(path), rounds=7
+        OPERATION,
+        "fpgpu cpu",
+        lambda: first_answer(path),
+        detail="forcepho's files",
+        at={"exposures": size.archive[0]},
+        limit=cached_read([path]),
+        rounds=7,
     )
     assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_forcepho(
-    measure: Measure, size: Size, meta_file: Callable[[int], Path], forcepho: ModuleType
+    measure: Measure, archive: Callable[[int], Path], forcepho: ModuleType, n_exposures: int
 ) -> None:
-    path = meta_file(size.few)
+    if n_exposures > MOST_FOR_FORCEPHO:
+        pytest.skip(f"forcepho takes a minute to open {n_exposures:,} exposures")
+    path = archive(n_exposures)
+
     found = measure(
-        operation(size.few),
+        OPERATION,
         "forcepho",
         lambda: forcepho.MetaStore(str(path)).find_exposures(POSITION, BANDS)[0],
-        rounds=5,
+        at={"exposures": n_exposures},
+        limit=cached_read([path]),
+        rounds=1 if n_exposures > 100 else 3,
     )
     assert found == first_answer(path)

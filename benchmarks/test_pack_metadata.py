@@ -1,88 +1,95 @@
-"""Astrometry and PSFs of many sources on every exposure of a field, with FITS WCS and gWCS."""
+"""Packing the sources of a patch: their astrometry in every exposure, and their PSFs there."""
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from benchmarks.fields import BANDS, N_GAUSS, Field, radius_of, write_gwcs
-from benchmarks.sizes import Measure, Size
-from fpgpu import MetaStore
+from benchmarks.inputs.field import N_GAUSS, Field
+from benchmarks.sizes import USUAL_SOURCES, Measure, Size
+from benchmarks.upstream import catalog, circle, store_patch, write_splines
+from fpgpu import get_backend
 from fpgpu.patch.pack import RADII, pack_metadata
-from fpgpu.patch.plan import PatchPlan, make_plan
 
-KINDS = ["FITS", "gWCS"]
-
-
-@pytest.fixture(scope="module")
-def meta_files(field: Field, size: Size) -> dict[str, Path]:
-    """Meta stores of the field with each kind of WCS."""
-    return {
-        "FITS": field.folder / "meta.json",
-        "gWCS": write_gwcs(field.folder / "gwcs.json", size),
-    }
+OPERATION = "pack metadata"
 
 
-def operation(size: Size, field: Field, kind: str) -> str:
-    return f"pack the metadata of {size.few} exposures and {len(field.sources)} sources, {kind}"
+class Case(NamedTuple):
+    """How much is packed."""
+
+    sources: int
+    a_band: int
+    gwcs: bool = False
+
+    @property
+    def detail(self) -> str:
+        return "gWCS" if self.gwcs else "FITS WCS"
+
+    def __str__(self) -> str:
+        return "-".join(map(str, self))
+
+    @property
+    def at(self) -> dict[str, float]:
+        return {"sources": self.sources, "exposures a band": self.a_band}
 
 
-def plan_of(field: Field, size: Size, meta: MetaStore) -> PatchPlan:
-    return make_plan(field.stores.pixels, meta, field.region(radius_of(size, 3.0)), BANDS)
+def cases(size: Size) -> list[Case]:
+    """The usual sources, and cases that differ from them in one thing."""
+    usual = Case(USUAL_SOURCES, size.a_band[-1])
+    found = [usual, usual._replace(gwcs=True)]
+    found += [usual._replace(sources=sources) for sources in size.sources]
+    found += [usual._replace(a_band=a_band) for a_band in size.a_band]
+    return list(dict.fromkeys(found))
 
 
-class Scene:
-    """As much of forcepho's scenes as its packing looks at, with positions of their own."""
-
-    def __init__(self, catalog: Any) -> None:
-        self.sources = [
-            SimpleNamespace(ra=row["ra"], dec=row["dec"], radii=RADII) for row in catalog
-        ]
-        self.n_active = len(self.sources)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_fpgpu(
-    measure: Measure, size: Size, field: Field, meta_files: dict[str, Path], kind: str
-) -> None:
-    with MetaStore(meta_files[kind], use_gwcs=kind == "gWCS") as meta:
-        plan = plan_of(field, size, meta)
+def test_fpgpu(measure: Measure, field: Field, case: Case) -> None:
+    with field.open(get_backend("cpu"), case.a_band, gwcs=case.gwcs) as survey:
+        plan = survey.plan(field.region(), field.bands())
+        sources = field.sources(case.sources)
         packed = measure(
-            operation(size, field, kind),
-            "fpgpu",
-            lambda: pack_metadata(meta, field.stores.psf, plan, field.sources),
-            rounds=15,
+            OPERATION,
+            "fpgpu cpu",
+            lambda: pack_metadata(survey.meta, survey.psf, plan, sources),
+            detail=case.detail,
+            at=case.at,
         )
-    n_gaussians = size.few * len(field.sources) * len(RADII) * N_GAUSS
-    assert packed.arrays["psfgauss"].size == n_gaussians
+    expected = plan.n_exp * case.sources * len(RADII) * N_GAUSS
+    assert packed.arrays["psfgauss"].size == expected
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", KINDS)
 def test_forcepho(
-    measure: Measure,
-    size: Size,
-    field: Field,
-    meta_files: dict[str, Path],
-    forcepho_patch: Any,
-    kind: str,
+    measure: Measure, field: Field, case: Case, forcepho: ModuleType, tmp_path: Path
 ) -> None:
-    patch = forcepho_patch(meta_files[kind])
-    few = field.sources[: 15 if kind == "FITS" or size.few < 10 else 2]  # seconds each
-    with MetaStore(meta_files[kind], use_gwcs=kind == "gWCS") as meta:
-        plan = plan_of(field, size, meta)
-        names = [(exposure.band, exposure.expID) for exposure in plan.exposures]
-        patch.bands, patch.bandlist = [band for band, _ in names], list(plan.bandlist)
-        patch.hdrs = [patch.metastore.headers[band][expID] for band, expID in names]
-        patch.wcses = [meta.wcs[band][expID] for band, expID in names]
-        patch.n_exp, patch.n_bands, patch.n_exp_per_band = plan.n_exp, plan.n_bands, plan.band_N
-        way = "forcepho" if len(few) == len(field.sources) else f"forcepho, {len(few)} sources only"
-        measure(operation(size, field, kind), way, lambda: patch.pack_meta(Scene(few)), rounds=1)
-        ours = pack_metadata(meta, field.stores.psf, plan, few, psf_per_source=False)
-    np.testing.assert_array_equal(patch.psfgauss.view("u4"), ours.arrays["psfgauss"].view("u4"))
+    splines = write_splines(tmp_path / "splines.h5")
+    meta = field.gwcs if case.gwcs else field.meta(case.a_band)
+    patch = store_patch(field.pixels, meta, field.psf, splines, gwcs=case.gwcs)
+    patch.build_patch(circle(field.region()), allbands=field.bands())
+    sources = catalog(field, case.sources)
+
+    def fresh_scene() -> tuple[tuple[Any, ...], dict[str, Any]]:
+        # Packing shifts the sources of the scene, so each call needs a new one.
+        return (patch.set_scene(sources),), {}
+
+    measure(
+        OPERATION,
+        "forcepho",
+        patch.pack_meta,
+        detail=case.detail,
+        at=case.at,
+        setup=fresh_scene,
+        rounds=1 if case.gwcs else 3,  # a gWCS takes it ten seconds
+    )
+    with field.open(get_backend("cpu"), case.a_band, gwcs=case.gwcs) as survey:
+        plan = survey.plan(field.region(), field.bands())
+        ours = pack_metadata(
+            survey.meta, survey.psf, plan, field.sources(case.sources), psf_per_source=False
+        ).arrays
+    np.testing.assert_array_equal(patch.psfgauss.view("u4"), ours["psfgauss"].view("u4"))
     # Its inverse of a gWCS comes with the gWCS: an approximation, and none outside of its box.
     there = np.isfinite(patch.crpix)
     assert there.mean() > 0.8
-    np.testing.assert_allclose(patch.crpix[there], ours.arrays["crpix"][there], rtol=0, atol=0.1)
+    np.testing.assert_allclose(patch.crpix[there], ours["crpix"][there], rtol=0, atol=0.1)
+    patch.pixelstore.close()

@@ -13,10 +13,6 @@ TO_DEVICE, TO_HOST = "host to device, page-locked", "device to host, page-locked
 pytestmark = pytest.mark.parametrize("n_exp", BATCHES)
 
 
-def operation(direction: str, n_exp: int, size: Size) -> str:
-    return f"{direction} {size.window} x {size.window} super-pixels, batch of {n_exp:>2}"
-
-
 def superpixels_of_patch(n_exp: int, size: Size) -> npt.NDArray[np.uint8]:
     """Draw them as the bytes that a store holds."""
     n_bytes = n_exp * size.window**2 * 128 * 4
@@ -34,9 +30,10 @@ def test_upload_of_staging_memory(
         out = backend.upload(slot)
         # The only slot comes again as it was left: filling it is not part of a transfer.
         measure_on(
-            operation("upload", n_exp, size),
-            "staging memory",
+            "upload",
             lambda: backend.upload(backend.stage(values.nbytes), out=out),
+            detail="staging memory",
+            at={"window": size.window, "batch": n_exp},
             n_bytes=values.nbytes,
             copy=TO_DEVICE,
         )
@@ -50,9 +47,10 @@ def test_upload_of_any_memory(
     require_memory(backend, 3 * values.nbytes)
     out = backend.empty(values.shape, values.dtype)
     measure_on(
-        operation("upload", n_exp, size),
-        "pageable memory",
+        "upload",
         lambda: backend.upload(values, out=out),
+        detail="pageable memory",
+        at={"window": size.window, "batch": n_exp},
         n_bytes=values.nbytes,
         copy=TO_DEVICE,
     )
@@ -70,9 +68,10 @@ def test_download_into_staging_memory(
         backend.stage(values.nbytes) as slot,
     ):
         measure_on(
-            operation("download", n_exp, size),
-            "into staging memory",
+            "download",
             lambda: backend.download(there, out=slot.array),
+            detail="into staging memory",
+            at={"window": size.window, "batch": n_exp},
             n_bytes=values.nbytes,
             copy=TO_HOST,
         )

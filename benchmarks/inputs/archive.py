@@ -1,4 +1,4 @@
-"""A survey's exposures as headers and gWCS: a crowded field with random roll angles."""
+"""An archive's exposures as headers and gWCS: a crowded field with random roll angles."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,30 +7,56 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import numpy.typing as npt
 from astropy.io.fits import Card, Header
 
-from fpgpu import CircularRegion, MetaStore
+from fpgpu import MetaStore
 from fpgpu.demo.telescope import Pointing
 from fpgpu.sky.sip import SipFit, fit_sip
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.metadata.entries import MetaEntry, new_entry
 from fpgpu.stores.metadata.gwcs_text import GwcsText
 from fpgpu.stores.metadata.records import text_digest
+from fpgpu.stores.metadata.sidecar import VERSION as SIDECAR
 
-__all__ = ["BANDS", "POSITION", "REGION", "survey_entries", "write_meta_store"]
+__all__ = [
+    "BANDS",
+    "POSITION",
+    "archive_bytes",
+    "archive_entries",
+    "archive_recipe",
+    "write_archive",
+]
 
 BANDS = ["F090W", "F200W", "F444W"]
 POSITION = (53.0, -27.0)
-REGION = CircularRegion(*POSITION, 3 / 3600)
+SIDE = 2048
 _DEPTH = 24
 _FIELD = 1.0  # degrees on a side
 _SCALE = 0.063 / 3600  # degrees per pixel
-_SIDE = 2048
-_FILLER = 55
+_FILLER = 54
 """Cards beside the WCS, so that a header has the 5,760 bytes of one of JWST."""
+_ENTRY_BYTES = 12_000  # of a header, half a gWCS and a record
 
 
-def survey_entries(n_exposures: int, name: str = "e") -> Iterator[MetaEntry]:
+def archive_recipe(n_exposures: int) -> dict[str, int]:
+    """All that decides what `write_archive` writes."""
+    return {"recipe": 5, "exposures": n_exposures, "depth": _DEPTH, "sidecar": SIDECAR}
+
+
+def archive_bytes(n_exposures: int) -> int:
+    """About how much that takes on disk."""
+    return n_exposures * _ENTRY_BYTES
+
+
+def write_archive(folder: Path, n_exposures: int) -> None:
+    """Write ``meta.json`` with its gWCS and the sidecar that fpgpu keeps beside it."""
+    store = MetaStore()
+    store.add_prepared(*archive_entries(n_exposures))
+    store.write_to_file(folder / "meta.json")
+
+
+def archive_entries(n_exposures: int, name: str = "e") -> Iterator[MetaEntry]:
     """Make what a meta store holds of exposures, every other one with a gWCS."""
     rng = np.random.default_rng(n_exposures)
     offsets = rng.uniform(-0.5, 0.5, (n_exposures, 2)) * _FIELD
@@ -48,33 +74,27 @@ def survey_entries(n_exposures: int, name: str = "e") -> Iterator[MetaEntry]:
         yield MetaEntry(key, text, gwcs if n % 2 else None, record)
 
 
-def write_meta_store(folder: Path, n_exposures: int) -> Path:
-    """Write a meta store with the sidecar that fpgpu keeps beside it, and return the JSON file."""
-    path = folder / "meta.json"
-    store = MetaStore()
-    store.add_prepared(*survey_entries(n_exposures))
-    store.write_to_file(path)
-    return path
-
-
 @cache
 def _gwcs() -> tuple[GwcsText, SipFit]:
     """Make one gWCS, which stands for all: only its text and its refit are stored."""
-    shape = (_SIDE, _SIDE)
-    gwcs = Pointing(ra=POSITION[0], dec=POSITION[1], roll=20, scale=0.063, shape=shape).gwcs()
+    shape = (SIDE, SIDE)
+    pointing = Pointing(*POSITION, roll=20, scale=3600 * _SCALE, shape=shape)
+    gwcs = pointing.gwcs()
     return GwcsText.of(gwcs, "a gWCS"), fit_sip(SkyWCS.from_gwcs(gwcs, shape), shape)
 
 
 def _header(band: str, east: float, north: float, angle: float) -> Header:
     """Write the header of a square detector at an offset (degrees) from the field's centre."""
     cos, sin = _SCALE * np.cos(angle), _SCALE * np.sin(angle)
+    center = POSITION[0] + east, POSITION[1] + north
     return Header(
         {
-            "NAXIS": 2, "NAXIS1": _SIDE, "NAXIS2": _SIDE, "FILTER": band,
+            "NAXIS": 2, "NAXIS1": SIDE, "NAXIS2": SIDE, "FILTER": band,
             "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CUNIT1": "deg", "CUNIT2": "deg",
-            "CRPIX1": (_SIDE + 1) / 2, "CRPIX2": (_SIDE + 1) / 2,
-            "CRVAL1": POSITION[0] + east, "CRVAL2": POSITION[1] + north,
+            "CRPIX1": (SIDE + 1) / 2, "CRPIX2": (SIDE + 1) / 2,
+            "CRVAL1": center[0], "CRVAL2": center[1],
             "CD1_1": -cos, "CD1_2": sin, "CD2_1": sin, "CD2_2": cos,
+            "S_REGION": _s_region(*center, np.array([[-cos, sin], [sin, cos]])),
         }
     )  # fmt: skip
 
@@ -90,3 +110,14 @@ def _filled(text: str) -> str:
     """Put more cards into the text of a header; to make them one by one would take long."""
     cards = f"{text.rstrip().removesuffix('END')}{_filler()}END"
     return cards.ljust(2880 * -(-len(cards) // 2880))
+
+
+def _s_region(ra: float, dec: float, cd: npt.NDArray[np.float64]) -> str:
+    """Write the outline of a detector on the sky, as the headers of JWST have it."""
+    half = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * SIDE / 2
+    x, y = np.deg2rad(cd @ half.T)  # in the tangent plane
+    sin, cos = np.sin(np.deg2rad(dec)), np.cos(np.deg2rad(dec))
+    corner_ra = ra + np.rad2deg(np.arctan2(x, cos - y * sin))
+    corner_dec = np.rad2deg(np.arctan((sin + y * cos) / np.hypot(x, cos - y * sin)))
+    corners = zip(corner_ra, corner_dec, strict=True)
+    return "POLYGON ICRS  " + " ".join(f"{a:.9f} {d:.9f}" for a, d in corners)

@@ -1,0 +1,100 @@
+"""Measure, compare, and write the README's table: ``python -m benchmarks [run|compare|readme]``.
+
+Examples:
+
+  python -m benchmarks --size survey --out reports   measure, and write a report
+  python -m benchmarks --backend cuda                 the report of a GPU, within ten minutes
+  python -m benchmarks -k region                      only what has this in its name
+  python -m benchmarks compare old.json new.json      exit code 1 when fpgpu became slower
+  python -m benchmarks readme --check                 exit code 1 when the README is out of date
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.report.compare import TOLERANCE, compare, comparison_lines
+from benchmarks.report.document import Report, ReportError
+from benchmarks.report.readme import RESULTS, replaced, speed_section
+from benchmarks.run import BACKENDS, MINUTES, run
+from benchmarks.sizes import SIZES
+
+__all__ = ["main"]
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command line says: 0 done, 1 slower or out of date, 2 refused."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] not in ("run", "compare", "readme", "-h", "--help"):
+        arguments.insert(0, "run")
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.do(options))
+    except ReportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True)
+    measure = commands.add_parser("run", help="measure and write a report (the default)")
+    measure.set_defaults(do=_run)
+    measure.add_argument("--size", choices=list(SIZES), default="survey", help="of the inputs")
+    measure.add_argument("--out", type=Path, default=RESULTS, help="folder of the report")
+    measure.add_argument(
+        "--backend", choices=list(BACKENDS), default="all", help="what to measure; default all"
+    )
+    measure.add_argument("-k", metavar="EXPRESSION", help="only benchmarks named like this")
+    measure.add_argument(
+        "--minutes",
+        type=float,
+        default=MINUTES,
+        help="begin no benchmark later than this; default %(default)g",
+    )
+    check = commands.add_parser("compare", help="compare two reports as ratios to the limits")
+    check.set_defaults(do=_compare)
+    check.add_argument("old", type=Path)
+    check.add_argument("new", type=Path)
+    check.add_argument(
+        "--tolerance",
+        type=float,
+        default=TOLERANCE,
+        help="how many times its old ratio a measurement may take; default %(default)g",
+    )
+    table = commands.add_parser("readme", help="write the README's table from the kept reports")
+    table.set_defaults(do=_readme)
+    table.add_argument("--check", action="store_true", help="change nothing; say whether it fits")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    return run(options.size, options.out, options.backend, options.k, options.minutes)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    found = compare(Report.read(options.old), Report.read(options.new), options.tolerance)
+    print("\n".join(comparison_lines(found)))
+    return 0 if found.passed else 1
+
+
+def _readme(options: argparse.Namespace) -> int:
+    old = README.read_text()
+    new = replaced(old, speed_section())
+    if options.check:
+        if new != old:
+            print("README.md is out of date: run python -m benchmarks readme", file=sys.stderr)
+        return int(new != old)
+    README.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Synthetic inputs: images, the stores of a field, the headers of an archive."""

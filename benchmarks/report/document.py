@@ -1,0 +1,76 @@
+"""A report: what was measured, on which machine, with which versions, when, from which commit."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from benchmarks.measurements import Measured, Measurement
+
+__all__ = ["FORMAT", "Report", "ReportError"]
+
+FORMAT = 1
+
+
+class ReportError(ValueError):
+    """A report that cannot be read, or cannot be used for what was asked."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A run and all that is known about it.
+
+    `facts` has date, command, commit, "uncommitted changes", size, machine (cpu, cores,
+    memory_bytes, system, load over 1, 5 and 15 minutes at the end), device, versions and seconds;
+    `diagnosis` is what the doctor says of a machine with a GPU.
+    """
+
+    facts: Mapping[str, Any]
+    measurements: tuple[Measurement, ...]
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    diagnosis: Mapping[str, Any] | None = None
+
+    @property
+    def columns(self) -> set[str]:
+        """Who was measured."""
+        return {measurement.column for measurement in self.measurements}
+
+    @property
+    def measured(self) -> Measured:
+        """The measurements as a run holds them."""
+        return Measured(list(self.measurements), dict(self.skipped))
+
+    def write(self, path: Path) -> None:
+        """Write JSON."""
+        content = {
+            "format": FORMAT,
+            **self.facts,
+            "measurements": [measurement.as_dict() for measurement in self.measurements],
+            "skipped": dict(self.skipped),
+            "diagnosis": self.diagnosis,
+        }
+        path.write_text(json.dumps(content, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what `write` wrote."""
+        try:
+            content = json.loads(path.read_text())
+            if content["format"] != FORMAT:
+                raise ReportError(
+                    f"{path}: format {content['format']}, expected {FORMAT}; measure again"
+                )
+            measurements = tuple(map(Measurement.from_dict, content.pop("measurements")))
+            skipped, diagnosis = content.pop("skipped"), content.pop("diagnosis")
+            del content["format"]
+            content["date"], content["size"], content["machine"]["cpu"]
+        except ReportError:
+            raise
+        except OSError as error:
+            raise ReportError(f"{path}: cannot be read: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ReportError(
+                f"{path}: not a report of python -m benchmarks ({type(error).__name__}: {error})"
+            ) from error
+        return cls(content, measurements, skipped, diagnosis)

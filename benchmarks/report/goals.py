@@ -1,0 +1,218 @@
+"""The speed to reach: the operations that matter to a user, and what was aimed at."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.measurements import Measurement, readable
+from benchmarks.report.document import Report
+from benchmarks.report.tables import markdown_table, times
+
+__all__ = ["GOALS", "NOT_YET", "SIZE", "Goal", "find", "goal_table"]
+
+SIZE = "survey"
+"""The size of inputs that the goals are meant for."""
+
+NOT_YET = "not yet run on a GPU"
+_MISSING = "not measured"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One operation, and where its measurements are found.
+
+    `at` names only what tells the row from others of the same operation.
+    """
+
+    title: str
+    operation: str
+    aim: str
+    at: Mapping[str, float] = field(default_factory=dict)
+    detail: str = ""
+    forcepho: str = ""
+    cuda: str | None = ""
+    """Detail of the row on a GPU; None where a GPU has no part in it."""
+    cpu: bool = True
+
+
+_USUAL = {"exposures a band": 12, "bands": 3}
+
+GOALS: Sequence[Goal] = (
+    Goal(
+        "superpixelize 2048 x 2048, image and error",
+        "superpixelize",
+        "2.5 x memcpy",
+        {"side": 2048},
+        detail="from a FITS image",
+        cuda=None,
+    ),
+    Goal("add_exposure 2048 x 2048", "add_exposure", "60 ms + the write", cuda=None),
+    Goal("open PixelStore, 36 exposures", "open PixelStore", "5 ms", {"exposures": 36}, cuda=None),
+    Goal(
+        "open MetaStore and ask, 36 exposures",
+        "open MetaStore and ask",
+        "10 ms",
+        {"exposures": 36},
+        cuda=None,
+    ),
+    Goal(
+        "open MetaStore and ask, 10,000 exposures",
+        "open MetaStore and ask",
+        "0.5 s",
+        {"exposures": 10_000},
+        cuda=None,
+    ),
+    Goal(
+        "exposures at a position, 1,000 in the store",
+        "find exposures",
+        "1 ms",
+        {"exposures": 1000},
+        detail="a position",
+        forcepho="a position",
+        cuda=None,
+    ),
+    Goal(
+        "exposures of a region, 10,000 in the store",
+        "find exposures",
+        "1 ms",
+        {"exposures": 10_000},
+        detail="a circle of 3 arcsec",
+        cuda=None,
+    ),
+    Goal(
+        'region to patch, r = 3", 36 exposures',
+        "region to patch",
+        "10 ms; GPU 3 ms",
+        {"radius": 3, **_USUAL},
+    ),
+    Goal(
+        "the same, a file for each exposure",
+        "region to patch",
+        "10 ms; GPU 3 ms",
+        {"radius": 3, **_USUAL},
+        detail="sharded store",
+        cuda="sharded store",
+    ),
+    Goal(
+        "the same, exposures resident in the device's memory",
+        "region to patch",
+        "GPU 0.3 ms",
+        {"radius": 3, **_USUAL},
+        detail="resident exposures",
+        cuda="resident exposures",
+    ),
+    Goal(
+        'region to patch, r = 10", 36 exposures',
+        "region to patch",
+        "60 ms",
+        {"radius": 10, **_USUAL},
+    ),
+    Goal(
+        "pack metadata, 15 sources, FITS WCS",
+        "pack metadata",
+        "10 ms",
+        {"sources": 15, "exposures a band": 12},
+        detail="FITS WCS",
+        forcepho="FITS WCS",
+        cuda=None,
+    ),
+    Goal(
+        "pack metadata, 15 sources, gWCS",
+        "pack metadata",
+        "10 ms",
+        {"sources": 15, "exposures a band": 12},
+        detail="gWCS",
+        forcepho="gWCS",
+        cuda=None,
+    ),
+    Goal(
+        'peak memory over the import, patch of r = 10"',
+        "peak memory of a patch",
+        "1.3 x the patch",
+        cuda=None,
+    ),
+    Goal(
+        "plan with 1,000 exposures more that the region does not touch",
+        "plan with exposures elsewhere",
+        "none measurable (1 x)",
+        cuda=None,
+    ),
+    Goal(
+        "superpixelize 16 x 2048 x 2048 on the device",
+        "superpixelize a batch",
+        "1.25 x device copy",
+        {"side": 2048, "batch": 16},
+        detail="[x, y]",
+        cuda="[x, y]",
+        cpu=False,
+    ),
+    Goal(
+        "host to device, 16 exposures of a patch",
+        "upload",
+        "1.1 x pinned copy",
+        {"batch": 16},
+        cuda="staging memory",
+        cpu=False,
+    ),
+)
+
+
+def find(
+    measurements: Sequence[Measurement], goal: Goal, column: str, detail: str
+) -> Measurement | None:
+    """Find the measurement of a goal; None when there is none."""
+    found = [
+        measurement
+        for measurement in measurements
+        if (measurement.operation, measurement.column, measurement.detail)
+        == (goal.operation, column, detail)
+        and goal.at.items() <= dict(measurement.at).items()
+    ]
+    if len(found) > 1:
+        raise ValueError(f"{goal.title!r}: {len(found)} measurements of {column} fit, expected one")
+    return found[0] if found else None
+
+
+def goal_table(reports: Sequence[Report]) -> list[str]:
+    """Lay goals and what was reached side by side; each column from the first report that has it.
+
+    A GPU column without a report says that it was not yet run.
+    """
+    columns = {
+        column: next((r.measurements for r in reports if column in r.columns), None)
+        for column in ("fpgpu cpu", "fpgpu cuda", "forcepho")
+    }
+    header = "operation", "aim", "forcepho / fpgpu", "of the limit", "CPU", "GPU", "forcepho"
+    return markdown_table(header, [_row(goal, columns) for goal in GOALS])
+
+
+def _row(goal: Goal, columns: Mapping[str, Sequence[Measurement] | None]) -> list[str]:
+    def pick(column: str, detail: str | None) -> Measurement | None:
+        measurements = columns[column]
+        if measurements is None or detail is None:
+            return None
+        return find(measurements, goal, column, detail)
+
+    cpu = pick("fpgpu cpu", goal.detail if goal.cpu else None)
+    cuda = pick("fpgpu cuda", goal.cuda)
+    forcepho = pick("forcepho", goal.forcepho)
+    ours = cpu or cuda
+    return [
+        goal.title,
+        goal.aim,
+        times(forcepho.value / ours.value) if forcepho and ours else "",
+        f"{times(ours.ratio)} {ours.limit}" if ours and ours.ratio is not None else "",
+        _cell(cpu, goal.cpu and columns["fpgpu cpu"] is not None),
+        NOT_YET
+        if goal.cuda is not None and columns["fpgpu cuda"] is None
+        else _cell(cuda, goal.cuda is not None, with_limit=cpu is not None),
+        readable(forcepho.value, forcepho.unit) if forcepho else "",
+    ]
+
+
+def _cell(found: Measurement | None, expected: bool, *, with_limit: bool = False) -> str:
+    if found is None:
+        return _MISSING if expected else ""
+    text = readable(found.value, found.unit)
+    if with_limit and found.ratio is not None:
+        text += f" ({times(found.ratio)} {found.limit})"
+    return text

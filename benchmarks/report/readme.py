@@ -1,0 +1,64 @@
+"""The README's table of speed, made from the reports that are kept in ``benchmarks/results/``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.report.document import Report, ReportError
+from benchmarks.report.goals import NOT_YET, SIZE, goal_table
+from benchmarks.report.markdown import device_or_cpu
+
+__all__ = ["BEGIN", "END", "GPU_COMMAND", "RESULTS", "replaced", "speed_section"]
+
+RESULTS = Path(__file__).parents[1] / "results"
+BEGIN = "<!-- speed: begin, written by python -m benchmarks readme -->"
+END = "<!-- speed: end -->"
+GPU_COMMAND = "python -m benchmarks --backend cuda"
+
+_COLUMNS = ("fpgpu cpu", "fpgpu cuda")
+
+
+def replaced(text: str, section: str) -> str:
+    """Put a section between the markers of a page."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ReportError(f"the README needs one line {BEGIN} and, after it, one line {END}")
+    head, rest = text.split(BEGIN)
+    return f"{head}{BEGIN}\n{section}\n{END}{rest.split(END)[1]}"
+
+
+def speed_section(folder: Path = RESULTS) -> str:
+    """Write the table from the newest report of each backend, and say which these are."""
+    chosen = _newest(folder)
+    lines = goal_table([report for _, report in chosen])
+    for path, report in chosen:
+        facts = report.facts
+        commit = str(facts["commit"])[:12]
+        lines += [
+            "",
+            f"[{path.stem}](benchmarks/results/{path.with_suffix('.md').name}):"
+            f" {device_or_cpu(report)}, {facts['date'][:10]}, commit {commit},"
+            f" `{facts['command']}`.",
+        ]
+    if not any("fpgpu cuda" in report.columns for _, report in chosen):
+        lines += ["", f"What is {NOT_YET} will be shown by `{GPU_COMMAND}`."]
+    return "\n".join(lines)
+
+
+def _newest(folder: Path) -> Sequence[tuple[Path, Report]]:
+    """Choose for each backend the newest report of a survey's size."""
+    reports = [(path, Report.read(path)) for path in sorted(folder.glob("*.json"))]
+    found: list[tuple[Path, Report]] = []
+    for column in _COLUMNS:
+        fitting = [
+            (path, report)
+            for path, report in reports
+            if report.facts["size"] == SIZE and column in report.columns
+        ]
+        if fitting:
+            newest = max(fitting, key=lambda pair: pair[1].facts["date"])
+            found += [newest] if newest not in found else []
+    if not found:
+        raise ReportError(
+            f"{folder}: no report of size {SIZE}; make one with"
+            f" python -m benchmarks --size {SIZE} --out benchmarks/results"
+        )
+    return found

@@ -1,0 +1,76 @@
+"""The README's table of speed comes from kept reports, and from nowhere else."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.report.document import Report, ReportError
+from benchmarks.report.goals import GOALS, NOT_YET, find
+from benchmarks.report.readme import BEGIN, END, GPU_COMMAND, replaced, speed_section
+from tests.benchmarks.reports import GPU, full_report, measurement
+
+CPU_COLUMNS = ("fpgpu cpu", "forcepho")
+
+
+def keep(folder: Path, name: str, kept: Report) -> None:
+    folder.mkdir(exist_ok=True)
+    kept.write(folder / f"{name}.json")
+
+
+def test_without_a_gpu_report_the_gpu_column_says_so_and_how_to_change_that(tmp_path: Path) -> None:
+    keep(tmp_path, "cpu", full_report(CPU_COLUMNS))
+    section = speed_section(tmp_path)
+    n_gpu = sum(goal.cuda is not None for goal in GOALS)
+    assert section.count(f"| {NOT_YET} |") == n_gpu > 0
+    assert f"What is {NOT_YET} will be shown by `{GPU_COMMAND}`." in section
+    first = section.splitlines()[2]
+    assert first.startswith(f"| {GOALS[0].title} | 2.5 x memcpy | 100 x | 7.00 x memcpy | 7.00 ms")
+    assert "commit 0123456789ab, `python -m benchmarks --size survey`" in section
+
+
+def test_the_newest_report_of_each_backend_is_taken(tmp_path: Path) -> None:
+    keep(tmp_path, "old", full_report(CPU_COLUMNS, date="2026-01-01T00:00:00+00:00"))
+    keep(tmp_path, "new", full_report(CPU_COLUMNS, date="2026-02-01T00:00:00+00:00"))
+    keep(tmp_path, "tiny", full_report(CPU_COLUMNS, size="small"))
+    keep(tmp_path, "gpu", full_report(["fpgpu cuda"], device=GPU))
+    section = speed_section(tmp_path)
+    assert "[new](benchmarks/results/new.md): Some CPU, 8 cores, 2026-02-01" in section
+    assert f"[gpu](benchmarks/results/gpu.md): {GPU}" in section
+    assert NOT_YET not in section
+    assert "[old]" not in section
+    assert "[tiny]" not in section
+
+
+def test_a_goal_that_was_not_measured_is_not_passed_over(tmp_path: Path) -> None:
+    whole = full_report(CPU_COLUMNS)
+    lacking = [m for m in whole.measurements if m.operation != "superpixelize"]
+    keep(tmp_path, "cpu", Report(whole.facts, tuple(lacking)))
+    assert f"| {GOALS[0].title} | 2.5 x memcpy |  |  | not measured |" in speed_section(tmp_path)
+
+
+def test_a_goal_that_two_measurements_fit_is_refused() -> None:
+    twice = [measurement("add_exposure", at={"side": side}) for side in (1024, 2048)]
+    (goal,) = (goal for goal in GOALS if goal.operation == "add_exposure")
+    with pytest.raises(ValueError, match="2 measurements of fpgpu cpu fit, expected one"):
+        find(twice, goal, "fpgpu cpu", "")
+
+
+def test_without_a_report_there_is_no_table(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="no report of size survey; make one with"):
+        speed_section(tmp_path)
+
+
+def test_a_page_keeps_all_but_what_is_between_the_markers() -> None:
+    page = f"head\n{BEGIN}\nold\n{END}\ntail\n"
+    assert replaced(page, "new") == f"head\n{BEGIN}\nnew\n{END}\ntail\n"
+    with pytest.raises(ReportError, match="the README needs one line"):
+        replaced("head", "new")
+
+
+def test_all_goals_differ() -> None:
+    whole = full_report(["fpgpu cpu", "fpgpu cuda", "forcepho"])
+    for goal in GOALS:
+        if goal.cpu:
+            assert find(whole.measurements, goal, "fpgpu cpu", goal.detail)
+        if goal.cuda is not None:
+            assert find(whole.measurements, goal, "fpgpu cuda", goal.cuda)
