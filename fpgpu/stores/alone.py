@@ -196,7 +196,8 @@ def _create(path: Path, content: bytes) -> bool:
     except FileExistsError:
         return False
     try:
-        os.write(descriptor, content)
+        while content:  # a disk that is nearly full takes only the beginning
+            content = content[os.write(descriptor, content) :]
         os.fsync(descriptor)
     except OSError:
         path.unlink(missing_ok=True)
