@@ -29,7 +29,7 @@ def test_the_commands_shown_exist() -> None:
     ]
     assert shown
     for line in shown:
-        assert parser.parse_args(line.split()[1:]).command == line.split()[1]
+        assert parser.parse_args(line.partition(" > ")[0].split()[1:]).command == line.split()[1]
 
 
 @pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[0])

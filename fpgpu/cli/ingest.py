@@ -1,7 +1,7 @@
 """``fpgpu ingest``: put exposure files into a store folder."""
 
 import argparse
-import signal
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would happen, and write nothing"
     )
-    parser.add_argument("--json", action="store_true", help="print a dry run as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     add_options(parser)
     add_cutting_options(parser)
     parser.add_argument(
@@ -251,12 +251,8 @@ def run(args: argparse.Namespace) -> int:
     items, out = _inputs(args)
     if args.dry_run:
         return run_dry(items, out, as_json=args.json, quiet=args.quiet)
-    if args.json:
-        raise UsageError("--json goes with --dry-run")
     get_backend(args.backend)  # refused here, not once for each file
-    # What a batch system sends before it kills: the same orderly end as Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with Progress(len(items), "ingest", enabled=not args.quiet) as progress:
+    with Progress(len(items), "ingest", enabled=not (args.quiet or args.json)) as progress:
 
         def report_row(row: "IngestRow") -> None:
             if row.status == "refused":
@@ -276,7 +272,10 @@ def run(args: argparse.Namespace) -> int:
             resume=args.resume,
             break_lock=args.break_lock,
         )
-    print_report(report, quiet=args.quiet)
+    if args.json:
+        print(json.dumps(report.as_dict(), indent=2))
+    else:
+        print_report(report, quiet=args.quiet)
     if not (report.added or report.unchanged):
         return 2
     return 1 if _print_disagreements(report.out) or not report.ok else 0

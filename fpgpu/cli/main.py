@@ -1,17 +1,16 @@
-"""The command line, ``fpgpu COMMAND``.
+"""The command line, ``fpgpu COMMAND``: all commands, and how each of them may end."""
 
-Exit codes: 0 all done; 1 done in part (some exposures did not go in, or a verdict is negative);
-2 refused (wrong usage or unusable input: nothing was changed); 130 interrupted.
-"""
-
-import argparse
 import logging
+import signal
 import sys
-import textwrap
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import cast
 
 from fpgpu import __version__
 from fpgpu.cli import (
+    completion,
     consolidate,
     demo,
     doctor,
@@ -24,6 +23,7 @@ from fpgpu.cli import (
     remove,
     verify,
 )
+from fpgpu.cli.parser import EXIT_CODES, Command, CommandParser, add_command
 from fpgpu.errors import FpgpuError
 
 __all__ = ["main"]
@@ -41,39 +41,35 @@ COMMANDS = (
     ds9,
     demo,
     doctor,
+    completion,
 )
 OK, PARTIAL, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
+EXAMPLES = """examples:
+  fpgpu demo
+  fpgpu ingest jw*_cal.fits --out stores
+  fpgpu info stores
+  fpgpu COMMAND --help     options and examples of a command
+"""
 
-def build_parser() -> argparse.ArgumentParser:
+
+def build_parser() -> CommandParser:
     """Build the parser of all commands.
 
     Returns
     -------
-    argparse.ArgumentParser
+    CommandParser
         Its namespace holds ``run``, the function of the chosen command.
     """
-    parser = argparse.ArgumentParser(
-        prog="fpgpu", description="Storage of survey exposures for forcepho, on the GPU."
+    parser = CommandParser(
+        prog="fpgpu",
+        description="Storage of survey exposures for forcepho, on the GPU.",
+        epilog=f"{EXAMPLES}\n{EXIT_CODES}",
     )
     parser.add_argument("--version", action="version", version=f"fpgpu {__version__}")
-    common = argparse.ArgumentParser(add_help=False)
-    noise = common.add_mutually_exclusive_group()
-    noise.add_argument("-v", "--verbose", action="store_true", help="say what is being done")
-    noise.add_argument("-q", "--quiet", action="store_true", help="print problems and results only")
-    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
-        own = commands.add_parser(
-            command.__name__.rpartition(".")[2],
-            parents=[common],
-            help=command.HELP,
-            description=textwrap.fill(command.DESCRIPTION, 79),
-            epilog=command.EXAMPLES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        command.add_arguments(own)
-        own.set_defaults(run=command.run)
+        add_command(commands, cast("Command", command))
     return parser
 
 
@@ -90,23 +86,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit code: 0 done, 1 done in part, 2 refused, 130 interrupted.
     """
-    args = build_parser().parse_args(argv)
+    args = build_parser().parse_args(sys.argv[1:] if argv is None else argv)
     level = logging.INFO if args.verbose else logging.ERROR if args.quiet else logging.WARNING
     logging.basicConfig(level=level, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
-        code: int = args.run(args)
-    except FpgpuError as error:
-        if args.debug:
-            raise
-        print(f"fpgpu {args.command}: {error}", file=sys.stderr)
-        return REFUSED
-    except KeyboardInterrupt:
-        if args.debug:
-            raise
-        print(f"fpgpu {args.command}: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        with _ended_in_order():
+            code: int = args.run(args)
+            sys.stdout.flush()  # a full disk or a closed pipe is told here, not at exit
     except BrokenPipeError:
         # `fpgpu info DIR | head` closes the pipe early; that is not a user's mistake.
         sys.stderr.close()
         return OK
+    except (FpgpuError, OSError, MemoryError) as error:
+        if args.debug:
+            raise
+        _tell(args.command, str(error) or "there is not enough memory")
+        return REFUSED
+    except KeyboardInterrupt:
+        if args.debug:
+            raise
+        _tell(args.command, "interrupted")
+        return INTERRUPTED
     return code
+
+
+def _tell(command: str, message: str) -> None:
+    """Print why a command ended."""
+    print(f"fpgpu {command}: {message}", file=sys.stderr)
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Take TERM, which a batch system sends before it kills, for an interrupt as of Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fpgpu.calibration import MaskCounts
 
@@ -92,6 +93,17 @@ class IngestReport:
     out: Path
     rows: list[IngestRow] = field(default_factory=list)
     removed: list[Path] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what became of each exposure as plain types.
+
+        Returns
+        -------
+        dict
+            Ready for JSON.
+        """
+        rows = [asdict(row) | {"file": str(row.file)} for row in self.rows]
+        return {"out": str(self.out), "ok": self.ok, "exposures": rows}
 
     @property
     def ok(self) -> bool:

@@ -58,6 +58,20 @@ class TestIngest:
         assert f"refused {bad} cannot be read as FITS" in done.err
         assert done.out.splitlines()[-1] == f"2 exposures in {tmp_path / 'stores'}, 1 refused"
 
+    def test_json_tells_a_script_what_became_of_each(
+        self, fpgpu_command: Run, tiny_exposures: list[Path], tmp_path: Path
+    ) -> None:
+        files = (tmp_path / "missing.fits", *tiny_exposures[:2])
+        done = fpgpu_command("ingest", *files, "--out", tmp_path / "s", "--json")
+        assert done.code == 1
+        told = json.loads(done.out)
+        assert told["ok"] is False
+        assert {row["file"]: row["status"] for row in told["exposures"]} == {
+            str(files[0]): "refused", str(files[1]): "stored", str(files[2]): "stored"
+        }  # fmt: skip
+        assert done.err.startswith("refused")
+        assert "ingest 1/3" not in done.err
+
     def test_strict_stops_at_the_first_bad_file(
         self, fpgpu_command: Run, tiny_exposures: list[Path], tmp_path: Path
     ) -> None:

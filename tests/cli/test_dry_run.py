@@ -107,7 +107,6 @@ def test_options_come_from_a_file(files, tmp_path, monkeypatch, capsys):
     [
         (["a.fits"], "no store folder"),
         (["--out", "x"], "no files"),
-        (["a.fits", "--out", "x", "--json"], "--json goes with --dry-run"),
         (["a.fits", "--out", "x", "--config", "none.yaml"], "none.yaml: no such file"),
         (["a.fits", "--out", "x", "--dry-run"], "nothing was written"),
     ],

@@ -1,0 +1,56 @@
+"""``fpgpu completion``: a script that completes fpgpu's commands in a shell."""
+
+import argparse
+from pathlib import Path
+
+__all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
+
+HELP = "a script that completes commands, options and files in a shell"
+DESCRIPTION = (
+    "Print a script for a shell, to be read by it when it starts: commands, options, choices, files"
+    " and folders are then completed by the tab key."
+)
+EXAMPLES = """examples:
+  fpgpu completion bash > ~/.local/share/bash-completion/completions/fpgpu
+  fpgpu completion zsh > ~/.zfunc/_fpgpu     with fpath+=~/.zfunc before compinit in ~/.zshrc
+  fpgpu completion fish > ~/.config/fish/completions/fpgpu.fish
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The parser of the command.
+    """
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the script.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        The parsed arguments.
+
+    Returns
+    -------
+    int
+        0.
+    """
+    import shtab
+
+    from fpgpu.cli.main import build_parser
+
+    parser = build_parser()
+    for command in parser.commands.values():
+        for action in command._actions:
+            is_path = action.type is Path or getattr(action.type, "__name__", "") == "folder_name"
+            if is_path:
+                kind = shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE
+                action.complete = kind  # type: ignore[attr-defined]
+    print(shtab.complete(parser, args.shell))
+    return 0
