@@ -6,6 +6,7 @@ in the order of that stream, so before memory goes back the copy stream is made 
 may still use it, and so are kernels, which write to some memory before anything is copied to it.
 """
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -36,14 +37,35 @@ class Streams:
 
     def __init__(self, device: Any) -> None:
         self.device = device
+        self.pid = os.getpid()
         with device:
             self.copies = cp.cuda.Stream(non_blocking=True)
             self.kernels = cp.cuda.Stream(non_blocking=True)
 
+    @property
+    def _caller(self) -> Any:
+        """The stream of this device that is current for whoever called this package."""
+        known = _callers.streams.get(self.device.id)
+        return cp.cuda.get_current_stream() if known is None else known
+
+    @contextmanager
+    def _current(self, stream: Any) -> Iterator[None]:
+        """Make a stream current and remember the caller's.
+
+        Within such a block the garbage collector may drop memory that the caller's stream uses.
+        """
+        before = _callers.streams
+        _callers.streams = before | {self.device.id: self._caller}
+        try:
+            with stream:
+                yield
+        finally:
+            _callers.streams = before
+
     def copies_after_kernels(self) -> None:
         """Let later copies wait for all kernels, those on the caller's stream included."""
         self.copies.wait_event(_mark(self.kernels))
-        caller = _callers_stream()
+        caller = self._caller
         if caller != self.copies:
             self.copies.wait_event(_mark(caller))
 
@@ -51,25 +73,25 @@ class Streams:
         """Let later kernels wait for all copies, those on the caller's stream included."""
         copied = _mark(self.copies)
         self.kernels.wait_event(copied)
-        caller = _callers_stream()
+        caller = self._caller
         if caller not in (self.kernels, self.copies):
             caller.wait_event(copied)
 
     @contextmanager
     def in_order(self) -> Iterator[None]:
         """Run kernels after what the caller's stream has to do, and before what it gets later."""
-        caller = _callers_stream()
+        caller = self._caller
         foreign = caller != self.kernels
         if foreign:
             self.kernels.wait_event(_mark(caller))
-        with _current(self.kernels):
+        with self._current(self.kernels):
             yield
         if foreign:
             caller.wait_event(_mark(self.kernels))
 
     def caller_after_all(self) -> None:
         """Let what the caller's stream gets later wait for both, whoever started their work."""
-        caller = _callers_stream()
+        caller = self._caller
         for stream in (self.copies, self.kernels):
             if caller != stream:
                 caller.wait_event(_mark(stream))
@@ -77,7 +99,7 @@ class Streams:
     def everything_after_caller(self) -> None:
         """Let later copies and kernels wait for all kernels and for the caller's stream."""
         self.copies_after_kernels()
-        caller = _callers_stream()
+        caller = self._caller
         if caller not in (self.kernels, self.copies):
             self.kernels.wait_event(_mark(caller))
 
@@ -94,7 +116,7 @@ class Streams:
         cupy.cuda.MemoryPointer
             Its address.
         """
-        with _current(self.copies):
+        with self._current(self.copies):
             # A pool has no blocks of 0 bytes, but an arena without arrays has an address too.
             return cp.cuda.alloc(max(n_bytes, 1))
 
@@ -165,7 +187,9 @@ class _Loan:
         self.memory = streams.allocate(n_bytes)
 
     def __del__(self) -> None:
-        if hasattr(self, "memory") and not sys.is_finalizing():
+        # A process that was forked cannot use CUDA, and has nothing to give back.
+        is_owner = hasattr(self, "memory") and os.getpid() == self._streams.pid
+        if is_owner and not sys.is_finalizing():
             with self._streams.device:
                 self._streams.everything_after_caller()
                 del self.memory
@@ -227,28 +251,14 @@ def pinned_bytes(n_bytes: int) -> npt.NDArray[np.uint8]:
     return np.frombuffer(cp.cuda.PinnedMemoryPointer(memory, 0), np.uint8, n_bytes)
 
 
-_callers = threading.local()
+class _Callers(threading.local):
+    """Of each thread and device: the caller's stream while one of a backend is current."""
+
+    def __init__(self) -> None:
+        self.streams: dict[int, Any] = {}
 
 
-@contextmanager
-def _current(stream: Any) -> Iterator[None]:
-    """Make a stream of a backend current and remember the caller's.
-
-    Within such a block the garbage collector may drop memory that the caller's stream still uses.
-    """
-    before = getattr(_callers, "stream", None)
-    _callers.stream = _callers_stream()
-    try:
-        with stream:
-            yield
-    finally:
-        _callers.stream = before
-
-
-def _callers_stream() -> Any:
-    """The stream that is current for whoever called this package."""
-    known = getattr(_callers, "stream", None)
-    return cp.cuda.get_current_stream() if known is None else known
+_callers = _Callers()
 
 
 def _mark(stream: Any) -> Any:

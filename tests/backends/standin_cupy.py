@@ -9,6 +9,7 @@ It shows that the backend's own logic is right. It says nothing about CUDA or Cu
 """
 
 import ctypes
+import itertools
 import sys
 import threading
 import types
@@ -34,7 +35,8 @@ class Stream:
         self.queue: deque[tuple[str, Any]] = deque()
         self.at_work = False
         self.ptr = id(self)
-        self.number = len(_state.streams)
+        self.number = next(_state.numbers)
+        self.device_id = _state.devices()[-1]
         _state.streams.append(self)
 
     def _submit(self, task: Task) -> None:
@@ -94,8 +96,10 @@ class Event:
     def __init__(self, disable_timing: bool = False) -> None:
         self.mark: _Mark | None = None
         self._looks = 0
+        self._device_id = _state.devices()[-1]
 
     def record(self, stream: Stream) -> None:
+        assert self._device_id == stream.device_id, "an event and a stream of different devices"
         self.mark = _Mark(stream)
         self._looks = 0
 
@@ -131,9 +135,11 @@ class Device:
         }
 
     def __enter__(self) -> "Device":
+        _state.devices().append(self.id)
         return self
 
-    def __exit__(self, *_: object) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        _state.devices().pop()
 
 
 class _State:
@@ -145,18 +151,27 @@ class _State:
         self.used = 0
         self.pace: int | None = None
         self.kernels: HostKernels | None = None
+        self.null: dict[int, Stream] = {}
+        self.numbers = itertools.count(1)
         self._threads = threading.local()
-        self.null: Stream | None = None
+
+    def devices(self) -> list[int]:
+        """The devices that are current in this thread, the innermost last."""
+        return self._threads.__dict__.setdefault("devices", [0])
 
     def current(self) -> list[Stream]:
-        if not hasattr(self._threads, "stack"):
-            assert self.null is not None
-            self._threads.stack = [self.null]
-        return self._threads.stack
+        """The streams that are current in this thread on its device, the innermost last."""
+        device = self.devices()[-1]
+        if device not in self.null:
+            self.null[device] = Stream()
+            self.numbers = itertools.count(self.null[device].number)
+            self.null[device].number = 0
+        stacks = self._threads.__dict__.setdefault("stacks", {})
+        return stacks.setdefault(device, [self.null[device]])
 
 
 _state = _State()
-_state.null = Stream()
+_state.current()
 
 
 class OutOfMemoryError(MemoryError): ...
@@ -309,11 +324,12 @@ def _pinned(size: int, flags: int) -> Any:
 def set_pace(pace: int | None) -> None:
     """Choose which streams made from now on work at once: the odd (1), the even (0), or none.
 
-    Numbers start at 1; the stream that is there from the start is number 0.
+    Numbers start at 1; the streams that are there from the start are number 0.
     """
     _drain()
     _state.pace = pace
-    del _state.streams[1:]
+    _state.numbers = itertools.count(1)
+    _state.streams[:] = _state.null.values()
 
 
 def make_module(kernels: HostKernels) -> types.ModuleType:

@@ -113,6 +113,35 @@ class TestCallersStream:
         assert (found == 1).all()
 
 
+def test_memory_of_another_device_may_be_collected_at_any_time(
+    cuda_class: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = cuda_class(0), cuda_class(1)
+    garbage = [there.upload(np.ones(8, "f4"))]
+    enter = standin_cupy.Stream.__enter__
+
+    def collect(stream: standin_cupy.Stream) -> standin_cupy.Stream:
+        entered = enter(stream)
+        garbage.clear()
+        return entered
+
+    monkeypatch.setattr(standin_cupy.Stream, "__enter__", collect)
+    assert (here.download(here.upload(np.ones(8, "f4"))) == 1).all()
+    assert garbage == []
+    assert there.live_allocations == 0
+
+
+def test_memory_is_not_given_back_by_a_forked_process(
+    cuda_class: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = cuda_class(0)
+    inherited = backend.empty((8,), "f4")
+    backend.synchronize()
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    monkeypatch.setattr(standin_cupy.Stream, "wait_event", lambda *_: pytest.fail("CUDA was used"))
+    del inherited
+
+
 def test_an_array_of_another_device_is_refused(cuda_class: Any) -> None:
     here, there = cuda_class(0), cuda_class(1)
     plane = here.empty((8, 8), "f4")
