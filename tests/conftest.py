@@ -3,9 +3,14 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 HERE = Path(__file__).parent
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+hypothesis.settings.register_profile("fpgpu", deadline=None)
+hypothesis.settings.load_profile("fpgpu")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
