@@ -127,7 +127,9 @@ class NameTree:
 
     def __init__(self, names: Collection[str]) -> None:
         self._names = set(names)
-        self._enclosing = {path for name in names for path in _enclosing(name)}
+        self._enclosing: set[str] = set()
+        for name in names:
+            self._enclose(name)
 
     def add(self, name: str) -> None:
         """Add a name, which may be there already.
@@ -146,7 +148,14 @@ class NameTree:
         if name in self._enclosing or not self._names.isdisjoint(enclosing):
             check_no_collision(name, self._names)
         self._names.add(name)
-        self._enclosing.update(enclosing)
+        self._enclose(name)
+
+    def _enclose(self, name: str) -> None:
+        """Note the paths that a name lies inside."""
+        path = name.rpartition("/")[0]
+        while path and path not in self._enclosing:
+            self._enclosing.add(path)
+            path = path.rpartition("/")[0]
 
 
 def _enclosing(name: str) -> list[str]:

@@ -224,19 +224,19 @@ class MetaContents:
 
     def new_texts(self) -> dict[Key, str]:
         """Return the headers that are not in the opened file as they are now."""
-        stored = self.files and self.files.json
+        stored = None if self.files is None else self.files.json
+        rows = {} if stored is None else stored.index.rows
         texts = {}
         for band, exposures in self.headers.items():
+            made = exposures.made_names()
             for expID in exposures:
                 key = band, expID
-                row = stored.index.rows.get(key) if stored else None
-                touched = key in self._new_texts or exposures.made(expID) is not None
-                if row is None or touched:
-                    text = self.text(key)
-                    if not (
-                        row is not None and stored and stored.index.is_piece(row, as_json(text))
-                    ):
-                        texts[key] = text
+                if key in rows and expID not in made and key not in self._new_texts:
+                    continue
+                text = self.text(key)
+                row = rows.get(key)
+                if row is None or stored is None or not stored.index.is_piece(row, as_json(text)):
+                    texts[key] = text
         return texts
 
     @property
@@ -265,16 +265,14 @@ class MetaContents:
         changed : mapping of (band, expID) to str
             From `new_texts`.
         """
+        keys = [(band, expID) for band, exposures in self.headers.items() for expID in exposures]
         entries: list[int | SkyRecord] = []
-        for band, exposures in self.headers.items():
-            for expID in exposures:
-                key = band, expID
-                row = self._outlines.row(key)
-                if row is None or key in changed:
-                    text = changed[key] if key in changed else self.text(key)
-                    entries.append(self._outlines.complete(key, text, has_gwcs=self.has_gwcs(key)))
-                else:
-                    entries.append(row)
+        for key, row in zip(keys, self._outlines.rows(keys), strict=True):
+            if row is None or key in changed:
+                text = changed[key] if key in changed else self.text(key)
+                entries.append(self._outlines.complete(key, text, has_gwcs=self.has_gwcs(key)))
+            else:
+                entries.append(row)
         return self._outlines.columns.combine(entries)
 
     def _stored_gwcs(self) -> StoredFile | None:

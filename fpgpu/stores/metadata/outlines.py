@@ -73,11 +73,12 @@ class Outlines:
         self._stored_complete = complete
         self._outdated = dict(outdated)
 
-    def row(self, key: Key) -> int | None:
-        """Return the row of an exposure whose record is complete and as the sidecar has it."""
-        return (
-            self._stored.rows.get(key) if self._stored_complete and self._is_stored(key) else None
-        )
+    def rows(self, keys: Sequence[Key]) -> list[int | None]:
+        """Return the rows of exposures; None where a record is not as the sidecar has it."""
+        if not self._stored_complete:
+            return [None] * len(keys)
+        rows, newer = self._stored.rows, self._records
+        return [None if key in newer else rows.get(key) for key in keys]
 
     @property
     def columns(self) -> SkyColumns:

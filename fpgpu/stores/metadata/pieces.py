@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -55,12 +56,18 @@ class Frame:
     between: bytes = b""
     close: bytes = b""
 
-    def steps(self, names: Names) -> Iterator[tuple[bytes, Key | None]]:
-        """Give the frame's bytes before each piece, and at last those after all of them."""
+    def steps(
+        self, names: Names, runs: Mapping[str, int] = MappingProxyType({})
+    ) -> Iterator[tuple[bytes, Key | None]]:
+        """Give the frame's bytes before each piece, and at last those after all of them.
+
+        Of as many pieces at the start of a band as `runs` says, only the first is given.
+        """
         gap = self.head
         for i, (band, expIDs) in enumerate(names.items()):
             gap += (self.between if i else b"") + self.band(band)
-            for j, expID in enumerate(expIDs):
+            run = runs.get(band, 0)
+            for j, expID in [*enumerate(expIDs[: min(run, 1)]), *enumerate(expIDs[run:], run)]:
                 yield gap + (self.between if j else b"") + self.exposure(expID), (band, expID)
                 gap = b""
             gap += self.close
@@ -203,35 +210,44 @@ def write_pieces(
     FileIndex
         Of the new file, which is durable.
     """
+    runs = {} if old is None else _runs(names, pieces, old.index)
     writer = _Writer(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), old)
-    spans, sources, digests = [], [], []
+    spans, digests = [np.empty((0, 2), np.int64)], [np.empty((0, DIGEST_BYTES), np.uint8)]
     try:
-        for gap, key in frame.steps(names):
+        for gap, key in frame.steps(names, runs):
             if key is None:
                 writer.write(gap)
             elif key in pieces:
                 writer.write(gap)
-                spans.append((writer.position, writer.position + len(pieces[key])))
+                start = writer.position
                 writer.write(pieces[key])
-                sources.append(-1)
-                digests.append(content_digest(pieces[key]))
+                spans.append(np.array([[start, writer.position]], np.int64))
+                digest = content_digest(pieces[key])
+                digests.append(np.frombuffer(digest, np.uint8).reshape(1, -1))
             else:
                 assert old is not None
                 row = old.index.rows[key]
-                spans.append(writer.take(gap, row, key[0]))
-                sources.append(row)
+                n_rows = runs.get(key[0], 1) if key[1] == names[key[0]][0] else 1
+                spans.append(writer.take(gap, row, n_rows, key[0]))
+                digests.append(old.index.digests[row : row + n_rows])
         writer.flush()
     finally:
         os.close(writer.descriptor)
     fsync(path)
     seen = signature(path)
-    rows = np.array(sources, np.intp)
-    table = np.empty((len(sources), DIGEST_BYTES), np.uint8)
-    if old is not None:
-        table[rows >= 0] = old.index.digests[rows[rows >= 0]]
-    table[rows < 0] = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
-    span_table = np.array(spans, np.int64).reshape(-1, 2)
-    return FileIndex(seen.size, seen.mtime_ns, names, frame.head, span_table, table)
+    return FileIndex(
+        seen.size, seen.mtime_ns, names, frame.head, np.concatenate(spans), np.concatenate(digests)
+    )
+
+
+def _runs(names: Names, pieces: Mapping[Key, bytes], old: FileIndex) -> dict[str, int]:
+    """Count the pieces that each band begins with as it did in an old file."""
+    replaced = {key[0] for key in pieces if key in old.rows}
+    runs = {}
+    for band, expIDs in (old.names or {}).items():
+        if band not in replaced and names.get(band, [])[: len(expIDs)] == expIDs:
+            runs[band] = len(expIDs)
+    return runs
 
 
 class _Writer:
@@ -254,10 +270,11 @@ class _Writer:
         if len(self._buffer) > BUFFER:
             self._write_buffer()
 
-    def take(self, gap: bytes, row: int, band: str) -> tuple[int, int]:
-        """Write a gap and a piece of the old file; return where the piece is."""
+    def take(self, gap: bytes, row: int, n_rows: int, band: str) -> npt.NDArray[np.int64]:
+        """Write a gap and pieces of the old file that follow each other; return where they are."""
         assert self._old is not None
-        start, stop = self._old.index.span(row)
+        spans = self._old.index.spans[row : row + n_rows]
+        start, stop = int(spans[0, 0]), int(spans[-1, 1])
         # Two pieces that follow each other in one band have the same gap in every file.
         if self._range is not None and self._last == (row - 1, band):
             self._range = self._range[0], stop
@@ -266,9 +283,10 @@ class _Writer:
             self.write(gap)
             self._write_buffer()
             self._range = start, stop
-        self._last = row, band
+        moved: npt.NDArray[np.int64] = spans + (self.position - start)
+        self._last = row + n_rows - 1, band
         self.position += stop - start
-        return self.position - (stop - start), self.position
+        return moved
 
     def flush(self) -> None:
         """Write what was held back."""

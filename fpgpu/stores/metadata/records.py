@@ -235,11 +235,11 @@ class SkyColumns:
         numbers = iter(range(len(self), len(self) + len(new)))
         rows = [entry if isinstance(entry, int) else next(numbers) for entry in entries]
         added = SkyColumns.of(new)
-        runs = _runs(rows)
+        runs, order = _runs(rows), np.array(rows, np.intp)
         return SkyColumns(
-            np.concatenate([self.digests, added.digests])[rows],
-            np.concatenate([self.shapes, added.shapes])[rows],
-            np.concatenate([self.has_gwcs, added.has_gwcs])[rows],
+            np.concatenate([self.digests, added.digests])[order],
+            np.concatenate([self.shapes, added.shapes])[order],
+            np.concatenate([self.has_gwcs, added.has_gwcs])[order],
             {n: self.ragged[n].join(added.ragged[n]).take(runs) for n in RAGGED},
         )
 
