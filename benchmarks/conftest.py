@@ -171,6 +171,7 @@ def measure(benchmark: Any, keep: Keep) -> Measure:
         limit: Limit | None = None,
         setup: Callable[[], Any] | None = None,
         rounds: int | None = None,
+        warm_up: bool = True,
     ) -> Any:
         benchmark.group = operation
         limit = limit or (memcpy(n_bytes) if n_bytes else small_calls())
@@ -178,9 +179,8 @@ def measure(benchmark: Any, keep: Keep) -> Measure:
         if setup is None and rounds is None:
             result = benchmark(function)
         else:
-            warmup = 0 if rounds == 1 else 1
             result = benchmark.pedantic(
-                function, setup=setup, rounds=rounds or _REPEAT, warmup_rounds=warmup
+                function, setup=setup, rounds=rounds or _REPEAT, warmup_rounds=int(warm_up)
             )
         if benchmark.stats is not None:
             stats = benchmark.stats.stats

@@ -68,7 +68,8 @@ def test_forcepho(measure: Measure, size: Size, forcepho: ModuleType, tmp_path: 
         n_bytes=8 * size.side**2,
         limit=durable_write(8 * size.side**2, tmp_path),
         setup=fresh,
-        rounds=3,
+        rounds=2,
+        warm_up=False,
     )
     assert "e0" in store.data["F200W"]
     store.close()

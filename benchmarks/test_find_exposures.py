@@ -55,7 +55,8 @@ def test_forcepho_position(
         lambda: theirs.find_exposures(POSITION, BANDS),
         detail="a position",
         at={"exposures": n_exposures},
-        rounds=3,
+        rounds=2,
+        warm_up=False,
     )
     with MetaStore(path) as ours:
         assert found == ours.find_exposures(POSITION, BANDS)

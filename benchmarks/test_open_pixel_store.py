@@ -55,5 +55,7 @@ def test_forcepho(
         store.close()
         return n_bands
 
-    found = measure(OPERATION, "forcepho", open_store, at={"exposures": size.few}, rounds=3)
+    found = measure(
+        OPERATION, "forcepho", open_store, at={"exposures": size.few}, rounds=2, warm_up=False
+    )
     assert found == len(BANDS)

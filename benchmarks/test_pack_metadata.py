@@ -80,7 +80,8 @@ def test_forcepho(
         detail=case.detail,
         at=case.at,
         setup=fresh_scene,
-        rounds=1 if case.gwcs else 3,  # a gWCS takes it ten seconds
+        rounds=1 if case.gwcs else 2,  # a gWCS takes it ten seconds
+        warm_up=False,
     )
     with field.open(get_backend("cpu"), case.a_band, gwcs=case.gwcs) as survey:
         plan = survey.plan(field.region(), field.bands())

@@ -133,7 +133,8 @@ def test_forcepho(
         "forcepho",
         lambda: patch.build_patch(region, allbands=bands),
         at=case.at,
-        rounds=3,
+        rounds=2,
+        warm_up=False,
     )
     with (
         field.open(get_backend("cpu"), case.a_band) as survey,

@@ -48,6 +48,7 @@ def test_forcepho(measure: Measure, size: Size, forcepho: ModuleType, tmp_path: 
         lambda: store.superpixelize(im, ierr),
         at={"side": size.side},
         n_bytes=8 * size.side**2,
-        rounds=3,
+        rounds=2,
+        warm_up=False,
     )
     np.testing.assert_array_equal(superpixels, superpixelize(im, ierr))
