@@ -20,7 +20,7 @@ from benchmarks.inputs.archive import archive_bytes, archive_recipe, write_archi
 from benchmarks.inputs.cache import cache_folder, made_once
 from benchmarks.inputs.field import Field, field_bytes, field_recipe, write_field
 from benchmarks.limits import Limit, copy_of, memcpy, small_calls
-from benchmarks.measurements import MEASURED, Measured, Measurement
+from benchmarks.measurements import MEASURED, Measured, Measurement, check_labels
 from benchmarks.report.tables import measurement_table
 from benchmarks.sizes import SIZES, Measure, Size
 from fpgpu.backends.availability import cuda_status
@@ -173,6 +173,7 @@ def measure(benchmark: Any, keep: Keep) -> Measure:
         rounds: int | None = None,
         warm_up: bool = True,
     ) -> Any:
+        check_labels(operation, column, at or {})
         benchmark.group = operation
         limit = limit or (memcpy(n_bytes) if n_bytes else small_calls())
         before = limit.times() if benchmark.enabled else []
@@ -224,6 +225,7 @@ def measure_on(backend: Backend, request: pytest.FixtureRequest, keep: Keep) -> 
         at: dict[str, float] | None = None,
         copy: str = "device to device",
     ) -> Any:
+        check_labels(operation, f"fpgpu {backend.name}", at or {})
         if request.config.getoption("benchmark_enable"):
             limit = copy_of(backend, copy, n_bytes)
             before = limit.times()

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import pytest
 
-__all__ = ["COLUMNS", "MEASURED", "Key", "Measured", "Measurement", "readable"]
+__all__ = ["COLUMNS", "MEASURED", "Key", "Measured", "Measurement", "check_labels", "readable"]
 
 COLUMNS = ("fpgpu cpu", "fpgpu cuda", "forcepho", "machine")
 """Who did it: fpgpu on a backend, forcepho on the CPU, or the machine without either."""
@@ -27,6 +27,16 @@ _SIZES = {
 """How the size of an operation's input is written, by what grows."""
 
 Key = tuple[str, str, str, tuple[tuple[str, float], ...]]
+
+
+def check_labels(operation: str, column: str, at: Mapping[str, float]) -> None:
+    """Refuse what no table could show, also where nothing is timed."""
+    if column not in COLUMNS:
+        raise ValueError(f"column {column!r} of {operation!r} must be one of: {', '.join(COLUMNS)}")
+    if unknown := set(at) - set(_SIZES):
+        raise ValueError(
+            f"{operation!r} grows with {sorted(unknown)}, expected some of: {', '.join(_SIZES)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -50,15 +60,7 @@ class Measurement:
     limit_value: float | None = None
 
     def __post_init__(self) -> None:
-        if self.column not in COLUMNS:
-            raise ValueError(
-                f"column {self.column!r} of {self.operation!r} must be one of: {', '.join(COLUMNS)}"
-            )
-        if unknown := set(self.at) - set(_SIZES):
-            raise ValueError(
-                f"{self.operation!r} grows with {sorted(unknown)}, expected some of:"
-                f" {', '.join(_SIZES)}"
-            )
+        check_labels(self.operation, self.column, self.at)
 
     @property
     def ratio(self) -> float | None:

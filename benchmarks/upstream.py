@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib.recfunctions import append_fields
 
 from benchmarks.inputs.field import Field
-from fpgpu import CircularRegion
+from fpgpu import CircularRegion, MetaStore
 from fpgpu.patch.pack import RADII
 
 __all__ = ["catalog", "circle", "store_patch", "write_splines"]
@@ -28,7 +28,15 @@ def store_patch(pixels: Path, meta: Path, psf: Path, splines: Path, *, gwcs: boo
             splinedata=str(splines),
             spline_smoothing=0,
         )
-        patch.metastore.populate_wcs(str(meta.with_suffix(".asdf")) if gwcs else None)
+        if gwcs:
+            # The same objects as its populate_wcs reads, which leaves their file open.
+            with MetaStore(meta, use_gwcs=True) as ours:
+                patch.metastore.wcs = {
+                    band: {expID: ours.wcs[band][expID] for expID in ours.exposures(band)}
+                    for band in ours.bands
+                }
+        else:
+            patch.metastore.populate_wcs()
     return patch
 
 
