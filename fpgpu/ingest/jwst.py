@@ -45,6 +45,7 @@ _NO_IMAGE = {
     "DARK": "a dark exposure",
     "FLAT": "a flat field",
     "LED": "a lamp exposure",
+    "LAMP": "a lamp exposure",
 }
 
 
