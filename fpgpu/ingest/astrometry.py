@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fpgpu.errors import UnusableExposureError, WCSDisagreementError, WCSError
+from fpgpu.ingest.asdfguard import check_asdf
 from fpgpu.ingest.lookup import has_lookup, refit_lookup
 from fpgpu.ingest.wcscards import replace_wcs
 from fpgpu.sky.sip import SipFit, fit_sip
@@ -135,6 +136,7 @@ def read_gwcs(where: str, asdf_bytes: bytes) -> Any:
     import asdf
 
     place = f"{where}: extension ASDF"
+    check_asdf(place, asdf_bytes)
     try:
         with warnings.catch_warnings():
             # Written by other versions of asdf and jwst: noted by asdf, of no importance here.
