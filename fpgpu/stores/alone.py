@@ -120,7 +120,11 @@ class FolderLock:
         self._beat.join()
         found = _owner_of(self.path)
         if found is not None and found.token == self._owner.token:
-            self.path.unlink(missing_ok=True)
+            try:
+                self.path.unlink(missing_ok=True)
+            except OSError as error:
+                # Whatever the block met is told, not this; the lock ends with the process.
+                logger.warning("%s: cannot be removed: %s", self.path, error)
 
     def _keep_alive(self) -> None:
         """Touch the lock file until the end."""

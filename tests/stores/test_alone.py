@@ -183,3 +183,20 @@ def test_a_folder_made_for_nothing_is_removed_again(tmp_path):
     with alone_in(tmp_path / "new"):
         assert (tmp_path / "new").is_dir()
     assert not (tmp_path / "new").exists()
+
+
+def test_a_lock_that_cannot_be_removed_hides_no_error(tmp_path, monkeypatch, caplog):
+    """As in a folder that turned read-only, which is what the block has met, too."""
+
+    def refuse(self, missing_ok=False):
+        raise PermissionError(13, "Permission denied")
+
+    def work():
+        with alone_in(tmp_path):
+            monkeypatch.setattr("pathlib.Path.unlink", refuse)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+    monkeypatch.undo()
+    assert "cannot be removed" in caplog.text
