@@ -9,6 +9,7 @@ from typing import NamedTuple
 from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.record import is_current
 from fpgpu.ingest.report import IngestRow, by_cause
+from fpgpu.stores.files.scratch import scratch_folder
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.pixel import PixelStore
@@ -115,7 +116,7 @@ class Earlier:
 
 
 def remove_strays(folder: Path, level: int = logging.WARNING) -> list[Path]:
-    """Remove shards that a killed run has written and not published.
+    """Remove shards that a killed run has written and not published, and finish a publication.
 
     Parameters
     ----------
@@ -129,7 +130,9 @@ def remove_strays(folder: Path, level: int = logging.WARNING) -> list[Path]:
     list of Path
         What was removed, relative to the folder.
     """
-    strays = [*find_orphans(folder), *find_parts(folder)]
+    # This settles what a kill has interrupted, and removes the temporaries of that, too.
+    with scratch_folder(folder, alone=True):
+        strays = [*find_orphans(folder), *find_parts(folder)]
     for stray in strays:
         stray.unlink(missing_ok=True)
     strays = [stray.relative_to(folder.resolve()) for stray in strays]

@@ -175,6 +175,15 @@ def test_shards_of_a_killed_run_are_removed_and_told(files, tmp_path, resume, ca
     assert "1 unpublished of an earlier run removed" in capsys.readouterr().out
 
 
+def test_what_a_killed_publication_has_left_is_removed_also_when_nothing_is_to_do(files, tmp_path):
+    ingest(files[:1], tmp_path / "s")
+    left = tmp_path / "s" / ".fpgpu-scratch-0123456789abcdef"
+    left.mkdir()
+    (left / "meta.json").write_text("{}")
+    assert statuses(ingest(files[:1], tmp_path / "s", resume=True)) == ["unchanged"]
+    assert [path.name for path in (tmp_path / "s").glob(".*")] == []
+
+
 def test_an_input_that_went_in_in_part_is_tried_again(files, tmp_path, monkeypatch):
     """Two exposures in a file, one of which is refused: that is told each time, not forgotten."""
     real = readers.read_exposures
