@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     change = split if args.shard else consolidate
     pixels = args.folder / "pixels.h5"
     n_exposures = len(PixelStore(pixels, mode="r")) if pixels.exists() else 0
-    with Progress(n_exposures, "copy", enabled=not args.quiet) as progress:
+    with Progress(n_exposures, "copy", enabled=not (args.quiet or args.json)) as progress:
         done = change(args.folder, compression, lambda key: progress.step("/".join(key)))
     if args.json:
         print(json.dumps(done.as_dict(), indent=2))

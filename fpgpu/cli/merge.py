@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
     stores = [folder / "pixels.h5" for folder in args.folders]
     total = sum(len(PixelStore(store, mode="r")) for store in stores if store.exists())
-    with Progress(total, "copy", enabled=not args.quiet) as progress:
+    with Progress(total, "copy", enabled=not (args.quiet or args.json)) as progress:
         done = merge(
             args.folders,
             args.out,

@@ -82,7 +82,9 @@ def run(args: argparse.Namespace) -> int:
 
     def check(label: str) -> "Verdict":
         pixels = args.folder / "pixels.h5"
-        with Progress(_n_exposures(pixels), label, enabled=not args.quiet) as progress:
+        with Progress(
+            _n_exposures(pixels), label, enabled=not (args.quiet or args.json)
+        ) as progress:
             return verify(
                 args.folder,
                 pixels=not args.quick,

@@ -166,11 +166,9 @@ def make_panels(
 
 def band_looks(bands: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Give each band a colour and a line style, so that either alone tells neighbours apart."""
+    # Seven colours and four styles have no common divisor: 28 different looks.
     return {
-        band: {
-            "color": COLORS[k % len(COLORS)],
-            "linestyle": STYLES[(k + k // len(COLORS)) % len(STYLES)],
-        }
+        band: {"color": COLORS[k % len(COLORS)], "linestyle": STYLES[k % len(STYLES)]}
         for k, band in enumerate(bands)
     }
 

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_times"]
 
-# From dark to light and hatched by turns: neighbours differ in grey, too.
+# Any two differ in lightness or hatching: phases that take no time leave others side by side.
 _LOOKS = {
     "plan": {"color": "#1B2A49"},
     "metadata": {"color": "#D55E00", "hatch": "//"},
     "read": {"color": "#0072B2"},
     "upload": {"color": "#F0E442", "hatch": ".."},
-    "unpack": {"color": "#009E73"},
+    "unpack": {"color": "#7FD1B9"},
     "other": {"color": "#DDDDDD", "hatch": "xx"},
 }
 

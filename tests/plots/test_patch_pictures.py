@@ -246,3 +246,10 @@ def test_long_names_are_told_whole_in_several_lines(survey: fpgpu.Survey, plan: 
     axes = Figure().subplots()
     entitle(axes, "F444W", name, "data", 20)
     assert axes.get_title().replace("\n", "").endswith(name)
+
+
+def test_twenty_eight_bands_look_different() -> None:
+    from fpgpu.plots.canvas import band_looks
+
+    looks = band_looks(map(str, range(28))).values()
+    assert len({tuple(look.items()) for look in looks}) == 28
