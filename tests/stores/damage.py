@@ -4,8 +4,10 @@ Run as a script in a process of its own, which must survive: prints as JSON how 
 and how many ended in an error of fpgpu, and the traceback of anything else.
 """
 
+import io
 import json
 import logging
+import os
 import random
 import resource
 import shutil
@@ -15,6 +17,8 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from fpgpu import CircularRegion, MetaStore, PSFStore
 from fpgpu.errors import FpgpuError
@@ -48,6 +52,29 @@ def damage(content: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
+def forge(content: bytes, rng: random.Random) -> bytes:
+    """Change values in the arrays of a sidecar whose checksums are right again afterwards."""
+    with np.load(io.BytesIO(content)) as file:
+        arrays = {name: file[name].copy() for name in file}
+    array = arrays[rng.choice([name for name in arrays if arrays[name].size])]
+    values = array.reshape(-1)
+    for _ in range(rng.choice([1, 1, 3])):
+        where = rng.randrange(values.size)
+        match rng.randrange(4):
+            case 0:
+                values[where] = 0
+            case 1 if values.dtype != bool:
+                values[where] += np.array(rng.choice([1, 7, 100])).astype(values.dtype)
+            case 2 if values.dtype.kind in "fi":
+                values[where] = -values[where]
+            case _:
+                raw = values.view(np.uint8)
+                raw[rng.randrange(raw.size)] ^= np.uint8(1 << rng.randrange(8))
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
+
 def use_meta(path: Path) -> None:
     """Ask a meta store for everything that comes from its headers or its sidecar."""
     with MetaStore(path) as store:
@@ -69,6 +96,12 @@ def use_gwcs(path: Path) -> None:
         store.find_exposures(CENTRE, store.bands)
         store.add_exposure(meta_set("new", gwcs=sky_gwcs()))
         store.write_to_file(path.with_name("again.json"))
+
+
+def use_both(path: Path) -> None:
+    """Ask a meta store for everything."""
+    use_meta(path)
+    use_gwcs(path)
 
 
 def use_psf(path: Path) -> None:
@@ -95,8 +128,11 @@ def make_psf(folder: Path) -> Path:
 
 KINDS: dict[str, tuple[Callable[[Path], Path], str, Callable[[Path], None]]] = {
     "json": (make_meta, "meta.json", use_meta),
+    "json, time kept": (make_meta, "meta.json", use_meta),
     "sidecar": (make_meta, "meta.fpgpu.npz", use_meta),
+    "sidecar, forged": (make_meta, "meta.fpgpu.npz", use_both),
     "asdf": (make_meta, "meta.asdf", use_gwcs),
+    "asdf, time kept": (make_meta, "meta.asdf", use_gwcs),
     "psf": (make_psf, "psf.h5", use_psf),
 }
 
@@ -109,11 +145,14 @@ def main(kind: str, folder: Path, n: int, seed: int) -> None:
     make, name, use = KINDS[kind]
     path = make(folder)
     victim = folder / name
-    content = victim.read_bytes()
+    content, times = victim.read_bytes(), (1, victim.stat().st_mtime_ns)
+    spoil = forge if kind == "sidecar, forged" else damage
     outcomes: Counter[str] = Counter()
     surprises = []
     for case in range(n):
-        victim.write_bytes(damage(content, random.Random(f"{seed} {case}")))
+        victim.write_bytes(spoil(content, random.Random(f"{seed} {case}")))
+        if kind.endswith("time kept"):  # as by a disk that forgets
+            os.utime(victim, ns=times)
         try:
             use(path)
             outcomes["used"] += 1

@@ -6,7 +6,15 @@ import sys
 
 import pytest
 
-COUNTS = {"json": (60, 2000), "sidecar": (30, 1000), "asdf": (40, 2000), "psf": (120, 5000)}
+COUNTS = {
+    "json": (60, 2000),
+    "json, time kept": (30, 1000),
+    "sidecar": (30, 1000),
+    "sidecar, forged": (20, 1000),
+    "asdf": (40, 2000),
+    "asdf, time kept": (20, 1000),
+    "psf": (120, 5000),
+}
 
 
 @pytest.mark.parametrize("kind", COUNTS)
@@ -26,5 +34,7 @@ def test_damaged_files_never_do_worse_than_an_error_of_fpgpu(kind, tmp_path, lon
     assert sum(result["outcomes"].values()) == count
     if kind == "sidecar":
         assert result["outcomes"] == {"used": count}
+    elif kind == "sidecar, forged":
+        assert result["outcomes"]["refused"] > 0  # a sidecar that is whole is believed
     else:
         assert result["outcomes"]["refused"] > count // 4
