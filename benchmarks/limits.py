@@ -4,6 +4,7 @@ A limit is timed just before and just after what it is compared with, on as many
 """
 
 import os
+import shutil
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,8 +18,10 @@ from fpgpu.backends.base import Backend
 __all__ = [
     "Limit",
     "cached_read",
+    "copy_durably",
     "copy_of",
     "disk_read",
+    "durable_copy",
     "durable_write",
     "memcpy",
     "small_calls",
@@ -113,6 +116,27 @@ def durable_write(n_bytes: int, folder: Path) -> Limit:
         return found
 
     return Limit("write and fsync", times)
+
+
+def durable_copy(files: Iterable[Path], folder: Path) -> Limit:
+    """Copy files to a new folder and wait until they are on the disk."""
+    sources = list(files)
+
+    def times() -> list[float]:
+        return _timed(lambda: copy_durably(sources, folder), _WRITES)
+
+    return Limit("copy and fsync of the files", times)
+
+
+def copy_durably(files: Iterable[Path], folder: Path) -> None:
+    """Replace a folder with copies of files that are on the disk."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for path in files:
+        with path.open("rb") as old, (folder / path.name).open("wb") as new:
+            shutil.copyfileobj(old, new)
+            new.flush()
+            os.fsync(new.fileno())
 
 
 def small_calls() -> Limit:

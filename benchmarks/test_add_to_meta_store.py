@@ -4,43 +4,13 @@ A store is replaced at once or not at all, so a copy of its files is what a chan
 many exposures are in it already should count for nothing more.
 """
 
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
 
 from benchmarks.inputs.archive import archive_entries
-from benchmarks.limits import Limit
+from benchmarks.limits import copy_durably, durable_copy
 from benchmarks.sizes import Measure, Size
 from fpgpu import MetaStore
-
-_COPIES = 3
-
-
-def copy_durably(source: Path, target: Path) -> None:
-    """Copy the files of a meta store and wait until they are on the disk."""
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir()
-    for file in source.glob("meta.*"):
-        with file.open("rb") as old, (target / file.name).open("wb") as new:
-            shutil.copyfileobj(old, new)
-            new.flush()
-            os.fsync(new.fileno())
-
-
-def durable_copy(source: Path, target: Path) -> Limit:
-    """Copy the files of a meta store to new ones."""
-
-    def times() -> list[float]:
-        seconds = []
-        for _ in range(_COPIES):
-            start = perf_counter()
-            copy_durably(source, target)
-            seconds.append(perf_counter() - start)
-        return seconds
-
-    return Limit("copy and fsync of the files", times)
 
 
 def test_fpgpu(
@@ -50,7 +20,8 @@ def test_fpgpu(
     n_exposures: int,
     tmp_path: Path,
 ) -> None:
-    source, target = archive(n_exposures).parent, tmp_path / "store"
+    files = sorted(archive(n_exposures).parent.glob("meta.*"))
+    target = tmp_path / "store"
     new = list(archive_entries(size.few, name="new"))
 
     def add() -> int:
@@ -64,9 +35,9 @@ def test_fpgpu(
         "fpgpu cpu",
         add,
         at={"exposures": n_exposures},
-        n_bytes=sum(file.stat().st_size for file in source.glob("meta.*")),
-        limit=durable_copy(source, tmp_path / "copy"),
-        setup=lambda: copy_durably(source, target),
+        n_bytes=sum(file.stat().st_size for file in files),
+        limit=durable_copy(files, tmp_path / "copy"),
+        setup=lambda: copy_durably(files, target),
         rounds=5,
     )
     assert found == n_exposures + size.few

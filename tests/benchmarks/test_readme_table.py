@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import README, main
 from benchmarks.report.document import Report, ReportError
 from benchmarks.report.goals import GOALS, NOT_YET, find
-from benchmarks.report.readme import BEGIN, END, GPU_COMMAND, replaced, speed_section
+from benchmarks.report.readme import BEGIN, END, GPU_COMMAND, RESULTS, replaced, speed_section
 from tests.benchmarks.reports import GPU, full_report, measurement
 
 CPU_COLUMNS = ("fpgpu cpu", "forcepho")
@@ -65,6 +66,33 @@ def test_a_page_keeps_all_but_what_is_between_the_markers() -> None:
     assert replaced(page, "new") == f"head\n{BEGIN}\nnew\n{END}\ntail\n"
     with pytest.raises(ReportError, match="the README needs one line"):
         replaced("head", "new")
+
+
+def test_the_readme_is_what_the_kept_reports_say() -> None:
+    text = README.read_text()
+    assert replaced(text, speed_section()) == text, "run python -m benchmarks readme"
+    assert main(["readme", "--check"]) == 0
+
+
+def test_a_readme_that_disagrees_is_noticed_and_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(README.read_text().replace(" ms", " us"))
+    monkeypatch.setattr("benchmarks.__main__.README", page)
+    assert main(["readme", "--check"]) == 1
+    assert "run python -m benchmarks readme" in capsys.readouterr().err
+    assert main(["readme"]) == 0
+    assert main(["readme", "--check"]) == 0
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_kept_reports_are_whole_and_of_a_commit(path: Path) -> None:
+    kept = Report.read(path)
+    assert kept.facts["commit"]
+    assert not kept.facts["uncommitted changes"]
+    for suffix in (".md", ".png"):
+        assert path.with_suffix(suffix).is_file()
 
 
 def test_all_goals_differ() -> None:
