@@ -1,12 +1,12 @@
 """Ingest from end to end: read JWST files, calibrate, refit the WCS, write durably, publish."""
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from benchmarks.limits import durable_copy
 from benchmarks.sizes import Measure, Size
 from fpgpu import PixelStore
 from fpgpu.demo.field import make_field
@@ -17,10 +17,6 @@ _BYTES_PER_PIXEL = 8
 
 # A worker before it reads anything: Python, astropy, h5py, asdf, gwcs, scipy.
 _LIBRARIES = 200 << 20
-
-
-def operation(size: Size) -> str:
-    return f"ingest {size.few} exposures of {size.side} x {size.side}"
 
 
 @pytest.fixture(scope="module")
@@ -47,43 +43,30 @@ def fresh(tmp_path: Path) -> Callable[[], Path]:
     return removed
 
 
-def n_bytes(files: list[Path]) -> int:
-    return sum(path.stat().st_size for path in files)
-
-
-def test_copying_the_files(
-    measure: Measure, size: Size, cal_files: list[Path], fresh: Callable[[], Path]
-) -> None:
-    def copy() -> Path:
-        target = fresh()
-        target.mkdir()
-        for path in cal_files:
-            shutil.copyfile(path, target / path.name)
-            with (target / path.name).open("rb") as stream:
-                os.fsync(stream.fileno())
-        return target
-
-    total = n_bytes(cal_files)
-    target = measure(operation(size), "cp and fsync the files", copy, n_bytes=total, rounds=1)
-    assert n_bytes(sorted(target.iterdir())) == total
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_fpgpu(
-    measure: Measure, size: Size, cal_files: list[Path], fresh: Callable[[], Path], workers: int
+    measure: Measure,
+    size: Size,
+    cal_files: list[Path],
+    fresh: Callable[[], Path],
+    tmp_path: Path,
+    workers: int,
 ) -> None:
     executor = "serial" if workers == 1 else "processes"
     report = measure(
-        operation(size),
-        f"fpgpu, {workers} worker{'s' if workers > 1 else ''}",
+        "ingest",
+        "fpgpu cpu",
         lambda: ingest(cal_files, fresh(), executor=executor, workers=workers),
-        n_bytes=n_bytes(cal_files),
+        detail=f"{workers} worker{'s' if workers > 1 else ''}",
+        at={"exposures": size.few, "side": size.side},
+        n_bytes=sum(path.stat().st_size for path in cal_files),
+        limit=durable_copy(cal_files, tmp_path / "copies"),
         rounds=1,
+        warm_up=False,
     )
     assert len(report.added) == size.few
     with PixelStore(report.out / "pixels.h5", mode="r") as pixels:
         assert len(pixels.verify().verified) == size.few
     if executor == "processes":
         peak = max(row.peak_bytes for row in report.rows)
-        print(f"peak memory of a worker: {peak / 2**20:.0f} MiB")
         assert peak < _LIBRARIES + 6 * _BYTES_PER_PIXEL * size.side**2

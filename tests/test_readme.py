@@ -1,6 +1,7 @@
 """The README's commands and examples are those that run."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,10 @@ def test_the_commands_shown_exist() -> None:
     ]
     assert shown
     for line in shown:
-        assert parser.parse_args(line.partition(" > ")[0].split()[1:]).command == line.split()[1]
+        assert (
+            parser.parse_args(shlex.split(line.partition(" > ")[0], comments=True)[1:]).command
+            == line.split()[1]
+        )
 
 
 @pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[0])
