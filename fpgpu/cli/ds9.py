@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from fpgpu.cli import circle
-from fpgpu.errors import PlanError, StoreWriteError
+from fpgpu.errors import StoreWriteError, UsageError
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
 
@@ -61,9 +61,9 @@ def run(args: argparse.Namespace) -> int:
 
     given = [args.ra, args.dec, args.radius]
     if None in given and given != [None] * 3:
-        raise PlanError("a circle needs --ra, --dec and --radius together")
+        raise UsageError("a circle needs --ra, --dec and --radius together")
     if args.catalog is not None and args.radius is None:
-        raise PlanError("--catalog takes the sources of a circle: give --ra, --dec, --radius, too")
+        raise UsageError("--catalog takes the sources of a circle: give --ra, --dec, --radius, too")
     with MetaStore(StoreFolder(args.folder).require().meta) as meta:
         circle.require_bands(meta.bands, args.bands, args.folder)
         region = catalog = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fpgpu.cli import circle
 from fpgpu.cli.console import Progress
-from fpgpu.errors import CatalogError, NotInStoreError, PlanError
+from fpgpu.errors import CatalogError, NotInStoreError, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -163,13 +163,13 @@ def _require_options(args: argparse.Namespace) -> None:
     given = {"--ra": args.ra, "--dec": args.dec, "--radius": args.radius}
     lacking = [name for name, value in given.items() if value is None]
     if of_a_circle and lacking:
-        raise PlanError(
+        raise UsageError(
             f"{' and '.join(of_a_circle)} show a circle of sky: give {', '.join(lacking)}, too"
         )
     lacking = [name for name in ("catalog", "profiles") if getattr(args, name) is None]
     if "residuals" in args.kinds and lacking:
         options = " and ".join(f"--{name}" for name in lacking)
-        raise CatalogError(f"residuals are those of a model: give {options}, too")
+        raise UsageError(f"residuals are those of a model: give {options}, too")
 
 
 def _survey(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]:
