@@ -43,6 +43,8 @@ def run_dry(items: "list[Input]", out: Path, *, as_json: bool, quiet: bool) -> i
             while done < len(items) and items[done].path != planned.file:
                 progress.step(items[done].path.name)
                 done += 1
+        for item in items[done:]:
+            progress.step(item.path.name)
     if as_json:
         print(json.dumps({"out": str(out), "exposures": [_plain(one) for one in plan]}, indent=2))
     else:
@@ -71,13 +73,18 @@ def _print_plan(plan: "list[PlannedExposure]", out: Path, quiet: bool) -> None:
             more = f" and {len(files) - 1} more" if len(files) > 1 else ""
             print(f"note {files[0]}{more}: {note}")
     if bad:
-        print(format_table(["refused", "because"], [[str(one.file), one.reason] for one in bad]))
+        print(format_table(["refused", "because"], [[str(one.file), _reason(one)] for one in bad]))
         print()
     new = sum(one.status == "new" for one in good)
     print(
         f"dry run: {new} new and {len(good) - new} replaced in {out}, {len(bad)} refused; "
         "nothing was written"
     )
+
+
+def _reason(one: "PlannedExposure") -> str:
+    """Say why an exposure is refused, without saying the file twice."""
+    return one.reason.removeprefix(f"{one.file.absolute()}: ").removeprefix(f"{one.file}: ")
 
 
 def _row(one: "PlannedExposure") -> list[object]:

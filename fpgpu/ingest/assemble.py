@@ -12,19 +12,16 @@ import numpy.typing as npt
 
 from fpgpu.errors import UnusableExposureError, WCSError
 from fpgpu.ingest.astrometry import Astrometry, choose_wcs
-from fpgpu.ingest.exposure import Exposure, ImageNameSet, pad_exposure, pad_to
+from fpgpu.ingest.cutting import become_tile, boxes, has_data, pad_as_asked, tile_part
+from fpgpu.ingest.exposure import Exposure, ImageNameSet
 from fpgpu.ingest.flags import flags_for
 from fpgpu.ingest.frame import Frame
 from fpgpu.ingest.inputs import ReadOptions
 from fpgpu.ingest.naming import name_exposure
 from fpgpu.ingest.pixelarea import solid_angle
-from fpgpu.ingest.tiles import Box, split
+from fpgpu.ingest.tiles import Box
 from fpgpu.ingest.units import electrons_per_second, settle_units
-from fpgpu.ingest.wcscards import move_header, move_wcs
 from fpgpu.ingest.weights import Weigher
-from fpgpu.sky.sip import fit_sip
-from fpgpu.sky.wcs import SkyWCS
-from fpgpu.stores.mosaics import TilePlace
 
 __all__ = ["assemble"]
 
@@ -65,21 +62,17 @@ def assemble(
     weigher = _weigher(frame, options)
     name = _key(frame, options, frame.part)
     n_made = 0
-    for index, box in _boxes(frame.shape, options):
+    for index, box in boxes(frame.shape, options):
         exposure = _read(frame, box, weigher, wcs)
-        if not _has_data(exposure, tiled=index is not None):
+        if not has_data(exposure, tiled=index is not None):
             continue
         exposure.band, exposure.expID = name
         finish(exposure, box)
-        if index is not None:
-            column, row = index
-            part = f"{frame.part}_x{column:02d}y{row:02d}".lstrip("_")
-            exposure.expID = _key(frame, options, part)[1]
-            _become_tile(exposure, box, frame.shape, name[1], options)
-        elif options.pad and options.tile is not None:
-            pad_to(exposure, options.tile)
-        elif options.pad:
-            pad_exposure(exposure, options.super_pixel_size)
+        if index is None:
+            pad_as_asked(exposure, options)
+        else:
+            exposure.expID = _key(frame, options, tile_part(index, frame.part))[1]
+            become_tile(exposure, box, frame.shape, name[1], options)
         n_made += 1
         yield exposure
     if n_made == 0:
@@ -99,17 +92,6 @@ def _key(frame: Frame, options: ReadOptions, part: str) -> tuple[str, str]:
         split_by_detector=options.split_by_detector,
         band_names=options.band_names,
     )
-
-
-def _boxes(
-    shape: tuple[int, int], options: ReadOptions
-) -> Iterator[tuple[tuple[int, int] | None, Box]]:
-    """The parts that become exposures, with their column and row if they are tiles."""
-    tile = options.tile
-    if tile is None or (shape[0] <= tile[0] and shape[1] <= tile[1]):
-        yield None, Box.whole(shape)
-    else:
-        yield from split(shape, tile, options.tile_overlap)
 
 
 def _weigher(frame: Frame, options: ReadOptions) -> Weigher:
@@ -168,29 +150,6 @@ def _read(frame: Frame, box: Box, weigher: Weigher, wcs: Astrometry) -> Exposure
         provenance=_provenance(wcs, weigher),
         notes=[*wcs.notes, *frame.notes],
     )
-
-
-def _has_data(exposure: Exposure, tiled: bool) -> bool:
-    """Whether any pixel could be used; of a tile, also whether the image has any value there."""
-    usable = np.isfinite(exposure.ierr) & (exposure.ierr > 0)
-    if tiled:
-        usable &= np.isfinite(exposure.im)
-    return bool(usable.any())
-
-
-def _become_tile(
-    exposure: Exposure, box: Box, shape: tuple[int, int], mosaic: str, options: ReadOptions
-) -> None:
-    """Give a part of an image its own WCS, the size of a tile, and a record of where it belongs."""
-    tile = options.tile or box.shape
-    move_header(exposure.hdr, box.x0, box.y0)
-    pad_to(exposure, tile)
-    if exposure.gwcs is not None:
-        exposure.gwcs = move_wcs(exposure.gwcs, box.x0, box.y0, tile)
-        limit = 1e-3 if options.sip_tolerance is None else options.sip_tolerance
-        exposure.sip = fit_sip(SkyWCS.from_gwcs(exposure.gwcs, tile), tile, tolerance=limit)
-        exposure.provenance["sip_residual_px"] = exposure.sip.residual
-    TilePlace(mosaic, box.x0, box.y0, *shape).write(exposure.hdr)
 
 
 def _flag_counts(mask: Images | None, telescope: str) -> dict[str, int]:

@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from fpgpu.errors import FpgpuError, MissingFileError, UnusableExposureError
+from fpgpu.ingest.cutting import cut_exposure
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.fitsfile import FitsFile
 from fpgpu.ingest.hst import is_hst, read_hst
@@ -206,7 +207,7 @@ def read_exposures(item: Input) -> Iterator[Exposure]:
         `ExposureNameError`: the files cannot be used as asked; the message names the file.
     """
     if item.exposure is not None:
-        yield from _finished([item.exposure.copy()], item, "memory")
+        yield from _finished(cut_exposure(item.exposure, item.options), item, "memory")
         return
     item.require_inside()
     with InputFile(item.path, item.companions) as file:

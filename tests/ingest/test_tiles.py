@@ -8,6 +8,7 @@ from astropy.io import fits
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fpgpu import exposure_from_arrays
 from fpgpu.calibration import calibrate_images, flux_calibration
 from fpgpu.demo.telescope import Pointing
 from fpgpu.errors import LayoutError, NotInStoreError, StoreFormatError
@@ -147,6 +148,28 @@ def test_tiles_of_two_mosaics_of_one_name_are_not_mixed(tiles, tmp_path):
 def test_a_damaged_tile_record_is_told():
     with pytest.raises(StoreFormatError, match="expected integers"):
         TilePlace.read({"MOSAIC": "a", "MOSX0": "1", "MOSY0": 0, "MOSNX": 1, "MOSNY": 1})
+
+
+def test_an_image_in_memory_is_cut_as_that_of_a_file(mosaic, tiles):
+    with fits.open(mosaic) as hdus:
+        whole = exposure_from_arrays(
+            hdus["SCI"].data, hdus["ERR"].data, expID="field", header=hdus["SCI"].header
+        )
+    item = Input("field", options=tiled("").options, exposure=whole)
+    ours = list(read_exposures(item))
+    assert [exposure.expID for exposure in ours] == [exposure.expID for exposure in tiles]
+    for a, b in zip(ours, tiles, strict=True):
+        np.testing.assert_array_equal(a.im, b.im)
+        np.testing.assert_array_equal(a.ierr, b.ierr)
+        for key in ("CRPIX1", "CRPIX2", "MOSX0", "MOSY0", "NAXIS1", "NAXIS2", "ABMAG"):
+            assert a.hdr[key] == b.hdr[key]
+    assert whole.expID == "field"
+    assert whole.shape == SHAPE
+    options = ReadOptions(pad=True, band_names={"F200W": "X"}, abmag=25.0, err_scale=2)
+    (padded,) = read_exposures(Input("field", options=options, exposure=whole))
+    assert padded.shape == (152, 104)
+    assert (padded.band, padded.hdr["ABMAG"]) == ("X", 25.0)
+    np.testing.assert_array_equal(padded.ierr[:20, :20], whole.ierr[:20, :20] / 2)
 
 
 def test_an_image_that_fits_is_not_cut_and_is_padded_when_asked(cal_file):
