@@ -128,8 +128,10 @@ def _with_derivatives(coefficients: Floats, u: Floats, v: Floats) -> tuple[Float
     of_u, of_v = u[:, None] ** power, v[:, None] ** power
     by_u, by_v = np.zeros_like(of_u), np.zeros_like(of_v)
     by_u[:, 1:], by_v[:, 1:] = of_u[:, :-1] * power[1:], of_v[:, :-1] * power[1:]
+    value, slope = of_u @ coefficients, by_u @ coefficients
+    # Not a matrix product: its threads would compete with the other workers of an ingest.
     return (
-        of_u @ coefficients @ of_v.T,
-        by_u @ coefficients @ of_v.T,
-        of_u @ coefficients @ by_v.T,
+        np.einsum("up,vp->uv", value, of_v),
+        np.einsum("up,vp->uv", slope, of_v),
+        np.einsum("up,vp->uv", value, by_v),
     )
