@@ -52,8 +52,16 @@ MODULES = [
     "fpgpu.stores.alone",
     "fpgpu.stores.exposures",
     "fpgpu.stores.folder",
+    "fpgpu.stores.hdf5.filters",
     "fpgpu.stores.pixels.records",
+    "fpgpu.stores.shards",
     "fpgpu.stores.summary",
+    "fpgpu.stores.upkeep.forms",
+    "fpgpu.stores.upkeep.merge",
+    "fpgpu.stores.upkeep.problems",
+    "fpgpu.stores.upkeep.remove",
+    "fpgpu.stores.upkeep.repair",
+    "fpgpu.stores.upkeep.verify",
     "fpgpu.superpixels",
 ]
 

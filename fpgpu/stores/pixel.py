@@ -35,8 +35,10 @@ class PixelStore(ImageGrid):
     then the inverse uncertainties. Opening creates nothing; the first `add_exposure` does.
 
     A killed process or a full disk leaves the file as it was before a change or as it is after.
-    Replacing an exposure leaves the space of the old one unused in the file; ``h5repack`` takes
-    it out. One object may be used by many threads, and many processes may use one file.
+    Replacing an exposure leaves the space of the old one unused in the file; ``fpgpu consolidate``
+    takes it out. One object may be used by many threads, and many processes may use one file.
+    Exposures may lie in other files of the folder that the file links to (the sharded form, see
+    `fpgpu.stores.shards`), and are read the same.
 
     Parameters
     ----------

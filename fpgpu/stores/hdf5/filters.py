@@ -54,6 +54,11 @@ class Compression(NamedTuple):
     def checked(self) -> "Compression":
         """Return this, if it means something and can be had here.
 
+        Returns
+        -------
+        Compression
+            This object.
+
         Raises
         ------
         LayoutError
@@ -80,6 +85,11 @@ class Compression(NamedTuple):
         ----------
         shape : (int, int, int)
             Super-pixels along x and y, values in each.
+
+        Returns
+        -------
+        dict
+            Keyword arguments: filters, chunks, and a checksum of each chunk.
         """
         if self.name == "none":
             return {}
@@ -96,6 +106,11 @@ class Compression(NamedTuple):
 
 def require_filters(dataset: h5py.Dataset) -> None:
     """Make HDF5 able to read a dataset.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+        Of any file.
 
     Raises
     ------

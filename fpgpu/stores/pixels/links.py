@@ -5,7 +5,9 @@ or the store itself. A store is input like any other file, so its links are read
 followed by opening the file that was checked.
 """
 
+import os
 import stat
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -17,7 +19,15 @@ from fpgpu.stores.files.intent import SHARDS_ENDING
 from fpgpu.stores.hdf5.guard import HDF5_ERRORS
 from fpgpu.stores.hdf5.handles import open_for_reading
 
-__all__ = ["Link", "opened_link", "owned_shard", "shards_folder", "vetted"]
+__all__ = [
+    "Link",
+    "identities",
+    "identity",
+    "opened_link",
+    "owned_shard",
+    "shards_folder",
+    "vetted",
+]
 
 
 class Link(NamedTuple):
@@ -91,16 +101,31 @@ def vetted(store: Path, link: Link, place: str) -> Path:
     return real
 
 
-def owned_shard(store: Path, link: Link) -> Path | None:
+def owned_shard(store: Path, filename: str) -> Path | None:
     """Return the real path of a shard that a store may delete: one in its own folder of shards.
 
     Files elsewhere were put there by others, who may need them.
     """
     try:
-        path = (store.parent / link.filename).resolve(strict=True)
+        path = (store.parent / filename).resolve(strict=True)
     except (OSError, RuntimeError, ValueError):
         return None
     return path if path.is_relative_to(shards_folder(store)) and path.is_file() else None
+
+
+def identity(path: str | Path) -> tuple[int, int] | None:
+    """Return what is the same for all names of a file; None where there is none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 (of thousands of names in a row)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def identities(store: Path, filenames: Iterable[str]) -> set[tuple[int, int] | None]:
+    """Return the identities of files that a store links to."""
+    home = f"{store.parent}/"
+    return {identity(home + filename) for filename in filenames} - {None}
 
 
 def opened_link(h5: h5py.File, link: Link, place: str, files: ExitStack) -> h5py.File:

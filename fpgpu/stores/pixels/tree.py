@@ -197,6 +197,11 @@ def _link(group: h5py.h5g.GroupID, raw: bytes) -> Link | None:
     """Return the link of a group to another file, None for a member that is in the file."""
     if group.links.get_info(raw).type != h5py.h5l.TYPE_EXTERNAL:
         return None
+    return _external(group, raw)
+
+
+def _external(group: h5py.h5g.GroupID, raw: bytes) -> Link:
+    """Return what a link to another file says."""
     filename, path = (v.decode("utf-8", "surrogateescape") for v in group.links.get_val(raw))
     return Link(filename, path, raw == _DATA)
 
@@ -213,7 +218,7 @@ def _exposures_below(
         path = prefix + raw.decode("utf-8", "surrogateescape")
         kind = group.links.get_info(raw).type
         if kind == h5py.h5l.TYPE_EXTERNAL and raw != _DATA:
-            yield path, _link(group, raw)
+            yield path, _external(group, raw)
         elif kind == h5py.h5l.TYPE_HARD:
             found = h5py.h5o.get_info(group, raw)
             if found.type == h5py.h5o.TYPE_GROUP and found.addr not in seen:

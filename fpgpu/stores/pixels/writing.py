@@ -18,7 +18,7 @@ from fpgpu.stores.hdf5.handles import StoreFile
 from fpgpu.stores.names import check_band, check_expID
 from fpgpu.stores.pixels import tree
 from fpgpu.stores.pixels.geometry import Geometry
-from fpgpu.stores.pixels.links import Link, owned_shard
+from fpgpu.stores.pixels.links import Link, identities, identity, owned_shard
 from fpgpu.stores.pixels.records import CalibrationRecord, names_of, update_checksum
 from fpgpu.superpixels import superpixelize
 
@@ -244,12 +244,13 @@ def put(
 
 def _discard(file: StoreFile, link: Link, timeout: float) -> None:
     """Delete the shard of an exposure that was replaced, if no other exposure lies in it."""
-    shard = owned_shard(file.path, link)
+    shard = owned_shard(file.path, link.filename)
     if shard is None:
         return
     with file.reading(timeout) as h5:
         others = [other for found in tree.list_links(h5).values() for other in found.values()]
-    if all(owned_shard(file.path, other) != shard for other in others if other is not None):
+    still = identities(file.path, {other.filename for other in others if other is not None})
+    if identity(shard) not in still:
         # What cannot be deleted is only space; `fpgpu verify` lists it.
         with suppress(OSError):
             shard.unlink()

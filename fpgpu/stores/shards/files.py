@@ -22,7 +22,7 @@ from fpgpu.stores.names import DATASET_NAME, check_band, check_expID
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.pixels import tree
 from fpgpu.stores.pixels.geometry import Geometry
-from fpgpu.stores.pixels.links import Link, shards_folder
+from fpgpu.stores.pixels.links import Link, identities, identity, shards_folder
 from fpgpu.stores.pixels.records import CalibrationRecord
 from fpgpu.stores.shards.entry import GROUP, load_entry, read_entry
 
@@ -224,7 +224,7 @@ def find_orphans(folder: str | Path) -> list[Path]:
     """
     store = StoreFolder(Path(folder)).pixels.resolve()
     known = linked_files(store)
-    return [path for path in _files_below(store, ENDING) if path.resolve() not in known]
+    return [path for path in _files_below(store, ENDING) if identity(path) not in known]
 
 
 def find_parts(folder: str | Path) -> list[Path]:
@@ -243,13 +243,13 @@ def find_parts(folder: str | Path) -> list[Path]:
     return _files_below(StoreFolder(Path(folder)).pixels.resolve(), PART_ENDING)
 
 
-def linked_files(store: Path) -> set[Path]:
-    """Return the files that a store's main file links to, as far as they can be in its folder."""
+def linked_files(store: Path) -> set[tuple[int, int] | None]:
+    """Return the identities of all files that a store's main file links to."""
     if not store.exists():
         return set()
     with store_file(store).reading(timeout=10.0) as h5:
         links = [link for found in tree.list_links(h5).values() for link in found.values()]
-    return {(store.parent / link.filename).resolve() for link in links if link is not None}
+    return identities(store, {link.filename for link in links if link is not None})
 
 
 def store_bytes(store: Path) -> int:

@@ -18,7 +18,7 @@ from fpgpu.stores.hdf5.journal import journal_path
 from fpgpu.stores.names import DATASET_NAME, check_no_collision
 from fpgpu.stores.pixels import tree
 from fpgpu.stores.pixels.geometry import Geometry
-from fpgpu.stores.pixels.links import Link, owned_shard, shards_folder
+from fpgpu.stores.pixels.links import Link, identities, identity, owned_shard, shards_folder
 
 __all__ = ["BASE_PREFIX", "MainFile", "put_links", "refuse_collisions", "write_main"]
 
@@ -109,12 +109,15 @@ class MainFile:
 
     def unneeded(self, links: Mapping[Key, Link | None]) -> list[Path]:
         """Return the shards that the store links to now and not any more with other links."""
-
-        def shards(of: Iterable[Link | None]) -> set[Path | None]:
-            return {owned_shard(self.path, link) for link in of if link is not None}
-
-        gone = shards(self.links.values()) - shards(links.values())
-        return sorted(path for path in gone if path is not None)
+        names, kept = (
+            {link.filename for link in of.values() if link is not None}
+            for of in (self.links, links)
+        )
+        candidates = {owned_shard(self.path, name) for name in names - kept} - {None}
+        if not candidates:
+            return []
+        still = identities(self.path, kept)
+        return sorted(p for p in candidates if p is not None and identity(p) not in still)
 
 
 def write_main(

@@ -8,7 +8,6 @@ from typing import Any
 
 from fpgpu.errors import StoreWriteError
 from fpgpu.stores.alone import alone_in
-from fpgpu.stores.files.intent import is_pending
 from fpgpu.stores.files.publish import publish, recover, scratch_folder
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.hdf5.filters import Compression
@@ -16,20 +15,13 @@ from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.pixels.geometry import Geometry
 from fpgpu.stores.pixels.links import Link, owned_shard
-from fpgpu.stores.shards.entry import StoredEntry, stored_entry, write_entry
-from fpgpu.stores.shards.files import linked_files, store_bytes
+from fpgpu.stores.shards.entry import stored_entry
+from fpgpu.stores.shards.files import store_bytes
 from fpgpu.stores.shards.mainfile import BASE_PREFIX, MainFile, write_main
-from fpgpu.stores.shards.writing import durable_shard
 from fpgpu.stores.upkeep.copying import copy_exposure, new_store_file, refuse_unequal
+from fpgpu.stores.upkeep.shards import copy_to_shard, discard_unlinked, known_entry
 
-__all__ = [
-    "Consolidated",
-    "consolidate",
-    "copy_to_shard",
-    "discard_unlinked",
-    "known_entry",
-    "split",
-]
+__all__ = ["Consolidated", "consolidate", "split"]
 
 Key = tuple[str, str]
 Progress = Callable[[Key], None]
@@ -189,31 +181,6 @@ def split(
         return _report(folder, main, "sharded", len(links), len(made), before, compression)
 
 
-def copy_to_shard(
-    old: PixelStore,
-    store: Path,
-    geometry: Geometry,
-    key: Key,
-    entry: StoredEntry,
-    compression: Compression | None,
-) -> Path:
-    """Copy an exposure of any store into a new shard of a store, and compare."""
-
-    def write(draft: Path) -> None:
-        with new_store_file(draft, geometry) as h5:
-            write_entry(h5, entry)
-            copy_exposure(old, h5, *key, compression)
-        with PixelStore(draft, mode="r") as new:
-            refuse_unequal(old, new, [key])
-
-    return durable_shard(store, *key, write)
-
-
-def known_entry(meta: MetaStore, key: Key) -> Any:
-    """Return what a meta store holds of an exposure; None where it holds nothing."""
-    return meta.entry(*key) if key in meta else None
-
-
 def _looked_at(folder: str | Path) -> tuple[MainFile, Geometry]:
     """Look at the main file of a store, after finishing what a crash interrupted."""
     place = StoreFolder(Path(folder)).require()
@@ -226,7 +193,7 @@ def _own_shards(main: MainFile) -> dict[Key, Link]:
     """Return the exposures that have a file of their own already."""
     files: dict[Path, list[Key]] = {}
     for key, link in main.links.items():
-        shard = None if link is None else owned_shard(main.path, link)
+        shard = None if link is None else owned_shard(main.path, link.filename)
         if shard is not None and not shard.name.startswith(BASE_PREFIX):
             files.setdefault(shard, []).append(key)
     alone = [keys[0] for keys in files.values() if len(keys) == 1]
@@ -241,16 +208,6 @@ def _require_space(store: Path, n_bytes: int, compression: Compression | None) -
             f"{store}: {n_bytes} bytes are to be copied, and its disk has {free} left; the old "
             "files can only go when the new one is complete"
         )
-
-
-def discard_unlinked(store: Path, made: list[Path]) -> None:
-    """Delete new shards of a change that failed, unless it will be completed."""
-    if is_pending(store.parent):
-        return
-    known = linked_files(store)
-    for path in made:
-        if path not in known:
-            path.unlink(missing_ok=True)
 
 
 def _report(

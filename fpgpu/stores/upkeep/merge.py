@@ -21,7 +21,7 @@ from fpgpu.stores.shards.entry import stored_entry
 from fpgpu.stores.shards.files import Shard, read_shard
 from fpgpu.stores.shards.mainfile import MainFile, refuse_collisions
 from fpgpu.stores.shards.publishing import publish_shards
-from fpgpu.stores.upkeep.forms import copy_to_shard, discard_unlinked
+from fpgpu.stores.upkeep.shards import copy_to_shard, discard_unlinked
 
 __all__ = ["Merged", "merge"]
 

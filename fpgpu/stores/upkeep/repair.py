@@ -263,7 +263,7 @@ def _add_entries(main: MainFile, meta: MetaStore, done: Repaired) -> Iterator[Ke
     for key, link in main.links.items():
         if key in meta:
             continue
-        shard = None if link is None else owned_shard(main.path, link)
+        shard = None if link is None else owned_shard(main.path, link.filename)
         name = "/".join(key)
         if shard is None:
             done.left(name, "no shard tells its header; add the exposure again, or remove it")
