@@ -5,28 +5,38 @@ fpgpu, or ``!`` and another error. The process that dies or hangs leaves the num
 """
 
 import faulthandler
+import itertools
 import random
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import h5py
 import numpy as np
 
 from fpgpu.errors import FpgpuError
 from fpgpu.stores.pixel import PixelStore
+from fpgpu.stores.shards import find_orphans, read_shard
 from tests.stores.imagesets import image_set, new_store
+from tests.stores.shardsets import exposure, sharded_store
 
 SIDE = 16
 SECONDS = 20
+# The names of shards are random; a corruption with a number must always be the same.
+_numbers = itertools.count()
 
 
-def pristine(folder: Path) -> dict[str, bytes]:
-    """Return small stores of every kind, of which most bytes are metadata."""
+Files = dict[str, bytes]
+
+
+def pristine(folder: Path) -> dict[str, Files]:
+    """Return the files of small stores of every kind, of which most bytes are metadata."""
     path = folder / "pristine.h5"
     keys = [("F090W", "a"), ("F090W", "visit/b"), ("F200W", "a")]
     new_store(path, *(image_set(*key, side=SIDE) for key in keys))
-    stores = {"fpgpu": path.read_bytes()}
+    stores = {"fpgpu": {"pixels.h5": path.read_bytes()}}
     for libver in ("earliest", "latest"):
         with h5py.File(path, "w", libver=libver) as h5:
             h5.attrs.update(nside_full=SIDE, super_pixel_size=8)
@@ -36,9 +46,23 @@ def pristine(folder: Path) -> dict[str, bytes]:
             h5.create_dataset("F090W/zip/data", data=values, compression="gzip", shuffle=True)
             h5.create_dataset("F200W/sum/data", data=values, chunks=True, fletcher32=True)
             h5["F200W/sum/data"].attrs.update(counts_to_flux=1.0, flux_units="nJy", im="x.fits")
-        stores[libver] = path.read_bytes()
+        stores[libver] = {"pixels.h5": path.read_bytes()}
     path.unlink()
+    with mock.patch("secrets.token_hex", lambda n: f"{next(_numbers):0{2 * n}x}"):
+        home = sharded_store(folder / "sharded", *(exposure(*key, side=SIDE) for key in keys))
+    names = ["pixels.h5", *(str(p.relative_to(home)) for p in home.rglob("pixels.shards/*/*.h5"))]
+    stores["sharded"] = {name: (home / name).read_bytes() for name in names}
+    shutil.rmtree(home)
     return stores
+
+
+def write_damaged(folder: Path, files: Files, rng: random.Random) -> None:
+    """Write a store with one damaged file."""
+    victim = rng.choice(sorted(files))
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(damaged(content, rng) if name == victim else content)
 
 
 def damaged(content: bytes, rng: random.Random) -> bytes:
@@ -88,6 +112,9 @@ def visit(path: Path) -> Iterator[str]:
         yield met(lambda key=key: store.record(*key))
     yield met(store.verify)
     yield met(lambda: repr(store))
+    yield met(lambda: find_orphans(path.parent))
+    for shard in path.parent.rglob("pixels.shards/*/*.h5"):
+        yield met(lambda shard=shard: read_shard(shard).meta_entry())
     if max(store.shape) <= 4 * SIDE:
         yield met(lambda: store.add_exposure(image_set("F090W", "a", side=store.shape)))
         yield met(lambda: store.add_exposure(image_set("F770W", "new", side=store.shape)))
@@ -102,7 +129,9 @@ def main() -> None:
     path = folder / "pixels.h5"
     for number in range(first, last):
         rng = random.Random(number)
-        path.write_bytes(damaged(stores[rng.choice(sorted(stores))], rng))
+        shutil.rmtree(folder / "pixels.shards", ignore_errors=True)
+        kind = "sharded" if number % 4 == 3 else rng.choice(sorted({*stores} - {"sharded"}))
+        write_damaged(folder, stores[kind], rng)
         sys.stdout.write(f"\n{number}")
         sys.stdout.flush()
         faulthandler.dump_traceback_later(SECONDS, exit=True)

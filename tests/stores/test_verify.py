@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fpgpu import MetaStore, PixelStore, PSFStore
-from fpgpu.errors import MissingStoreError, StoreBusyError
+from fpgpu.errors import MissingStoreError, StoreBusyError, StoreWriteError
 from fpgpu.sky.sip import fit_sip
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.alone import alone_in
@@ -277,6 +277,25 @@ def test_links_out_of_the_folder_are_found_and_not_followed(target, folder):
     kinds = [kind for kind, where in found(folder) if where == NAMES[0]]
     assert kinds in (["refused link"], ["unreadable"], ["missing shard"])
     assert NAMES[0] in steps(repair(folder), False)
+
+
+def test_a_publication_that_stopped_half_way_is_told_and_finished(folder, monkeypatch):
+    shards = shards_of(folder, exposure("F090W", "new"))
+    real = os.replace
+
+    def fail(source, target):
+        if str(target).endswith("meta.json"):
+            raise OSError(5, "I/O error")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(StoreWriteError, match="completed when the store is next opened"):
+        publish_shards(folder, shards)
+    monkeypatch.undo()
+    assert found(folder, pixels=False)[0][0] == "interrupted"
+    assert ("F090W", "new") in state_of(folder)
+    repair(folder)
+    assert verify(folder).ok
 
 
 def test_psfs_that_cannot_be_used_are_told(folder, golden):

@@ -74,8 +74,8 @@ def publish_shards(
     new = {shard.key: shard.link for shard in shards}
     if len(new) < len(shards):
         raise StoreConflictError(f"{place.path}: two shards of the same exposure are to be added")
-    kept: dict[Key, Link | None] = {k: v for k, v in main.links.items() if k not in set(removed)}
-    links = {**kept, **new}
+    gone = set(removed)
+    links = {**{key: link for key, link in main.links.items() if key not in gone}, **new}
     refuse_collisions(new, links)
     had_meta = place.meta.exists()
     with MetaStore(place.meta if had_meta else None) as meta:
