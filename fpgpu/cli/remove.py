@@ -58,5 +58,6 @@ def run(args: argparse.Namespace) -> int:
     for name in names:
         print(name)
     if not args.quiet:
-        print(f"{'would be removed' if args.dry_run else 'removed'}: {len(names)} exposures")
+        count = "1 exposure" if len(names) == 1 else f"{len(names)} exposures"
+        print(f"{'would be removed' if args.dry_run else 'removed'}: {count}")
     return 0

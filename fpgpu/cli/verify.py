@@ -1,7 +1,10 @@
 """``fpgpu verify``: is all of a store folder as it was written?"""
 
 import argparse
+import itertools
 import json
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,9 +130,11 @@ def _print(verdicts: "list[Verdict]", repaired: "Repaired | None", as_json: bool
     if repaired.steps:
         print("\nrepair:")
         print(
-            format_table(
+            _wrapped_table(
                 ["", "where", "what"],
                 [["done" if s.done else "left", s.where, s.what] for s in repaired.steps],
+                [4, 40, 80],
+                repaired.folder,
             )
         )
     print("\nafter the repair:" if verdicts[0].problems else "\nnothing was to be repaired:")
@@ -140,12 +145,14 @@ def _print_verdict(verdict: "Verdict") -> None:
     """Print a table of problems and a line that sums up."""
     if verdict.problems:
         print(
-            format_table(
+            _wrapped_table(
                 ["problem", "where", "found", "repair"],
                 [
                     [p.kind, p.where, p.what, p.remedy if p.repairable else f"by hand: {p.remedy}"]
                     for p in verdict.problems
                 ],
+                [14, 32, 50, 32],
+                verdict.folder,
             )
         )
     unchecked = f", {verdict.n_unchecked} have no checksum" if verdict.n_unchecked else ""
@@ -155,3 +162,19 @@ def _print_verdict(verdict: "Verdict") -> None:
         f"{verdict.folder}: {verdict.n_exposures} exposures, {verdict.n_verified} match their "
         f"checksum{unchecked}{refits}; {f'problems: {count}' if count else 'no problems'}"
     )
+
+
+def _wrapped_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int], folder: str
+) -> str:
+    """Lay out rows of text in columns of limited widths; paths are shown from the folder on."""
+    home = f"{Path(folder).resolve()}/"
+    lines: list[Sequence[str]] = []
+    for row in rows:
+        cells = [
+            # A word that is too long, as a path, is better too wide than in pieces.
+            textwrap.wrap(text.replace(home, ""), width, break_long_words=False) or [""]
+            for text, width in zip(row, widths, strict=True)
+        ]
+        lines += itertools.zip_longest(*cells, fillvalue="")
+    return format_table(header, lines)

@@ -84,8 +84,7 @@ def vetted(store: Path, link: Link, place: str) -> Path:
         kind = real.stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as exc:
         raise MissingStoreError(
-            f"{place} lies in {path}, which does not exist; put it back or add the exposure again "
-            "('fpgpu verify --repair' lists and mends what can be mended)"
+            f"{place} lies in {path}, which does not exist; put it back or add the exposure again"
         ) from exc
     except (OSError, RuntimeError) as exc:
         raise StoreFormatError(f"{place} lies in {path}, which cannot be looked at: {exc}") from exc
