@@ -15,12 +15,12 @@ from pathlib import Path
 from fpgpu.backends.base import Backend
 from fpgpu.backends.choose import BackendName
 from fpgpu.errors import ExecutorError, FpgpuError, StoreError, UnusableExposureError
-from fpgpu.ingest.executors import Workers, is_lost
 from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.record import absolute
 from fpgpu.ingest.report import IngestReport, IngestRow
 from fpgpu.ingest.resume import Earlier, Key, Present
 from fpgpu.ingest.work import Made, Task, discard, make_shards
+from fpgpu.ingest.workers import Workers, is_gone, is_lost
 from fpgpu.stores.alone import FolderLock
 from fpgpu.stores.names import check_no_collision
 from fpgpu.stores.shards import Shard, publish_shards
@@ -200,7 +200,7 @@ class Coordinator:
                 error = _error_of(job.future)
             if is_lost(error):
                 return [_given_up(job.item, error)]
-            if isinstance(error, CancelledError):
+            if is_gone(error):
                 raise ExecutorError(
                     f"the executor was lost while it worked on {job.item.path} ({error!r}); run "
                     "again with --resume"

@@ -8,17 +8,38 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 
 
+class Cluster(NamedTuple):
+    """Dask processes that were started here."""
+
+    executor: str
+    scheduler: "subprocess.Popen[bytes]"
+    nanny: "subprocess.Popen[bytes]"
+
+    def workers(self) -> list[int]:
+        """Number of each worker process that is alive."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError, ValueError, IndexError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                # Beside them the nanny has a process that keeps account of shared resources.
+                helper = b"resource_tracker" in (entry / "cmdline").read_bytes()
+                if int(fields[1]) == self.nanny.pid and fields[0] not in "ZX" and not helper:
+                    found.append(int(entry.name))
+        return found
+
+
 @contextmanager
-def dask_cluster(folder: Path, n_workers: int = 2, preload: str = "") -> Iterator[str]:
-    """Start a scheduler and worker processes, and give its address as an executor."""
+def dask_cluster(folder: Path, n_workers: int = 2, preload: str = "") -> Iterator[Cluster]:
+    """Start a scheduler and worker processes."""
     if importlib.util.find_spec("distributed") is None:
         pytest.skip("dask.distributed is not installed")
     file = folder / "scheduler.json"
@@ -45,7 +66,7 @@ def dask_cluster(folder: Path, n_workers: int = 2, preload: str = "") -> Iterato
         while not file.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         address = json.loads(file.read_text())["address"]
-        yield "dask://" + address.removeprefix("tcp://")
+        yield Cluster("dask://" + address.removeprefix("tcp://"), *started)
     finally:
         for process in reversed(started):
             process.terminate()

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -59,16 +60,35 @@ def start(kind: str, executor: str, told: Path, out: Path, files: list[str]) -> 
     return pid
 
 
-def session_of(pid: int) -> list[int]:
-    """Living processes of a session, its leader first."""
-    found = []
+def family_of(pid: int) -> dict[int, str]:
+    """Living processes that a process has started, and theirs, with the times they began."""
+    parents, began, sessions = {}, {}, {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError, ValueError):
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                if int(fields[3]) == pid and fields[0] not in "ZX":
-                    found.append(int(entry.name))
-    return sorted(found)
+                if fields[0] not in "ZX":
+                    number = int(entry.name)
+                    parents[number], sessions[number] = int(fields[1]), int(fields[3])
+                    began[number] = fields[19]
+
+    def belongs(number: int) -> bool:
+        while number in parents and number != pid and sessions[number] != pid:
+            number = parents[number]
+        return number == pid or sessions.get(number) == pid
+
+    return {number: began[number] for number in parents if belongs(number)}
+
+
+def alive(family: dict[int, str]) -> list[int]:
+    """Those of a family that are still the same living processes."""
+    found = []
+    for number, began in family.items():
+        with suppress(OSError):
+            fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+            if fields[0] not in "ZX" and fields[19] == began:
+                found.append(number)
+    return found
 
 
 def lines_of(told: Path) -> list[str]:
@@ -93,8 +113,10 @@ def is_over(pid: int) -> bool:
 class Killer:
     """Kills runs of one kind and keeps count of what it found."""
 
-    def __init__(self, kind: str, folder: Path, seed: int, executor: str, dask: list[int]) -> None:
-        self.kind, self.folder, self.executor, self.dask = kind, folder, executor, dask
+    def __init__(
+        self, kind: str, folder: Path, seed: int, executor: str, find_dask: Callable[[], list[int]]
+    ) -> None:
+        self.kind, self.folder, self.executor, self.find_dask = kind, folder, executor, find_dask
         self.rng = random.Random(seed)
         (folder / "files").mkdir()
         self.files = [str(path) for path in make_small_files(folder / "files", 8)]
@@ -113,34 +135,34 @@ class Killer:
         if replace:
             shutil.copytree(self.folder / "old", out)
         pid = start(self.kind, self.executor, told, out, self.files)
-        victim = self._kill(pid, told)
+        victim, family = self._kill(pid, told)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         where = f"{self.kind} {number}: {victim} killed, replace {replace}, status {status}"
-        if not wait_for(lambda: not session_of(pid), 60):
-            self.problems.append(f"{where}: processes are left: {session_of(pid)}")
+        if not wait_for(lambda: not alive(family), 60):
+            self.problems.append(f"{where}: processes are left: {alive(family)}")
         self.counts[f"{victim} killed"] += 1
         self.counts["replaced" if replace else "new"] += 1
         self._look(where, out, lines_of(told), self.old if replace else {}, status)
 
-    def _kill(self, pid: int, told: Path) -> str:
-        """Kill somebody at a random moment."""
+    def _kill(self, pid: int, told: Path) -> tuple[str, dict[int, str]]:
+        """Kill somebody at a random moment; tell whom, and who was there."""
         n_lines = self.rng.randrange(len(self.files))
         wait_for(lambda: len(lines_of(told)) >= n_lines or is_over(pid), 120)
         time.sleep(self.rng.uniform(0, 0.4 if n_lines == 0 else 0.03))
         choice = self.rng.choice(["coordinator", "coordinator", "all", "worker"])
-        members = session_of(pid)
+        family = family_of(pid)
         if choice == "worker":
-            others = self.dask or [member for member in members if member != pid]
+            others = self.find_dask() or [member for member in family if member != pid]
             if others:
                 with suppress(ProcessLookupError):
                     os.kill(self.rng.choice(others), signal.SIGKILL)
-                return choice
+                return choice, family
         if choice == "all" and self.kind != "dask":
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
-            return choice
+            return choice, family
         os.kill(pid, signal.SIGKILL)
-        return "coordinator"
+        return "coordinator", family
 
     def _look(
         self, where: str, out: Path, told: list[str], before: dict[str, Any], status: int
@@ -174,20 +196,6 @@ class Killer:
         return not find_orphans(out)
 
 
-def workers_of_dask() -> list[int]:
-    """Number of each worker process: what the nannies, our grandchildren, have started."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError, ValueError):
-                line = (entry / "cmdline").read_bytes()
-                environment = (entry / "environ").read_bytes()
-                marked = f"FPGPU_KILLING={os.getpid()}\0".encode() in environment
-                if marked and b"spawn_main" in line:
-                    found.append(int(entry.name))
-    return found
-
-
 def main() -> None:
     """Run a coordinator, or kill a number of them."""
     if sys.argv[1] == "run":
@@ -195,19 +203,18 @@ def main() -> None:
         run_ingest(executor, Path(told), Path(out), files)
         return
     kind, folder, n_kills, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    executor, dask = kind, []
+    executor: str = kind
+    find_dask: Callable[[], list[int]] = list
     with ExitStack() as stack:
         if kind == "dask":
-            os.environ["FPGPU_KILLING"] = str(os.getpid())
             import distributed  # noqa: F401 (once, not in each run)
 
-            executor = stack.enter_context(dask_cluster(folder))
+            cluster = stack.enter_context(dask_cluster(folder))
+            executor, find_dask = cluster.executor, cluster.workers
         if kind == "fork":
             executor, executors.START_METHOD = "processes", "fork"
-        killer = Killer(kind, folder, seed, executor, dask)
+        killer = Killer(kind, folder, seed, executor, find_dask)
         for number in range(n_kills):
-            if kind == "dask":
-                killer.dask = workers_of_dask()
             killer.once(number)
     sys.stdout.write(json.dumps({"problems": killer.problems, "counts": killer.counts}))
 

@@ -11,11 +11,12 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 import pytest
 
 from fpgpu.errors import ExecutorError, MissingExtraError, UnusableExposureError
-from fpgpu.ingest import executors
+from fpgpu.ingest import clusters
 from fpgpu.ingest.pipeline import ingest
 from tests.ingest.clusters import ROOT, dask_cluster, fpgpu_command, mpi_command
 from tests.ingest.contents import contents
 from tests.ingest.deadly_reader import make_deadly_file
+from tests.ingest.smallfiles import make_small_files
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +35,9 @@ def expected(files, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dask(tmp_path_factory):
-    with dask_cluster(
-        tmp_path_factory.mktemp("dask"), preload="tests/ingest/deadly_reader.py"
-    ) as d:
-        yield d
+    folder = tmp_path_factory.mktemp("dask")
+    with dask_cluster(folder, preload="tests/ingest/deadly_reader.py") as cluster:
+        yield cluster.executor
 
 
 def outcome(report):
@@ -105,7 +105,7 @@ def test_an_executor_that_does_not_exist_is_refused(files, tmp_path):
 
 
 def test_a_scheduler_that_does_not_answer_is_told(files, tmp_path, monkeypatch):
-    monkeypatch.setattr(executors, "DASK_TIMEOUT", 0.5)
+    monkeypatch.setattr(clusters, "DASK_TIMEOUT", 0.5)
     with pytest.raises(ExecutorError, match="no dask scheduler answers at localhost:1"):
         ingest(files, tmp_path / "s", executor="dask://localhost:1")
 
@@ -160,6 +160,24 @@ def test_so_it_is_on_a_dask_cluster(files, expected, dask, tmp_path):
     assert [row.status for row in report.rows] == ["stored", "refused", *["stored"] * 5]
     assert "its worker died" in report.rows[1].reason
     assert contents(tmp_path / "s") == expected[0]
+
+
+def test_a_scheduler_that_dies_ends_the_run_with_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(clusters, "DASK_TIMEOUT", 10.0)  # then it is given up
+    given = make_small_files(tmp_path, 60)
+    seen = []
+    (tmp_path / "dask").mkdir()
+    with dask_cluster(tmp_path / "dask") as cluster:
+
+        def kill_scheduler(row):
+            seen.append(row)
+            cluster.scheduler.kill()
+
+        with pytest.raises(ExecutorError, match="--resume"):
+            ingest(given, tmp_path / "s", executor=cluster.executor, on_progress=kill_scheduler)
+    assert 0 < len(seen) < 60
+    assert len(contents(tmp_path / "s")) == len(seen)
+    assert len(ingest(given, tmp_path / "s", resume=True).unchanged) == len(seen)
 
 
 def test_strict_stops_at_the_first_in_the_order_of_the_files(files, tmp_path):
