@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import h5py
@@ -22,7 +22,7 @@ import h5py
 from fpgpu.errors import FpgpuError, StoreBusyError, StoreError, StoreFormatError, StoreWriteError
 from fpgpu.stores.files.intent import is_pending
 from fpgpu.stores.files.publish import Signature, recover, signature
-from fpgpu.stores.files.sync import NO_LOCKS, locked
+from fpgpu.stores.files.sync import NO_LOCKS, locked, write_errors
 from fpgpu.stores.hdf5 import locks
 from fpgpu.stores.hdf5.change import Edit, change_file, create_file, roll_back
 from fpgpu.stores.hdf5.guard import HDF5_ERRORS
@@ -142,11 +142,10 @@ class StoreFile:
     def _applied(self, edit: Edit, deadline: float) -> bool:
         """Apply an edit; False when the file was replaced while we waited for it."""
         self._finish_publication()
-        with (
-            locks.hold(self.path, deadline, exclusive=True) as descriptor,
-            # Whoever replaces the file does so under this lock.
-            locked(self.path.parent),
-        ):
+        with locks.hold(self.path, deadline, exclusive=True) as descriptor, ExitStack() as stack:
+            with write_errors(self.path):
+                # Whoever replaces the file does so under this lock.
+                stack.enter_context(locked(self.path.parent))
             if is_pending(self.path.parent) or not locks.is_at(descriptor, self.path):
                 return False
             if os.path.lexists(journal_path(self.path)):
