@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks.report.compare import TOLERANCE, compare, comparison_lines
 from benchmarks.report.document import Report, ReportError
+from benchmarks.report.markdown import page
 from benchmarks.report.readme import RESULTS, replaced, speed_section
 from benchmarks.run import BACKENDS, MINUTES, run
 from benchmarks.sizes import SIZES
@@ -69,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
         default=TOLERANCE,
         help="how many times its old ratio a measurement may take; default %(default)g",
     )
-    table = commands.add_parser("readme", help="write the README's table from the kept reports")
+    table = commands.add_parser(
+        "readme", help="write the README's table, and pages, from kept reports"
+    )
     table.set_defaults(do=_readme)
     table.add_argument("--check", action="store_true", help="change nothing; say whether it fits")
     return parser
@@ -93,6 +96,10 @@ def _readme(options: argparse.Namespace) -> int:
             print("README.md is out of date: run python -m benchmarks readme", file=sys.stderr)
         return int(new != old)
     README.write_text(new)
+    for path in RESULTS.glob("*.json"):
+        text, where = page(Report.read(path), f"{path.stem}.png"), path.with_suffix(".md")
+        if where.read_text() != text:
+            where.write_text(text)
     return 0
 
 

@@ -43,7 +43,8 @@ def check_labels(operation: str, column: str, at: Mapping[str, float]) -> None:
 class Measurement:
     """One way to do an operation on inputs of one size.
 
-    `value` is a median in seconds, or bytes of memory. `limit` is what the machine itself needs
+    `value` is a median in seconds, or bytes of memory; `best` is the shortest time, `spread` what
+    lies between the quartiles, as a part of the median. `limit` is what the machine itself needs
     for the least that has to be done, timed just before and just after: the only fair yardstick on
     a machine that others use too, and the only figure that can be compared with another machine's.
     """
@@ -55,6 +56,7 @@ class Measurement:
     at: Mapping[str, float] = field(default_factory=dict)
     unit: str = "s"
     spread: float | None = None
+    best: float | None = None
     n_bytes: int | None = None
     limit: str | None = None
     limit_value: float | None = None

@@ -28,7 +28,7 @@ _LOOKS: dict[str, dict[str, Any]] = {
     "forcepho": {"color": "#D55E00", "marker": "^"},
     "limit": {"color": "black", "marker": "|"},
 }
-_LINES = ("-", "--", ":", "-.")
+_LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
 _VARIABLES = {
     "exposures": "exposures in the store",
     "exposures a band": "exposures in each band",
@@ -38,6 +38,7 @@ _VARIABLES = {
 }
 _WIDTH, _ROW, _PANEL, _TITLE = 11.0, 0.36, 4.4, 0.5  # inches
 _DPI = 110
+_ROOM_FOR_RATIOS = 3.0  # beyond the margin, as a factor on the axis of times
 
 
 def draw(report: Report) -> "Figure":
@@ -109,6 +110,7 @@ def _draw_times(ax: "Axes", rows: list[tuple[str, dict[str, Measurement]]]) -> N
             ax.plot([], [], label=label, markersize=8, linestyle="", **look)
     ax.set_xscale("log")
     ax.margins(x=0.12)
+    ax.set_xlim(right=ax.get_xlim()[1] * _ROOM_FOR_RATIOS)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_yticks(range(len(rows)), [title for title, _ in rows])
     ax.set_xlabel("median, ms; beside it how many times as long forcepho takes")

@@ -15,6 +15,7 @@ END = "<!-- speed: end -->"
 GPU_COMMAND = "python -m benchmarks --backend cuda"
 
 _COLUMNS = ("fpgpu cpu", "fpgpu cuda")
+_MOST_LOAD = 1.5  # for each core
 
 
 def replaced(text: str, section: str) -> str:
@@ -37,10 +38,23 @@ def speed_section(folder: Path = RESULTS) -> str:
             f"[{path.stem}](benchmarks/results/{path.with_suffix('.md').name}):"
             f" {device_or_cpu(report)}, {facts['date'][:10]}, commit {commit},"
             f" `{facts['command']}`.",
+            *_note_of_load(report),
         ]
     if not any("fpgpu cuda" in report.columns for _, report in chosen):
         lines += ["", f"What is {NOT_YET} will be shown by `{GPU_COMMAND}`."]
     return "\n".join(lines)
+
+
+def _note_of_load(report: Report) -> list[str]:
+    """Warn of a machine that had more to do than it has cores."""
+    machine = report.facts["machine"]
+    load = machine.get("load", [0.0])[-1]
+    if load <= _MOST_LOAD * machine["cores"]:
+        return []
+    return [
+        f"Others used it, too (load {load:g} on {machine['cores']} cores): its times are several"
+        " times those of a machine at rest, and its ratios are rough."
+    ]
 
 
 def _newest(folder: Path) -> Sequence[tuple[Path, Report]]:

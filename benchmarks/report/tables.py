@@ -35,11 +35,12 @@ def measurement_table(measured: Measured) -> list[str]:
                     f"{min(theirs) / way.value:,.3g} x" if theirs and _is_ours(way) else "",
                     readable(way.value, way.unit),
                     f"{way.spread:.0%}" if way.spread is not None else "",
+                    readable(way.best, way.unit) if way.best is not None else "",
                     f"{way.n_bytes / way.value / 1e9:.3g}" if way.n_bytes else "",
                 ]
             )
     header = "operation", "way", "of its limit", "limit", "forcepho / fpgpu", "median", "quartiles"
-    return markdown_table((*header, "GB/s"), rows)
+    return markdown_table((*header, "best", "GB/s"), rows)
 
 
 def growth_table(measurements: Iterable[Measurement]) -> list[str]:

@@ -38,10 +38,12 @@ def test_values_are_written_in_the_unit_that_suits_them(value: float, unit: str,
 
 
 def test_the_table_has_ratios_first_and_forcepho_beside_fpgpu() -> None:
-    measured = Measured([measurement(), measurement(column="forcepho", value=0.2, limit=None)])
+    measured = Measured(
+        [measurement(best=1.9e-3), measurement(column="forcepho", value=0.2, limit=None)]
+    )
     ours, theirs = measurement_table(measured)[2:]
     assert ours.startswith("| unpack, 15 sources | fpgpu cpu | 2.00 x | memcpy | 100 x | 2.00 ms |")
-    assert ours.endswith("| 5 |")  # GB/s
+    assert ours.endswith("| 1.90 ms | 5 |")  # best, GB/s
     assert theirs.startswith("| unpack, 15 sources | forcepho |")
 
 

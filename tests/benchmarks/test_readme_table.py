@@ -7,6 +7,7 @@ import pytest
 from benchmarks.__main__ import README, main
 from benchmarks.report.document import Report, ReportError
 from benchmarks.report.goals import GOALS, NOT_YET, find
+from benchmarks.report.markdown import page
 from benchmarks.report.readme import BEGIN, END, GPU_COMMAND, RESULTS, replaced, speed_section
 from tests.benchmarks.reports import GPU, full_report, measurement
 
@@ -40,6 +41,14 @@ def test_the_newest_report_of_each_backend_is_taken(tmp_path: Path) -> None:
     assert NOT_YET not in section
     assert "[old]" not in section
     assert "[tiny]" not in section
+
+
+def test_a_busy_machine_is_not_passed_over(tmp_path: Path) -> None:
+    machine = {"cpu": "Some CPU", "cores": 2, "load": [0.0, 0.0, 9.5]}
+    keep(tmp_path, "cpu", full_report(CPU_COLUMNS, machine=machine))
+    assert "Others used it, too (load 9.5 on 2 cores)" in speed_section(tmp_path)
+    keep(tmp_path, "cpu", full_report(CPU_COLUMNS))
+    assert "Others used it" not in speed_section(tmp_path)
 
 
 def test_a_goal_that_was_not_measured_is_not_passed_over(tmp_path: Path) -> None:
@@ -91,8 +100,8 @@ def test_kept_reports_are_whole_and_of_a_commit(path: Path) -> None:
     kept = Report.read(path)
     assert kept.facts["commit"]
     assert not kept.facts["uncommitted changes"]
-    for suffix in (".md", ".png"):
-        assert path.with_suffix(suffix).is_file()
+    assert path.with_suffix(".png").is_file()
+    assert path.with_suffix(".md").read_text() == page(kept, path.with_suffix(".png").name)
 
 
 def test_all_goals_differ() -> None:
