@@ -2,7 +2,7 @@
 
 Keys at the top hold for all exposures, those of a section for the files that its pattern matches;
 later sections go before earlier ones. ``$NAME`` and ``${NAME}`` in text are environment variables,
-``$$`` is a dollar sign::
+``$$`` is a dollar sign. Relative paths start from the current folder::
 
     inputs: ["${SURVEY}/jwst/*_cal.fits", "${SURVEY}/hst"]
     out: ${SURVEY}/stores

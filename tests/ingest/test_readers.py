@@ -8,8 +8,15 @@ from astropy.io import fits
 
 from fpgpu.errors import FpgpuError, MissingFileError, UnusableExposureError, WCSError
 from fpgpu.ingest import readers
-from fpgpu.ingest.inputs import ReadOptions
-from fpgpu.ingest.readers import InputFile, Reader, choose_reader, read_exposure, register_reader
+from fpgpu.ingest.inputs import CalibrationOptions, Input, ReadOptions
+from fpgpu.ingest.readers import (
+    InputFile,
+    Reader,
+    choose_reader,
+    read_exposure,
+    read_exposures,
+    register_reader,
+)
 
 FITS_WCS = ReadOptions(wcs="fits")
 
@@ -88,6 +95,27 @@ def test_a_registered_reader_is_asked_first_and_may_read_other_formats(
     assert read_exposure(path, FITS_WCS) is template
     assert template.provenance["reader"] == "roman"
     assert chosen(golden / "tiny" / "exp_f090w_00.fits.gz") == "plain"
+
+
+def test_a_reader_may_give_several_exposures_one_at_a_time(own_readers, cal_file):
+    made = []
+
+    def read(file, options):
+        for name in ("first", "second", "third"):
+            exposure = template.copy()
+            exposure.expID = name
+            made.append(name)
+            yield exposure
+
+    template = read_exposure(cal_file, FITS_WCS)
+    register_reader(Reader("several", lambda file: file.path == cal_file, read))
+    exposures = read_exposures(Input(cal_file, calibration=CalibrationOptions(bitmask="HOT")))
+    first = next(exposures)
+    assert (first.expID, first.provenance["reader"], first.bitmask) == ("first", "several", 2048)
+    assert made == ["first"]
+    assert [exposure.expID for exposure in exposures] == ["second", "third"]
+    with pytest.raises(UnusableExposureError, match="holds several exposures"):
+        read_exposure(cal_file)
 
 
 def test_an_installed_package_can_bring_a_reader(monkeypatch, golden):
