@@ -53,6 +53,12 @@ def test_the_three_stores_load_neither_cupy_nor_asdf_nor_matplotlib() -> None:
     assert loaded == "set()"
 
 
+def test_ingest_loads_no_cluster_before_one_is_asked_for() -> None:
+    heavy = "{'cupy', 'dask', 'distributed', 'mpi4py'}"
+    loaded = run_python(f"import sys, fpgpu.ingest.pipeline; print({heavy} & set(sys.modules))")
+    assert loaded == "set()"
+
+
 @pytest.mark.parametrize("name", [name for name in fpgpu.__all__ if name != "__version__"])
 def test_public_names_load_and_are_documented(name: str) -> None:
     value = getattr(fpgpu, name)

@@ -1,0 +1,132 @@
+"""What is in flight is bounded and small; what nobody foresaw takes one file with it."""
+
+import pickle
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from fpgpu import PixelStore
+from fpgpu.errors import StoreBusyError
+from fpgpu.ingest import machine, readers, work
+from fpgpu.ingest.inputs import Input
+from fpgpu.ingest.pipeline import ingest
+from fpgpu.stores.alone import alone_in
+from tests.ingest.contents import contents
+from tests.ingest.smallfiles import make_small_files
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "files").mkdir()
+    return make_small_files(tmp_path / "files", 12)
+
+
+class Counting(Executor):
+    """Counts the tasks that were handed over and are not done, and their bytes."""
+
+    def __init__(self, n):
+        self._max_workers = n
+        self.pool = ThreadPoolExecutor(n)
+        self.futures, self.most, self.sizes = [], 0, []
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = self.pool.submit(self.measured, fn, *args)
+        self.sizes.append(len(pickle.dumps((fn, args))))
+        self.futures.append(future)
+        self.most = max(self.most, sum(not each.done() for each in self.futures))
+        return future
+
+    def measured(self, fn, *args):
+        result = fn(*args)
+        self.sizes.append(len(pickle.dumps(result)))
+        return result
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_few_tasks_are_in_flight_and_none_is_large(files, tmp_path, n):
+    executor = Counting(n)
+    assert ingest(files, tmp_path / "s", executor=executor).ok
+    executor.pool.shutdown()
+    assert executor.most <= 2 * n
+    assert len(executor.sizes) == 2 * len(files)
+    assert max(executor.sizes) < 8192  # the pixels alone are as many
+
+
+def test_an_error_that_nobody_foresaw_refuses_one_file(files, tmp_path, monkeypatch):
+    real = readers.read_exposures
+
+    def failing(item: Input):
+        if item.path == files[1]:
+            raise ZeroDivisionError("no reason")
+        yield from real(item)
+
+    monkeypatch.setattr(work, "read_exposures", failing)
+    report = ingest(files[:3], tmp_path / "s")
+    assert [row.status for row in report.rows] == ["stored", "refused", "stored"]
+    assert "failed with ZeroDivisionError: no reason" in report.rows[1].reason
+    with pytest.raises(ZeroDivisionError):
+        ingest(files[:3], tmp_path / "s", strict=True)
+
+
+def test_a_run_whose_lock_was_broken_writes_nothing_more(files, tmp_path, monkeypatch):
+    monkeypatch.setattr("fpgpu.ingest.coordinator.PUBLISH_INTERVAL", 0.0)
+    monkeypatch.setattr("fpgpu.ingest.coordinator.PUBLISH_SHARE", 0.0)
+    out = tmp_path / "s"
+    reported = []
+
+    def lose_the_lock(row):
+        reported.append(row)
+        with alone_in(out, break_lock=True):
+            pass
+
+    with pytest.raises(StoreBusyError, match="taken for dead"):
+        ingest(files, out, on_progress=lose_the_lock)
+    assert len(contents(out)) == len(reported) == 1
+    assert len(ingest(files, out, resume=True).added) == len(files) - 1
+
+
+def test_an_executor_that_is_shut_down_is_told(files, tmp_path):
+    from fpgpu.errors import ExecutorError
+
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
+    with pytest.raises(ExecutorError, match="takes no more work"):
+        ingest(files, tmp_path / "s", executor=pool)
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "sizes", "expected"),
+    [
+        (16, 64 << 30, [100 << 20] * 40, 16),  # cores
+        (16, 64 << 30, [100 << 20] * 3, 3),  # files
+        (16, 2 << 30, [100 << 20] * 40, 3),  # memory
+        (16, 1 << 20, [100 << 20] * 40, 1),
+        (16, None, [100 << 20] * 40, 16),
+        (16, 64 << 30, [1 << 20] * 40, 2),  # little to do
+        (16, 64 << 30, [], 1),
+    ],
+)
+def test_as_many_workers_as_cores_memory_and_work_suggest(
+    cores, memory, sizes, expected, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(machine, "available_cores", lambda: cores)
+    monkeypatch.setattr(machine, "available_memory", lambda: memory)
+    files = [tmp_path / f"{n}.fits" for n in range(len(sizes))]
+    for path, size in zip(files, sizes, strict=True):
+        with path.open("wb") as stream:
+            stream.truncate(size)
+    assert machine.suggested_workers([*files, Path("missing.fits")]) == expected
+
+
+def test_what_was_stored_can_be_read_in_between(files, tmp_path, monkeypatch):
+    monkeypatch.setattr("fpgpu.ingest.coordinator.PUBLISH_INTERVAL", 0.0)
+    monkeypatch.setattr("fpgpu.ingest.coordinator.PUBLISH_SHARE", 0.0)
+    seen = []
+
+    def look(row):
+        with PixelStore(tmp_path / "s" / "pixels.h5", mode="r") as pixels:
+            seen.append((row.band, row.expID) in pixels)
+
+    ingest(files[:4], tmp_path / "s", on_progress=look)
+    assert seen == [True] * 4
