@@ -1,9 +1,10 @@
 """Names of exposures by a pattern.
 
 A pattern is text with fields in braces: ``{stem}`` (the file's name without its ending),
-``{folder}`` (the path below `framedir`), ``{band}``, ``{part}`` (which of a file's exposures;
-empty when there is but one), and any header keyword in upper case, such as ``{DETECTOR}``. Values
-are used in lower case for keywords, as they are for the others; slashes make groups.
+``{folder}`` (the path below `framedir`), ``{band}``, ``{part}`` (which of a file's exposures or
+tiles; left out, with a separator before it, when there is but one, and added at the end when the
+pattern has none), and any header keyword in upper case, such as ``{DETECTOR}``. Values are used in
+lower case for keywords, as they are for the others; slashes make groups.
 """
 
 import os
@@ -20,6 +21,7 @@ from fpgpu.stores.names import check_band, check_expID
 __all__ = ["check_pattern", "name_exposure"]
 
 _KEYWORD = re.compile(r"[A-Z0-9_-]{1,8}")
+_PART = re.compile(r"[_.-]?\{part\}")
 _FIELDS = ("stem", "folder", "band", "part")
 
 
@@ -97,6 +99,10 @@ def name_exposure(
     folder, _, stem = whole.rpartition("/")
     if not pattern:
         return band, check_expID(f"{whole}_{part}" if part else whole)
+    if not part:
+        pattern = _PART.sub("", pattern)
+    elif not _PART.search(pattern):
+        pattern += "_{part}"  # or the exposures of a file would replace each other
     values = {"stem": stem, "folder": folder, "band": band, "part": part}
     for _, name, _, _ in Formatter().parse(pattern):
         if name is not None and name not in values:

@@ -16,6 +16,7 @@ from fpgpu.errors import (
     WCSError,
 )
 from fpgpu.ingest.inputs import CalibrationOptions, Input, ReadOptions, as_input, options_digest
+from fpgpu.ingest.naming import name_exposure
 from fpgpu.ingest.readers import read_exposure, read_exposures
 
 FULL = Input(
@@ -99,6 +100,21 @@ def test_an_exposure_is_named_by_a_pattern(cal_file):
     assert exposure.expID == f"jwst/{cal_file.parent.name}/{cal_file.stem}.F2"
     with pytest.raises(UnusableExposureError, match="NOWHERE, which the header does not have"):
         read_exposure(cal_file, ReadOptions(expID="{NOWHERE}"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "part", "expID"),
+    [
+        ("", "", "a_flc"),
+        ("", "sci2", "a_flc_sci2"),
+        ("{part}/{stem}", "sci2", "sci2/a_flc"),
+        ("{stem}_{part}", "", "a_flc"),
+        ("{EXPTIME}/{stem}", "x00y01", "507.0/a_flc_x00y01"),
+    ],
+)
+def test_the_parts_of_a_file_never_share_a_name(pattern, part, expID):
+    header = {"FILTER": "F606W", "EXPTIME": 507.0}
+    assert name_exposure(header, "a_flc.fits", part=part, pattern=pattern) == ("F606W", expID)
 
 
 def test_only_the_bands_that_are_asked_for_are_read(cal_file):
