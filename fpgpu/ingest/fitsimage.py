@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FitsImage"]
 
+_DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+"""Of values in the file by BITPIX (FITS standard 4.0, table 8)."""
+
 _SCALING = ("BSCALE", "BZERO", "BLANK")
 _ROWS = 256
 
@@ -138,7 +141,7 @@ class FitsImage:
         """Read parts of rows as they are in the file, shape (ny, nx), one system call each."""
         hdu = self.file.hdus[self.index]
         nx, ny = box.shape
-        data = np.empty((ny, nx), hdu.section.dtype.newbyteorder(">"))
+        data = np.empty((ny, nx), _DTYPES[hdu.header["BITPIX"]])
         start = hdu.fileinfo()["datLoc"]
         for row, y in zip(data, range(box.y0, box.y1), strict=True):
             at = start + (y * self.shape[0] + box.x0) * data.itemsize
