@@ -145,7 +145,7 @@ class FitsImage:
         start = hdu.fileinfo()["datLoc"]
         for row, y in zip(data, range(box.y0, box.y1), strict=True):
             at = start + (y * self.shape[0] + box.x0) * data.itemsize
-            if os.preadv(descriptor, [row.view(np.uint8)], at) != row.nbytes:
+            if os.preadv(descriptor, [row.view(np.uint8).data], at) != row.nbytes:
                 raise OSError("the file ends within the image; it was changed while it was read")
         return data
 
