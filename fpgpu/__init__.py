@@ -2,6 +2,8 @@
 
 The names below are the public interface; each loads its module when it is first used, so that
 ``import fpgpu`` costs next to nothing.
+
+.. include:: ../README.md
 """
 
 from importlib import import_module

@@ -1,17 +1,40 @@
-"""The README's commands and examples are those that run."""
+"""The README's commands and examples are those that run, and its tables are those of the code."""
 
+import builtins
 import re
 import shlex
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
+
+from fpgpu import errors, layout
+from fpgpu.cli.main import build_parser, main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
+# Commands that are not fpgpu's alone, and what runs them.
+ELSEWHERE = {
+    "pip install": ".ci/run",
+    "python -m benchmarks": "tests/benchmarks",
+    "mpiexec": "tests/ingest/test_executors.py",
+}
+NEED_A_CLUSTER = ("dask://",)
+
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> Iterator[str]:
+    for block in blocks("sh"):
+        for line in block.splitlines():
+            if command := line.partition(" #")[0].strip():
+                yield command
 
 
 def test_ci_runs_the_two_commands_word_for_word() -> None:
@@ -21,27 +44,112 @@ def test_ci_runs_the_two_commands_word_for_word() -> None:
     assert tests.strip() in ci
 
 
-def test_the_commands_shown_exist() -> None:
-    from fpgpu.cli.main import build_parser
+def test_ci_builds_the_pages_word_for_word() -> None:
+    build = next(command for command in commands() if "pdoc" in command)
+    assert build in (ROOT / ".ci" / "run").read_text()
 
-    parser = build_parser()
-    shown = [
-        line for block in blocks("sh") for line in block.splitlines() if line.startswith("fpgpu")
-    ]
-    assert shown
-    for line in shown:
-        assert (
-            parser.parse_args(shlex.split(line.partition(" > ")[0], comments=True)[1:]).command
-            == line.split()[1]
-        )
+
+def test_every_command_is_run_here_or_elsewhere() -> None:
+    assert not [c for c in commands() if not c.startswith(("fpgpu ", *ELSEWHERE))]
+
+
+@pytest.fixture
+def home(golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as the README's reader has it: exposures of the tiny field, in a store too."""
+    from fpgpu.ingest.pipeline import ingest
+
+    for path in sorted((golden / "tiny").glob("*.fits.gz")):
+        shutil.copy(path, tmp_path)
+    ingest(sorted(tmp_path.glob("*.fits.gz")), tmp_path / "stores", executor="serial")
+    shutil.copy(golden / "tiny" / "psf.h5", tmp_path / "stores")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[0])
-def test_the_python_examples_run(
-    code: str, golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("home")
+def test_the_python_examples_run(code: str) -> None:
+    exec(compile(code, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("fpgpu ")])
+def test_the_commands_run(command: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        name
+        for word in shlex.split(command.partition(" > ")[0])[1:]
+        for name in as_a_shell_does(word, home)
+    ]
+    if any(server in command for server in NEED_A_CLUSTER):
+        assert build_parser().parse_args(words).command == words[0]
+        return
+    if words[0] == "merge":
+        split_store(home)
+    assert main(words) == 0, capsys.readouterr()
+
+
+def as_a_shell_does(word: str, home: Path) -> list[str]:
+    """Expand a pattern; the tiny field stands for the reader's exposures."""
+    if word.endswith(".fits"):
+        return [str(path) for path in sorted(home.glob("exp_*.fits.gz"))]
+    return [word.replace("visit7_", "exp_")]
+
+
+def split_store(home: Path) -> None:
+    """Put the exposures into two stores instead of one."""
     from fpgpu.ingest.pipeline import ingest
 
-    ingest(sorted((golden / "tiny").glob("*.fits.gz")), tmp_path / "stores")
-    monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {})
+    shutil.rmtree(home / "stores")
+    files = sorted(home.glob("exp_*.fits.gz"))
+    ingest(files[::2], home / "north", executor="serial")
+    ingest(files[1::2], home / "south", executor="serial")
+
+
+def test_the_configuration_shown_is_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fpgpu.ingest.config import load_config
+
+    monkeypatch.setenv("SURVEY", str(tmp_path))
+    (shown,) = blocks("yaml")
+    file = tmp_path / "survey.yaml"
+    file.write_text(shown)
+    assert load_config(file).out == tmp_path / "stores"
+    assert len(yaml.safe_load(shown)["exposures"]) == 2
+
+
+def test_the_table_of_the_struct_is_that_of_the_dtype() -> None:
+    shown = re.findall(r"(?m)^\| (\d+) \| `(\w+)` \| ([\w()]+)", README)
+    fields = layout.PATCH_DTYPE.fields
+    assert fields is not None
+    assert [(int(offset), name) for offset, name, _ in shown] == [
+        (offset, name) for name, (_, offset, *_) in fields.items()
+    ]
+    for _, name, kind in shown:
+        if dtype := layout.PATCH_ARRAYS.get(name):
+            assert kind == ("PSFSourceGaussian" if dtype.names else dtype.name)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("Patch", layout.PATCH_DTYPE),
+        ("PSFSourceGaussian", layout.PSF_DTYPE),
+        ("Source", layout.SOURCE_DTYPE),
+        ("Response", layout.RESPONSE_DTYPE),
+    ],
+)
+def test_the_sizes_of_the_structs_are_those_of_the_dtypes(name: str, dtype: np.dtype) -> None:
+    assert re.search(rf"`{name}`( has)? {dtype.itemsize}\b", README)
+
+
+def test_every_error_is_explained() -> None:
+    table = README.partition("\n## Errors")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`(?:fpgpu\.)?(\w+Error)`", table))
+    assert named >= set(errors.__all__) - {"StoreError"}
+    assert named <= {*errors.__all__, *vars(builtins)}
+
+
+def test_every_section_is_in_the_contents() -> None:
+    titles = re.findall(r"(?m)^## (.+)$", README)
+    contents = next(line for line in README.splitlines() if line.startswith("Contents: "))
+    assert re.findall(r"\[([^]]+)\]\(#", contents) == titles
