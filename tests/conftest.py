@@ -1,6 +1,7 @@
 """What every test shares: where the data are, and the long form of a test."""
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -15,6 +16,12 @@ hypothesis.settings.load_profile("fpgpu")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long form of tests")
+
+
+def pytest_configure() -> None:
+    """Let tests send SIGINT: what a script starts in the background ignores it, children too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _is_gpu_run(config: pytest.Config) -> bool:
