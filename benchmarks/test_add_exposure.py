@@ -11,7 +11,8 @@ from benchmarks.inputs.images import image_set
 from benchmarks.limits import durable_write
 from benchmarks.sizes import Measure, Size
 from fpgpu import PixelStore
-from fpgpu.calibration import calibrated_superpixels, flux_calibration
+from fpgpu.calibration import calibrated_superpixels
+from fpgpu.fluxes import flux_calibration
 
 OPERATION = "add_exposure"
 

@@ -15,7 +15,8 @@ from benchmarks.inputs.images import image_set, random_image
 from benchmarks.sizes import BATCHES, Measure, Size
 from fpgpu.backends.arguments import ExposurePlanes, PatchPixels, StagedExposure
 from fpgpu.backends.base import Backend
-from fpgpu.calibration import calibrated_superpixels, flux_calibration
+from fpgpu.calibration import calibrated_superpixels
+from fpgpu.fluxes import flux_calibration
 from fpgpu.layout import MAXRADII, PSF_DTYPE, ImageFlag
 from fpgpu.superpixels import superpixelize
 

@@ -16,13 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fpgpu import tiling
-from fpgpu.calibration import (
-    MaskCounts,
-    calibrate_images,
-    calibrated_superpixels,
-    flux_calibration,
-)
+from fpgpu.calibration import MaskCounts, calibrate_images, calibrated_superpixels
 from fpgpu.errors import LayoutError, UnusableExposureError
+from fpgpu.fluxes import flux_calibration
 from fpgpu.superpixels import images_from_superpixels
 
 Planes = dict[str, npt.NDArray[Any] | None]

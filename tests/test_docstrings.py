@@ -26,6 +26,7 @@ MODULES = [
     "fpgpu.demo.field",
     "fpgpu.doctor",
     "fpgpu.errors",
+    "fpgpu.fluxes",
     "fpgpu.forcepho.device",
     "fpgpu.forcepho.kernel",
     "fpgpu.forcepho.packing",

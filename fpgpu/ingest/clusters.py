@@ -61,7 +61,7 @@ class DaskWorkers(Workers):
         if time.monotonic() > self._counted_at + COUNT_INTERVAL:
             try:
                 self._n_now = max(len(self._client.nthreads()), 1)
-            except OSError as error:
+            except Exception as error:  # of many kinds, by how the connection ended
                 raise self._gone(error) from error
             self._counted_at = time.monotonic()
         return self._n_now

@@ -242,7 +242,7 @@ class Coordinator:
                 self._require_fitting(made.row, shard.shape)
             except FpgpuError as error:
                 discard([made])
-                made = Made(replace(made.row, status="refused", reason=str(error)), error=error)
+                made = Made(_refused_late(made.row, error), error=error)
             else:
                 self._shape = shard.shape
                 self._names.add(shard.key, made.row.file)
@@ -356,9 +356,7 @@ def _is_done(job: _Job) -> bool:
 
 
 def _succeeded(job: _Job) -> bool:
-    if job.future is None:
-        return True
-    return job.future.done() and _error_of(job.future) is None
+    return job.future is None or (job.future.done() and _error_of(job.future) is None)
 
 
 def _error_of(future: "Future[list[Made]]") -> BaseException | None:
@@ -378,6 +376,12 @@ def _given_up(item: Input, error: BaseException | None) -> Made:
         f"{item.path}: its worker died, and died again when it was alone ({error}); perhaps there "
         "is too little memory for it: try --executor serial, or a machine with more",
     )
+
+
+def _refused_late(row: IngestRow, error: FpgpuError) -> IngestRow:
+    """Tell of an exposure that was made and does not go in what is told of one never made."""
+    refused = IngestRow(row.file, "refused", reason=str(error), seconds=row.seconds)
+    return replace(refused, band=row.band, expID=row.expID)
 
 
 def _failed(item: Input, error: BaseException) -> Made:

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fpgpu.calibration import flux_calibration
 from fpgpu.errors import FpgpuError, UnusableExposureError
+from fpgpu.fluxes import flux_calibration
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.flags import flags_for
 from fpgpu.ingest.inputs import Input

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from fpgpu import calibration, superpixels
+from fpgpu import fluxes, superpixels
 from fpgpu.backends.base import Backend
 from fpgpu.backends.memory import Array
 from fpgpu.errors import LayoutError, StoreWriteError
@@ -112,7 +112,7 @@ class PixelStore(ImageGrid):
     # --- writing -----------------------------------------------------------------------------
 
     def flux_calibration(self, hdr: Any) -> tuple[float, str]:
-        """Return the factor from image values to fluxes: `fpgpu.calibration.flux_calibration`.
+        """Return the factor from image values to fluxes: `fpgpu.fluxes.flux_calibration`.
 
         Parameters
         ----------
@@ -126,7 +126,7 @@ class PixelStore(ImageGrid):
         units : str
             ``"nJy"``, or ``"counts"`` when the header has no calibration.
         """
-        return calibration.flux_calibration(hdr)
+        return fluxes.flux_calibration(hdr)
 
     def add_exposure(
         self,
@@ -170,14 +170,9 @@ class PixelStore(ImageGrid):
         """
         if self.mode == "r":
             raise StoreWriteError(f"{self.h5file}: was opened with mode='r'; open it with mode='a'")
+        name = os.fspath(self.h5file)
         record, pixels = writing.prepared(
-            imset,
-            self._geometry,
-            bitmask,
-            do_fluxcal,
-            self.pix_dtype,
-            backend,
-            os.fspath(self.h5file),
+            imset, self._geometry, bitmask, do_fluxcal, self.pix_dtype, backend, name
         )
         writing.put(self._file, self._geometry, record, pixels, self.timeout)
         return record

@@ -79,6 +79,21 @@ def test_so_does_any_executor_and_it_is_not_shut_down(files, expected, kind, tmp
         assert pool.submit(len, "abc").result() == 3
 
 
+def test_a_refusal_reads_the_same_whether_the_size_was_known_before_or_not(files, tmp_path):
+    given = [files[0], files[6]]  # of another size
+    with ThreadPoolExecutor(2) as pool:  # begins with both at once
+        found = outcome(ingest(given, tmp_path / "s", executor=pool))
+    assert found == outcome(ingest(given, tmp_path / "serial", executor="serial"))
+    assert found[1][1] == "refused"
+
+
+def test_a_connection_that_ends_while_workers_are_counted_is_told(dask):
+    workers = clusters.DaskWorkers(dask.removeprefix("dask://"))
+    workers._client.close()
+    with pytest.raises(ExecutorError, match="--resume"):
+        _ = workers.n
+
+
 def test_mpi_ranks_make_the_same_store(files, expected, tmp_path):
     arguments = ["ingest", *map(str, files), "--out", str(tmp_path / "s"), "--executor", "mpi"]
     command, environment = mpi_command(3, *arguments)

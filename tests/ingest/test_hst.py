@@ -6,8 +6,9 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from fpgpu.calibration import calibrate_images, flux_calibration
+from fpgpu.calibration import calibrate_images
 from fpgpu.errors import UnusableExposureError, WCSError
+from fpgpu.fluxes import flux_calibration
 from fpgpu.ingest.inputs import CalibrationOptions, Input, ReadOptions
 from fpgpu.ingest.readers import read_exposures
 from fpgpu.sky.wcs import SkyWCS

@@ -11,8 +11,9 @@ from gwcs import WCS
 from stdatamodels.jwst import datamodels
 
 from fpgpu import MetaStore, PixelStore
-from fpgpu.calibration import calibrate_images, flux_calibration
+from fpgpu.calibration import calibrate_images
 from fpgpu.errors import UnusableExposureError, WCSDisagreementError
+from fpgpu.fluxes import flux_calibration
 from fpgpu.ingest.inputs import Input, ReadOptions
 from fpgpu.ingest.pipeline import ingest
 from fpgpu.ingest.readers import read_exposure, read_exposures

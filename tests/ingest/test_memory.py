@@ -8,9 +8,9 @@ from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty, Variance
 from astropy.wcs import WCS
 
 from fpgpu import PixelStore, exposure_from_arrays, exposure_from_ccddata
-from fpgpu.calibration import flux_calibration
 from fpgpu.demo.telescope import Pointing
 from fpgpu.errors import UnusableExposureError, WCSError
+from fpgpu.fluxes import flux_calibration
 from fpgpu.ingest.pipeline import ingest
 from fpgpu.sky.wcs import SkyWCS
 from tests.ingest.hstfiles import write_flc

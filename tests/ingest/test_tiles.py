@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fpgpu import exposure_from_arrays
-from fpgpu.calibration import calibrate_images, flux_calibration
+from fpgpu.calibration import calibrate_images
 from fpgpu.demo.telescope import Pointing
 from fpgpu.errors import LayoutError, NotInStoreError, StoreFormatError
+from fpgpu.fluxes import flux_calibration
 from fpgpu.ingest.inputs import Input, ReadOptions
 from fpgpu.ingest.readers import read_exposures
 from fpgpu.ingest.tiles import Box, split

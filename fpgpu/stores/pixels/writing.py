@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from fpgpu.backends.base import Backend
 from fpgpu.backends.images import calibrate_on
-from fpgpu.calibration import MaskCounts, calibrate_images, flux_calibration
+from fpgpu.calibration import MaskCounts, calibrate_images
 from fpgpu.errors import LayoutError, StoreConflictError, UnusableExposureError
+from fpgpu.fluxes import flux_calibration
 from fpgpu.stores.hdf5.change import Placement
 from fpgpu.stores.hdf5.guard import attributes_of
 from fpgpu.stores.hdf5.handles import StoreFile
