@@ -10,10 +10,10 @@ from tests.ingest.clusters import ROOT, mpi_command
 
 # How each kind of run is started; kills in the quick form and in the long one.
 KINDS = {
-    "fork": (6, 130),
+    "fork": (6, 110),
     "processes": (1, 15),
-    "dask": (3, 60),
-    "mpi": (2, 30),
+    "dask": (3, 50),
+    "mpi": (2, 25),
 }
 
 

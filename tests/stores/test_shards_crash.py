@@ -21,7 +21,7 @@ def crash(root, *arguments):
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_killed_at_any_system_call_it_is_old_or_new(action, tmp_path, root, long_form):
-    first, stride = (1, 1) if long_form else (1 + sorted(ACTIONS).index(action), 23)
+    first, stride = (1 + sorted(ACTIONS).index(action), 3 if long_form else 23)
     *deaths, survival = crash(root, "steps", tmp_path, action, first, stride)["outcomes"]
     _, _, after = ACTIONS[action]
     assert survival[:2] == [0, after]
@@ -44,6 +44,6 @@ def test_killed_at_any_system_call_it_is_old_or_new(action, tmp_path, root, long
 
 
 def test_killed_at_random_moments_nothing_durable_is_lost(tmp_path, root, long_form):
-    found = crash(root, "random", tmp_path / "stores", 200 if long_form else 10, 1)
+    found = crash(root, "random", tmp_path / "stores", 100 if long_form else 10, 1)
     assert found["problems"] == []
     assert found["n_changes"] > 5
