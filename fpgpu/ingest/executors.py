@@ -94,6 +94,23 @@ class _Processes(ProcessPoolExecutor):
         finally:
             sys.modules["__main__"] = main
 
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End; where nothing is left to do, by killing the idle workers.
+
+        One that was killed while it reached for a task has left their queue locked: the others
+        would wait for that lock, and this process for them, for ever.
+
+        Parameters
+        ----------
+        wait : bool, optional
+            Whether to return after the end only.
+        cancel_futures : bool, optional
+            Whether to drop what has not begun.
+        """
+        if not self._pending_work_items:
+            _kill_workers(self)
+        super().shutdown(wait=wait, cancel_futures=cancel_futures)
+
 
 def _processes(n: int) -> ProcessPoolExecutor:
     """Start worker processes."""
@@ -122,6 +139,11 @@ def _end_with_parent() -> None:
 
 def _kill(pool: Executor) -> None:
     """Kill the workers of a pool and wait until they are gone."""
+    _kill_workers(pool)
+    pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _kill_workers(pool: Executor) -> None:
+    """Kill the workers of a pool."""
     for process in list((getattr(pool, "_processes", None) or {}).values()):
         process.kill()
-    pool.shutdown(wait=True, cancel_futures=True)

@@ -5,13 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
 
 from fpgpu.errors import ExecutorError, MissingExtraError, UnusableExposureError
-from fpgpu.ingest import clusters
+from fpgpu.ingest import clusters, executors
 from fpgpu.ingest.pipeline import ingest
 from tests.ingest.clusters import ROOT, dask_cluster, fpgpu_command, mpi_command
 from tests.ingest.contents import contents
@@ -193,6 +194,17 @@ def test_a_scheduler_that_dies_ends_the_run_with_what_to_do(tmp_path, monkeypatc
     assert 0 < len(seen) < 60
     assert len(contents(tmp_path / "s")) == len(seen)
     assert len(ingest(given, tmp_path / "s", resume=True).unchanged) == len(seen)
+
+
+def test_a_pool_that_is_done_ends_though_its_workers_hold_the_lock_of_their_queue():
+    pool = executors._processes(2)
+    assert pool.submit(len, "abc").result() == 3
+    for number in pool._processes:
+        os.kill(number, signal.SIGSTOP)  # as one that was killed there, it never lets go
+    ending = threading.Thread(target=pool.shutdown, daemon=True)
+    ending.start()
+    ending.join(20)
+    assert not ending.is_alive()
 
 
 def test_strict_stops_at_the_first_in_the_order_of_the_files(files, tmp_path):
