@@ -14,7 +14,7 @@ from fpgpu.errors import StoreError, StoreFormatError
 from fpgpu.sky.sip import fit_sip
 from fpgpu.stores.metadata import outlines
 from fpgpu.stores.metadata.pieces import FileIndex
-from fpgpu.stores.metadata.records import SkyColumns, SkyRecord
+from fpgpu.stores.metadata.records import Ragged, SkyColumns, SkyRecord
 from fpgpu.stores.metadata.sidecar import Sidecar
 from tests.sky.made_wcs import sky_gwcs
 from tests.stores.metasets import CENTRE, meta_set, write_store
@@ -229,3 +229,18 @@ def test_an_empty_store_has_one_too(tmp_path):
     with MetaStore(path) as store:
         assert list(store) == []
     assert path.read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        [2**59 + 2, 32],  # 64 values, were it not for the end of an int64
+        [-8, -8],
+        [64, -1],
+        [-1, 0],
+        [8, 9],
+    ],
+)
+def test_shapes_that_the_values_cannot_have_are_refused(shape):
+    with pytest.raises(ValueError, match="64 values"):
+        Ragged(np.zeros(64), np.array([shape]))

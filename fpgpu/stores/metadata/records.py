@@ -81,7 +81,12 @@ class Ragged:
             raise ValueError(
                 f"{self.flat.dtype} values of shape {self.flat.shape}, {self.shapes.shape} shapes"
             )
-        if self.ends[-1] != len(self.flat) or np.any(np.diff(self.ends) < 0):
+        is_none = np.all(self.shapes == NONE, axis=1)
+        # Beyond the number of values a product could come round to the right one.
+        fits = np.all((self.shapes >= 0) & (self.shapes <= len(self.flat)), axis=1)
+        if not np.all(is_none | fits):
+            raise ValueError(f"shapes that {len(self.flat)} values cannot have")
+        if self.ends[-1] != len(self.flat):
             raise ValueError(f"{len(self.flat)} values, {self.ends[-1]} expected")
 
     @classmethod
