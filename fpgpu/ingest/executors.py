@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 START_METHOD = "forkserver"
 """How worker processes begin: never as a copy of this one, whose threads and locks they'd share."""
 
-PRELOADED = ["fpgpu.ingest.work"]
+PRELOADED = ["fpgpu.ingest.work", "fpgpu.ingest.preloaded"]
 
 KINDS = "serial, processes, dask://HOST:PORT, mpi"
 

@@ -58,6 +58,16 @@ def test_processes_make_the_same_store_and_the_same_report(files, expected, tmp_
     assert all(row.peak_bytes > 1e6 for row in report.added)
 
 
+def test_processes_begin_with_the_libraries_that_read_exposures():
+    workers = executors.open_workers("processes", 2)
+    try:
+        # Before any work: what a fresh process would have to import for its first exposure.
+        known = workers.submit(eval, "set(__import__('sys').modules)").result()
+        assert {"asdf", "asdf_astropy", "astropy.wcs", "gwcs"} <= known
+    finally:
+        workers.close()
+
+
 def test_a_dask_cluster_makes_the_same_store_and_the_same_report(files, expected, dask, tmp_path):
     report = ingest(files, tmp_path / "s", executor=dask)
     assert (contents(tmp_path / "s"), outcome(report)) == expected

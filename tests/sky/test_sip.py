@@ -8,7 +8,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from fpgpu.errors import WCSError
-from fpgpu.sky.sip import SipFit, SipTable, fit_sip
+from fpgpu.sky.sip import SipFit, SipTable, _least_squares, fit_sip
 from fpgpu.sky.sphere import separation
 from fpgpu.sky.wcs import SkyWCS
 from tests.sky.made_wcs import sky_gwcs, tan_header
@@ -50,6 +50,19 @@ def test_a_real_gwcs_is_refitted_to_a_millionth_of_a_pixel(nircam_gwcs: Any) -> 
     scale = np.sqrt(abs(np.linalg.det(fit.cd)))
     assert apart.max() / scale <= 1.05 * fit.residual
     assert np.allclose(fit.world_to_pixel(*truth), (x, y), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("degree", [2, 5, 9])
+def test_the_fit_is_the_least_squares_solution_of_lapack(degree: int) -> None:
+    half = np.array([1024.0, 512.0])
+    u, v = np.random.default_rng(degree).uniform(-1, 1, (2, 576)) * half[:, None]
+    values = np.stack([u + np.sin(v / 300), v + np.cos(u * v / 1e5)])
+    ours = _least_squares(u, v, values, half, degree)
+    powers = [(p, q) for p in range(degree + 1) for q in range(degree + 1 - p) if p + q > 0]
+    design = np.stack([(u / half[0]) ** p * (v / half[1]) ** q for p, q in powers], axis=-1)
+    theirs = np.linalg.lstsq(design, values.T, rcond=None)[0]
+    scaled = [ours[:, p, q] * half[0] ** p * half[1] ** q for p, q in powers]
+    assert np.allclose(design @ scaled, design @ theirs, rtol=0, atol=1e-10)  # pixels
 
 
 def test_astropy_reads_the_fits_header_to_the_same_positions(nircam_gwcs: Any) -> None:
