@@ -10,8 +10,9 @@ from fpgpu.errors import UnusableExposureError, WCSDisagreementError, WCSError
 from fpgpu.ingest.asdfguard import check_asdf
 from fpgpu.ingest.lookup import has_lookup, refit_lookup
 from fpgpu.ingest.wcscards import replace_wcs
+from fpgpu.sky.disagreement import Disagreement, disagreement
 from fpgpu.sky.sip import SipFit, fit_sip
-from fpgpu.sky.wcs import Disagreement, SkyWCS, disagreement
+from fpgpu.sky.wcs import SkyWCS
 
 __all__ = ["WCS_CHOICES", "WCS_TOLERANCE", "Astrometry", "choose_wcs", "read_gwcs"]
 

@@ -1,7 +1,8 @@
-"""The celestial part of a FITS header that describes more axes than an image has.
+"""The part of a FITS header that is its WCS, and of that the part that is of the sky.
 
-astropy can drop axes of a WCS only as long as it carries no SIP distortion, so the header itself
-is reduced to its two celestial axes instead.
+A header of JWST has hundreds of cards, each of which costs astropy time several times over; only
+those that a WCS is made of are handed to it. Of a WCS with more than two axes, astropy can drop
+some only as long as it carries no SIP distortion, so here too the header itself is reduced.
 """
 
 import math
@@ -10,7 +11,19 @@ from typing import Any
 
 from fpgpu.errors import WCSError
 
-__all__ = ["axis_count", "celestial_header", "check_celestial", "image_shape"]
+__all__ = ["axis_count", "celestial_header", "check_celestial", "image_shape", "wcs_header"]
+
+# All that WCSLIB and astropy read of an image: FITS standard 4.0, tables 22 and 26 to 35; older
+# forms of the matrix and the projection; SIP; distortion tables; the surfaces of IRAF.
+_WCS_KEYWORD = re.compile(
+    r"NAXIS\d*|(WCSAXES|WCSNAME|LONPOLE|LATPOLE|RADESYS|EQUINOX|CUBEFACE)[A-Z]?|RADECSYS|EPOCH"
+    r"|(CTYPE|CRVAL|CRPIX|CDELT|CUNIT|CROTA|CNAME|CRDER|CSYER|CZPHS|CPERI)\d+[A-Z]?"
+    r"|(CD|PC|PV|PS)\d+_\d+[A-Z]?|(CD|PC)\d{6}|PROJP\d+|WAT\d_\d+"
+    r"|[AB]P?_(ORDER|DMAX|\d+_\d+)|AXISCORR|D2IM\w*|(CPDIS|CQDIS|CPERR|CQERR|DP|DQ)\d+[A-Z]?"
+    r"|(SPECSYS|SSYSOBS|SSYSSRC|VELOSYS|VSOURCE|ZSOURCE|VELANGL|RESTFRQ|RESTWAV)[A-Z]?|VELREF"
+    r"|RESTFREQ|(DATE|MJD).*|[JB]EPOCH|TSTART|TSTOP|XPOSURE|TELAPSE|(TIM|TREF|OBSGEO).*|PLEPHEM"
+    r"|OBSORBIT"
+)
 
 _PER_AXIS = re.compile(
     r"(NAXIS|CTYPE|CRVAL|CRPIX|CDELT|CUNIT|CROTA|CNAME|CRDER|CSYER)(\d+)([A-Z]?)"
@@ -50,6 +63,21 @@ def image_shape(header: Any) -> tuple[int, int]:
             raise WCSError(f"the header has {keyword} = {value!r}; expected a positive integer")
         sizes.append(value)
     return sizes[0], sizes[1]
+
+
+def wcs_header(header: Any) -> Any:
+    """Give the cards of a header that its WCS is made of.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+
+    Returns
+    -------
+    astropy.io.fits.Header
+        With these cards only, in their order; they are shared and not to be changed.
+    """
+    return type(header)(card for card in header.cards if _WCS_KEYWORD.fullmatch(card.keyword))
 
 
 def axis_count(header: Any) -> int:

@@ -1,6 +1,8 @@
 """What is particular to astropy's FITS WCS and to gWCS, and known nowhere else."""
 
 import warnings
+from copy import deepcopy
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,17 +25,33 @@ __all__ = [
 def fits_wcs(header: Any, fobj: Any) -> Any:
     """Build astropy's WCS without the noise about dates and observatory positions."""
     from astropy.io.fits import VerifyError
-    from astropy.wcs import WCS, FITSFixedWarning
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FITSFixedWarning)
-            wcs = WCS(header, fobj)
-            wcs.wcs.set()
+        if fobj is not None:
+            return _built(header, fobj)
+        # Of what is remembered a copy, for its user may change it.
+        return deepcopy(_latest(header.tostring()))
     # WCSLIB's own errors derive from ValueError; the others come from values of a wrong type.
     except (ValueError, TypeError, KeyError, VerifyError) as error:
         text = " ".join(str(error).split())
         raise WCSError(f"the WCS of the FITS header cannot be used: {text}") from error
+
+
+@lru_cache(maxsize=1)
+def _latest(text: str) -> Any:
+    """Build the WCS of a header's text; an ingest asks for that of each exposure three times."""
+    from astropy.io.fits import Header
+
+    return _built(Header.fromstring(text), None)
+
+
+def _built(header: Any, fobj: Any) -> Any:
+    from astropy.wcs import WCS, FITSFixedWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FITSFixedWarning)
+        wcs = WCS(header, fobj)
+        wcs.wcs.set()
     return wcs
 
 

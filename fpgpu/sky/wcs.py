@@ -4,13 +4,19 @@ Everything beyond this module sees a `SkyWCS`: zero-based pixels (x, y) with int
 pixel centres, right ascension and declination in degrees, no units, no bounding boxes.
 """
 
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from fpgpu.errors import WCSError
-from fpgpu.sky.celestial import axis_count, celestial_header, check_celestial, image_shape
+from fpgpu.sky.celestial import (
+    axis_count,
+    celestial_header,
+    check_celestial,
+    image_shape,
+    wcs_header,
+)
 from fpgpu.sky.inverse import Linearisation, invert, linearise
 from fpgpu.sky.native import (
     bounding_box_of,
@@ -22,9 +28,9 @@ from fpgpu.sky.native import (
     physical_types,
 )
 from fpgpu.sky.polygons import bounding_caps
-from fpgpu.sky.sphere import Floats, tangent_basis, tangent_coordinates, unit_vectors, wrapped
+from fpgpu.sky.sphere import Floats, tangent_coordinates, unit_vectors, wrapped
 
-__all__ = ["Disagreement", "SkyWCS", "celestial_header", "disagreement"]
+__all__ = ["SkyWCS", "celestial_header"]
 
 # Where a WCS that states no extent is taken to be valid; only the start of an iteration.
 _UNKNOWN_EXTENT = 1024.0
@@ -98,6 +104,8 @@ class SkyWCS:
             When the header has no equatorial WCS, no NAXIS1 and NAXIS2, or a malformed WCS.
         """
         shape = image_shape(header)
+        if fobj is None:
+            header = wcs_header(header)
         check_celestial(header)
         if axis_count(header) > 2:
             header = celestial_header(header)
@@ -201,7 +209,8 @@ class SkyWCS:
             world = self.native.all_pix2world(x.ravel(), y.ravel(), 0)
         else:
             world = gwcs_forward(self.native, x.ravel(), y.ravel())
-        ra, dec = (degrees(world[k], self.native.world_axis_units[k]) for k in self._columns)
+        units = self.native.world_axis_units  # worked out anew each time
+        ra, dec = (degrees(world[k], units[k]) for k in self._columns)
         return wrapped(ra).reshape(x.shape), dec.reshape(x.shape)
 
     def world_to_pixel(self, ra: npt.ArrayLike, dec: npt.ArrayLike) -> tuple[Floats, Floats]:
@@ -331,62 +340,3 @@ class SkyWCS:
             extent = self._extent() if known else (0.0, _UNKNOWN_EXTENT, 0.0, _UNKNOWN_EXTENT)
             self._start = linearise(self.pixel_to_world, extent)
         return self._start
-
-
-class Disagreement(NamedTuple):
-    """Where two WCSs of one image differ most.
-
-    Attributes
-    ----------
-    max_pixels : float
-        Largest difference, in pixels; infinite where one of the two gives no position.
-    pixel : tuple of float
-        Zero-based (x, y) where it occurs.
-    position_a, position_b : tuple of float
-        Right ascension and declination of that pixel by the first and by the second, degrees.
-    """
-
-    max_pixels: float
-    pixel: tuple[float, float]
-    position_a: tuple[float, float]
-    position_b: tuple[float, float]
-
-
-def disagreement(a: SkyWCS, b: SkyWCS, shape: tuple[int, int]) -> Disagreement:
-    """Compare two WCSs of one image over its whole detector.
-
-    Parameters
-    ----------
-    a, b : SkyWCS
-        The difference is expressed in pixels of the first.
-    shape : tuple of int
-        (nx, ny) of the image.
-
-    Returns
-    -------
-    Disagreement
-        The worst of a grid of 17 x 17 points from edge to edge.
-    """
-    sides = (np.linspace(-0.5, n - 0.5, 17) for n in shape)
-    x, y = (side.ravel() for side in np.meshgrid(*sides))
-    sky_a, sky_b = a.pixel_to_world(x, y), b.pixel_to_world(x, y)
-    centre = unit_vectors(*sky_a)
-    basis = tangent_basis(centre)
-
-    def plane(sky: tuple[Floats, Floats]) -> Floats:
-        return np.stack(tangent_coordinates(unit_vectors(*sky), centre, basis))
-
-    # Through the local Jacobian rather than b's inverse: finite however far the two are apart.
-    along_x, along_y = plane(a.pixel_to_world(x + 1, y)), plane(a.pixel_to_world(x, y + 1))
-    offset = plane(sky_b)
-    area = along_x[0] * along_y[1] - along_x[1] * along_y[0]
-    dx = (offset[0] * along_y[1] - offset[1] * along_y[0]) / area
-    dy = (along_x[0] * offset[1] - along_x[1] * offset[0]) / area
-    pixels = np.where(np.isfinite(dx + dy), np.hypot(dx, dy), np.inf)
-    k = int(np.argmax(pixels))
-    return Disagreement(
-        float(pixels[k]),
-        (float(x[k]), float(y[k])),
-        (float(sky_a[0][k]), float(sky_a[1][k])),
-        (float(sky_b[0][k]), float(sky_b[1][k])),
-    )

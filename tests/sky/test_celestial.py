@@ -1,4 +1,6 @@
-"""Headers of three axes: their celestial part, distortion included."""
+"""What of a header is its WCS; of three axes, the celestial part, distortion included."""
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,9 +8,57 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from fpgpu.errors import WCSError
-from fpgpu.sky.celestial import axis_count, celestial_header
+from fpgpu.sky.celestial import axis_count, celestial_header, wcs_header
 from fpgpu.sky.wcs import SkyWCS
 from tests.sky.made_wcs import cube_header, tan_header
+
+# Beside those that place the image: what else WCSLIB finds in a header.
+FURTHER = {
+    "PV2_1": 0.1, "LONPOLE": 170.0, "LATPOLE": 60.0, "RADESYS": "FK5", "EQUINOX": 1975.0,
+    "WCSNAME": "sky", "CNAME1": "along", "CRDER1": 0.1, "CSYER2": 0.2, "CZPHS1": 0.3,
+    "CPERI2": 0.4, "SPECSYS": "BARYCENT", "SSYSOBS": "TOPOCENT", "SSYSSRC": "LSRK",
+    "VELOSYS": 1.0, "VSOURCE": 2.0, "ZSOURCE": 0.5, "VELANGL": 3.0, "RESTFRQ": 1e9,
+    "RESTWAV": 1e-6, "VELREF": 258, "TIMESYS": "TAI", "TREFPOS": "GEOCENTER", "TREFDIR": "RA,DEC",
+    "PLEPHEM": "DE405", "TIMEUNIT": "s", "DATEREF": "2000-01-01T00:00:00", "MJDREF": 51544.0,
+    "TIMEOFFS": 0.1, "DATE-OBS": "2022-10-03T01:02:03", "DATE-BEG": "2022-10-03T01:02:03",
+    "DATE-AVG": "2022-10-03T01:02:04", "DATE-END": "2022-10-03T01:02:05", "MJD-OBS": 59855.0,
+    "MJD-BEG": 59855.0, "MJD-AVG": 59855.1, "MJD-END": 59855.2, "JEPOCH": 2022.7,
+    "BEPOCH": 2022.7, "TSTART": 1.0, "TSTOP": 2.0, "XPOSURE": 1.0, "TELAPSE": 1.0,
+    "TIMSYER": 0.1, "TIMRDER": 0.1, "TIMEDEL": 0.1, "TIMEPIXR": 0.5, "OBSGEO-X": 1e6,
+    "OBSGEO-Y": 2e6, "OBSGEO-Z": 3e6, "OBSORBIT": "orbit.fits",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("sip", [0.0, 1e-6])
+def test_all_that_a_wcs_is_made_of_is_kept_and_nothing_else(sip: float) -> None:
+    header = tan_header(sip=sip)
+    header.update(FURTHER)
+    header["CTYPE1A"], header["CRVAL1A"], header["RADESYSA"] = "RA---TAN", 5.0, "ICRS"
+    kept = list(header)
+    header.update({"FILTER": "F200W", "DETECTOR": "NRCA1", "CAL_VER": "1.2", "BKGLEVEL": 3.0})
+    header.add_history("reduced twice")
+    assert list(wcs_header(header)) == kept
+
+
+@pytest.mark.filterwarnings("ignore::astropy.wcs.FITSFixedWarning")
+def test_a_wcs_is_read_the_same_without_the_other_cards(
+    golden_headers: dict[str, fits.Header], cutout: tuple[fits.Header, Any]
+) -> None:
+    everything = tan_header(angle=0.0)
+    everything.update(FURTHER)
+    for header in (*golden_headers.values(), cutout[0], everything):
+        ours, theirs = SkyWCS.from_header(header).native, WCS(header)
+        assert ours.wcs.compare(theirs.wcs)
+        assert ours.to_header_string(relax=True) == theirs.to_header_string(relax=True)
+
+
+def test_whoever_changes_a_native_wcs_changes_only_his_own() -> None:
+    first, second = (SkyWCS.from_header(tan_header()) for _ in range(2))
+    first.native.wcs.crval = [1.0, 2.0]
+    first.native.sip = None
+    assert np.allclose(second.native.wcs.crval, [53.16, -27.79])
+    assert second.native.sip is not None
+    assert SkyWCS.from_header(tan_header()).pixel_to_world(3, 4) == second.pixel_to_world(3, 4)
 
 
 def test_astropy_cannot_drop_an_axis_of_a_distorted_wcs() -> None:

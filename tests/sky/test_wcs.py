@@ -13,8 +13,9 @@ from astropy.wcs import WCS
 from gwcs import coordinate_frames as cf
 
 from fpgpu.errors import WCSError
+from fpgpu.sky.disagreement import disagreement
 from fpgpu.sky.sphere import separation
-from fpgpu.sky.wcs import SkyWCS, disagreement
+from fpgpu.sky.wcs import SkyWCS
 from tests.sky.made_wcs import cube_header, sky_gwcs, tan_header
 
 BOX = ((-0.5, 127.5), (-0.5, 95.5))
