@@ -5,6 +5,7 @@ astrometry, PSFs), then the pixels, last the residual, which only kernels write.
 is therefore a prefix of the arena, and goes in one transfer: with or without the pixels.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -128,7 +129,7 @@ class ArenaLayout:
         sections, offset = {}, _aligned(PATCH_DTYPE.itemsize)
         for name, shape in self.shapes.items():
             dtype = PATCH_ARRAYS[name]
-            nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+            nbytes = math.prod(shape) * dtype.itemsize
             sections[name] = Section(name, dtype, shape, offset, nbytes)
             offset += _aligned(nbytes)
         return MappingProxyType(sections)

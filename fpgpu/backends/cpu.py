@@ -14,8 +14,9 @@ import numpy.typing as npt
 from fpgpu.backends import reference
 from fpgpu.backends.arguments import ExposurePlanes, PatchPixels, StagedExposure
 from fpgpu.backends.base import Backend, MemoryState
+from fpgpu.backends.hostpool import HostPool, aligned_bytes
 from fpgpu.backends.launches import DeviceLimits, Launch
-from fpgpu.backends.memory import Array, HostMemory, Memory, aligned_bytes
+from fpgpu.backends.memory import ALIGNMENT, Array, HostMemory, Memory
 from fpgpu.backends.staging import PAGE, Slot, StagingSettings
 from fpgpu.backends.unpacking import unpack_into
 from fpgpu.calibration import calibrated_superpixels
@@ -52,6 +53,7 @@ class CpuBackend(Backend):
 
     def __init__(self, device: None = None, staging: StagingSettings | None = None) -> None:
         super().__init__(device, DeviceLimits(), staging)
+        self._pool = HostPool(ALIGNMENT)
 
     @property
     def description(self) -> str:
@@ -101,7 +103,8 @@ class CpuBackend(Backend):
         """
         page = os.sysconf("SC_PAGE_SIZE")
         free, total = (os.sysconf(name) * page for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"))
-        return MemoryState(max(free, _available_bytes()), total, self._ledger.nbytes)
+        free = max(free, _available_bytes()) + self._pool.kept_bytes
+        return MemoryState(free, total, self._ledger.nbytes)
 
     def synchronize(self) -> None:
         """Do nothing: every operation has ended when its call returns."""
@@ -150,7 +153,7 @@ class CpuBackend(Backend):
         return {"memcpy in the host": lambda: np.copyto(to, source)}
 
     def _allocate(self, n_bytes: int) -> Memory:
-        return HostMemory(n_bytes, self._ledger)
+        return HostMemory(n_bytes, self._ledger, self._pool)
 
     def _host_buffer(self, n_bytes: int) -> npt.NDArray[np.uint8]:
         return aligned_bytes(n_bytes, PAGE)

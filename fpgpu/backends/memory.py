@@ -8,35 +8,16 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from fpgpu.backends.hostpool import HostPool
 from fpgpu.errors import LayoutError, ReleasedMemoryError
 
-__all__ = ["ALIGNMENT", "Array", "HostMemory", "Ledger", "Memory", "aligned_bytes", "device_dtype"]
+__all__ = ["ALIGNMENT", "Array", "HostMemory", "Ledger", "Memory", "device_dtype"]
 
 Array: TypeAlias = Any
 """`numpy.ndarray` on the CPU backend, `cupy.ndarray` on the CUDA backend."""
 
 ALIGNMENT = 256
 """Bytes to which allocations and the sections of an arena are aligned, as `cudaMalloc` does."""
-
-
-def aligned_bytes(n_bytes: int, alignment: int) -> npt.NDArray[np.uint8]:
-    """Allocate host memory at an aligned address.
-
-    Parameters
-    ----------
-    n_bytes : int
-        Number of bytes.
-    alignment : int
-        The address is a multiple of this.
-
-    Returns
-    -------
-    ndarray of uint8, shape (n_bytes,)
-        Not initialised.
-    """
-    raw = np.empty(n_bytes + alignment, np.uint8)
-    start = -raw.ctypes.data % alignment
-    return raw[start : start + n_bytes]
 
 
 def device_dtype(dtype: npt.DTypeLike) -> tuple[np.dtype[Any], tuple[int, ...]]:
@@ -200,11 +181,13 @@ class HostMemory(Memory):
         Its size.
     ledger : Ledger
         Where it is counted.
+    pool : HostPool
+        Where it comes from, and goes when its last view is gone.
     """
 
-    def __init__(self, n_bytes: int, ledger: Ledger) -> None:
+    def __init__(self, n_bytes: int, ledger: Ledger, pool: HostPool) -> None:
         # NumPy gives an empty slice the address of its base; no bytes have an aligned one too.
-        memory = aligned_bytes(max(n_bytes, 1), ALIGNMENT)
+        memory = pool.take(max(n_bytes, 1))
         ledger.enter(memory.base, n_bytes)
         super().__init__(memory.ctypes.data, n_bytes)
         self._bytes: npt.NDArray[np.uint8] | None = memory

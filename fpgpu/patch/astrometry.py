@@ -63,13 +63,21 @@ class WcsTable:
         One an exposure; whatever is a `SipFit` is evaluated in one sweep.
     names : sequence of str
         What messages call them.
+
+    Attributes
+    ----------
+    of_sip : ndarray of int64
+        Numbers of the exposures whose solution is a `SipFit`.
+    sip : SipTable
+        Those, in the order of `of_sip`.
     """
 
     def __init__(self, solutions: Sequence[SipFit | SkyWCS], names: Sequence[str]) -> None:
         self.names = list(names)
         self.solutions = list(solutions)
-        self._of_sip = [k for k, s in enumerate(solutions) if isinstance(s, SipFit)]
-        self._sip = SipTable([s for s in solutions if isinstance(s, SipFit)])
+        fits = [(k, s) for k, s in enumerate(solutions) if isinstance(s, SipFit)]
+        self.of_sip = np.array([k for k, _ in fits], np.int64)
+        self.sip = SipTable([fit for _, fit in fits])
         self._others = [(k, s) for k, s in enumerate(solutions) if isinstance(s, SkyWCS)]
 
     @classmethod
@@ -114,10 +122,11 @@ class WcsTable:
         ra, dec : ndarray of float64, shape (n_exp, n_pos)
             Degrees, ra in [0, 360).
         """
+        if not self._others:
+            return self.sip.pixel_to_world(x, y)
         ra, dec = np.empty((2, *x.shape))
-        if self._of_sip:
-            rows = self._of_sip
-            ra[rows], dec[rows] = self._sip.pixel_to_world(x[rows], y[rows])
+        rows = self.of_sip
+        ra[rows], dec[rows] = self.sip.pixel_to_world(x[rows], y[rows])
         for k, wcs in self._others:
             ra[k], dec[k] = wcs.pixel_to_world(x[k], y[k])
         return ra, dec
@@ -135,9 +144,10 @@ class WcsTable:
         x, y : ndarray of float64, shape (n_exp, n_pos)
             Zero-based pixels, on the detector or beyond its edges; NaN where a WCS gives none.
         """
+        if not self._others:
+            return self.sip.world_to_pixel(ra, dec)
         x, y = np.empty((2, len(self), len(ra)))
-        if self._of_sip:
-            x[self._of_sip], y[self._of_sip] = self._sip.world_to_pixel(ra, dec)
+        x[self.of_sip], y[self.of_sip] = self.sip.world_to_pixel(ra, dec)
         for k, wcs in self._others:
             x[k], y[k] = wcs.world_to_pixel(ra, dec)
         return x, y
@@ -219,6 +229,9 @@ def local_astrometry(
     they are taken in the tangent plane, which has no pole. A WCS without distortion is treated
     alike; forcepho takes its constant matrix, which is off by the turn of north over the field.
     """
+    if not ra.size:
+        pairs = (len(table), 0, 2)
+        return Astrometry(*map(np.empty, (pairs, pairs, (*pairs, 2), (*pairs, 2))))
     x, y = table.world_to_pixel(ra, dec)
     _refuse_lost(table, ra, dec, np.isfinite(x) & np.isfinite(y))
     crval = np.stack([relative_longitude(ra, reference[0]), dec - reference[1]], axis=-1)

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from fpgpu.patch.astrometry import WcsTable
 from fpgpu.sky.sip import SipFit
-from fpgpu.sky.siptable import SipTable
 from fpgpu.sky.sphere import Floats, chord, positions, unit_vectors
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.meta import MetaStore
@@ -89,10 +88,8 @@ class Candidates:
         self.size = size
         self.grid = grid_shape(shape, size)
         self.table = WcsTable.of_exposures(meta, self.keys)
-        fits = [(k, s) for k, s in enumerate(self.table.solutions) if isinstance(s, SipFit)]
-        self._sip = SipTable([fit for _, fit in fits])
         self._row = np.full(len(self.keys), -1)
-        self._row[[k for k, _ in fits]] = np.arange(len(fits))
+        self._row[self.table.of_sip] = np.arange(len(self.table.of_sip))
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -136,7 +133,7 @@ class Candidates:
         x, y : ndarray of float64, shape (n_solved, n_pos)
             Zero-based pixels, NaN where there is none.
         """
-        return self._sip.world_to_pixel(ra, dec)
+        return self.table.sip.world_to_pixel(ra, dec)
 
     def positions(self, exposure: Integers, x: Floats, y: Floats) -> tuple[Floats, Floats]:
         """Give the positions of pixels, each in its own exposure.
@@ -155,10 +152,12 @@ class Candidates:
         """
         row = self._row[exposure]
         if (row >= 0).all():
-            return self._sip.take(row).pixel_to_world(x, y)
+            return self.table.sip.take(row).pixel_to_world(x, y)
         ra, dec = np.empty((2, *x.shape))
         solved = row >= 0
-        ra[solved], dec[solved] = self._sip.take(row[solved]).pixel_to_world(x[solved], y[solved])
+        ra[solved], dec[solved] = self.table.sip.take(row[solved]).pixel_to_world(
+            x[solved], y[solved]
+        )
         for number in np.unique(exposure[~solved]).tolist():
             own = exposure == number
             ra[own], dec[own] = self.sky(number).pixel_to_world(x[own], y[own])

@@ -108,7 +108,11 @@ class Polygons(NamedTuple):
         -------
         near : ndarray of bool, shape (k, m)
         """
-        return np.asarray(self.near_outline(points, radius) | self.contain(points))
+        near = self.contain(points)
+        rest = np.flatnonzero(~near.all(axis=1))  # only these need the slower test
+        if rest.size:
+            near[rest] |= self.take(rest).near_outline(points, radius)
+        return near
 
     def near_outline(self, points: Floats, radius: float) -> Bools:
         """Tell which points are no further than `radius` from the outline, on either side.

@@ -70,9 +70,9 @@ class SipTable:
         self._crpix = np.array([s.crpix for s in solutions], np.float64).reshape(n, 2)
         self._cd = np.array([s.cd for s in solutions], np.float64).reshape(n, 2, 2)
         size = max((m.shape[0] for s in solutions for m in (s.a, s.b)), default=1)
-        self._a = _padded([s.a for s in solutions], size)
-        self._b = _padded([s.b for s in solutions], size)
-        parts = (self._crval, self._crpix, self._cd, self._a, self._b)
+        self._ab = _padded([m for s in solutions for m in (s.a, s.b)], size)
+        self._ab = self._ab.reshape(n, 2, size, size)
+        parts = (self._crval, self._crpix, self._cd, self._ab)
         finite = np.all([np.isfinite(p).all(axis=tuple(range(1, p.ndim))) for p in parts], axis=0)
         determinant = _determinant(self._cd)
         bad = np.flatnonzero(~finite | (determinant == 0.0))
@@ -90,7 +90,7 @@ class SipTable:
         return len(self._crval)
 
     def __repr__(self) -> str:
-        return f"<SipTable of {len(self)} exposures, order {self._a.shape[1] - 1}>"
+        return f"<SipTable of {len(self)} exposures, order {self._ab.shape[-1] - 1}>"
 
     def take(self, numbers: npt.ArrayLike) -> Self:
         """Pick some exposures.
@@ -124,8 +124,8 @@ class SipTable:
         """
         u, v = self._columns(np.asarray(x, np.float64), np.asarray(y, np.float64))
         u, v = u - self._crpix[:, :1], v - self._crpix[:, 1:]
-        shift_u, shift_v = _polynomial(self._a, u, v)[0], _polynomial(self._b, u, v)[0]
-        xi, eta = _transformed(np.deg2rad(self._cd), u + shift_u, v + shift_v)
+        shift = _values(self._ab, u, v)
+        xi, eta = _transformed(np.deg2rad(self._cd), u + shift[:, 0], v + shift[:, 1])
         ra0, dec0 = self._crval[:, :1], np.deg2rad(self._crval[:, 1:])
         # Along the meridian of crval, seen from the axis of the sphere, and parallel to the axis.
         outwards = np.cos(dec0) - eta * np.sin(dec0)
@@ -173,8 +173,9 @@ class SipTable:
         step = np.full(u.shape, np.inf)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for _ in range(_MAX_STEPS):
-                a, a_u, a_v = _polynomial(self._a, u, v)
-                b, b_u, b_v = _polynomial(self._b, u, v)
+                (a, b), (a_u, b_u), (a_v, b_v) = (
+                    np.moveaxis(values, 1, 0) for values in _values_and_slopes(self._ab, u, v)
+                )
                 miss_u, miss_v = big_u - u - a, big_v - v - b
                 determinant = (1.0 + a_u) * (1.0 + b_v) - a_v * b_u
                 step_u = ((1.0 + b_v) * miss_u - a_v * miss_v) / determinant
@@ -211,18 +212,35 @@ def _transformed(matrices: Floats, u: Floats, v: Floats) -> tuple[Floats, Floats
     return m[:, 0, 0] * u + m[:, 0, 1] * v, m[:, 1, 0] * u + m[:, 1, 1] * v
 
 
-def _polynomial(coefficients: Floats, u: Floats, v: Floats) -> tuple[Floats, Floats, Floats]:
-    """Values and both derivatives of polynomials of total degree n - 1, by Horner's rule.
+def _values(coefficients: Floats, u: Floats, v: Floats) -> Floats:
+    """Values of polynomials of total degree n - 1, by Horner's rule.
 
-    `coefficients` has shape (n_exp, n, n), `u` and `v` have shape (n_exp, n_pos).
+    `coefficients` has shape (n_exp, 2, n, n), for two polynomials of each exposure, `u` and `v`
+    have shape (n_exp, n_pos), the answer (n_exp, 2, n_pos).
     """
-    size = coefficients.shape[1]
-    value, by_u, by_v = (np.zeros(u.shape) for _ in range(3))
+    size = coefficients.shape[-1]
+    u, v = u[:, None], v[:, None]
+    value = np.zeros((*coefficients.shape[:2], u.shape[-1]))
     for p in reversed(range(size)):
-        row, row_by_v = np.zeros(u.shape), np.zeros(u.shape)
+        row = np.zeros_like(value)
+        for q in reversed(range(size - p)):
+            row *= v
+            row += coefficients[..., p, q, None]
+        value *= u
+        value += row
+    return value
+
+
+def _values_and_slopes(coefficients: Floats, u: Floats, v: Floats) -> tuple[Floats, Floats, Floats]:
+    """The same, and the derivatives along u and v."""
+    size = coefficients.shape[-1]
+    u, v = u[:, None], v[:, None]
+    value, by_u, by_v = (np.zeros((*coefficients.shape[:2], u.shape[-1])) for _ in range(3))
+    for p in reversed(range(size)):
+        row, row_by_v = np.zeros_like(value), np.zeros_like(value)
         for q in reversed(range(size - p)):
             row_by_v = row_by_v * v + row
-            row = row * v + coefficients[:, p, q, None]
+            row = row * v + coefficients[..., p, q, None]
         by_u = by_u * u + value
         by_v = by_v * u + row_by_v
         value = value * u + row

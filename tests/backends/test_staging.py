@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fpgpu.backends.cpu import CpuBackend
-from fpgpu.backends.memory import aligned_bytes
+from fpgpu.backends.hostpool import aligned_bytes
 from fpgpu.backends.staging import PAGE, StagingRing, StagingSettings
 from fpgpu.errors import LayoutError, ReleasedMemoryError, StagingBusyError, StagingError
 

@@ -129,7 +129,9 @@ def read_selection(extent: Extent, selection: Selection, out: npt.NDArray[np.flo
         if signature(descriptor) != extent.signature:
             return False
         for offset, run in _runs(extent, selection, out):
-            if not _read_run(descriptor, offset, run):
+            # Here, not in a function: of the thousand runs of a patch each call is felt.
+            n_read = os.preadv(descriptor, (run,), offset)
+            if n_read < len(run) and not _read_rest(descriptor, offset, run, n_read):
                 return False
         # A writer that came while we were reading has changed the time of the file.
         return signature(descriptor) == extent.signature
@@ -151,18 +153,17 @@ def _runs(
 def _listed_runs(
     extent: Extent, places: npt.NDArray[np.integer[Any]], out: npt.NDArray[np.float32]
 ) -> Iterator[tuple[int, memoryview]]:
-    """Yield file offset and memory of each contiguous piece of a list of super-pixels."""
+    """Give file offset and memory of each contiguous piece of a list of super-pixels."""
     if out.size == 0:
-        return
+        return iter(())
     _, nsy, n_values = extent.shape
     n_bytes = n_values * PLAIN.itemsize
-    numbers = places[:, 0].astype(np.int64) * nsy + places[:, 1]
-    breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
-    firsts = [0, *breaks.tolist()]
-    offsets = ((extent.offset or 0) + numbers[firsts] * n_bytes).tolist()
-    memory = out.data.cast("B")
-    for offset, first, last in zip(offsets, firsts, [*firsts[1:], len(numbers)], strict=True):
-        yield offset, memory[first * n_bytes : last * n_bytes]
+    numbers = places[:, 0].astype(np.int64) * nsy + places[:, 1].astype(np.int64)
+    starts = np.flatnonzero(np.concatenate([[True], numbers[1:] != numbers[:-1] + 1]))
+    offsets = (extent.offset or 0) + numbers[starts] * n_bytes
+    bounds = [*(starts * n_bytes).tolist(), out.nbytes]
+    runs = map(out.data.cast("B").__getitem__, map(slice, bounds[:-1], bounds[1:]))
+    return zip(offsets.tolist(), runs, strict=True)
 
 
 def _window_runs(
@@ -182,13 +183,14 @@ def _window_runs(
         yield start + i * column, part.data.cast("B")
 
 
-def _read_run(descriptor: int, offset: int, run: memoryview) -> bool:
-    """Fill memory from a place in a file; False at a premature end."""
-    while (n_read := os.preadv(descriptor, [run], offset)) < len(run):
-        if n_read == 0:
-            return False
+def _read_rest(descriptor: int, offset: int, run: memoryview, n_read: int) -> bool:
+    """Go on after a read that was cut short; False at a premature end."""
+    while n_read:
         run, offset = run[n_read:], offset + n_read
-    return True
+        if not len(run):
+            return True
+        n_read = os.preadv(descriptor, (run,), offset)
+    return False
 
 
 def read_through_hdf5(dataset: h5py.Dataset, selection: Selection, out: npt.NDArray[Any]) -> None:

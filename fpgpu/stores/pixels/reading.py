@@ -271,8 +271,11 @@ def _checked_places(places: npt.ArrayLike, grid: tuple[int, int]) -> npt.NDArray
             f"places have shape {places.shape} and dtype {places.dtype}; expected integers (n, 2), "
             "the indices of super-pixels along x and y"
         )
-    outside = np.flatnonzero(((places < 0) | (places >= np.array(grid))).any(axis=1))
-    if outside.size:
+    is_inside = places.size == 0 or all(
+        along.min() >= 0 and along.max() < n for along, n in zip(places.T, grid, strict=True)
+    )
+    if not is_inside:
+        outside = np.flatnonzero(((places < 0) | (places >= np.array(grid))).any(axis=1))
         raise LayoutError(
             f"place {outside[0]} is {tuple(places[outside[0]].tolist())}, outside the grid of "
             f"{grid[0]} x {grid[1]} super-pixels"
