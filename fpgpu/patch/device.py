@@ -390,5 +390,6 @@ class Patch:
         staging = np.zeros(sources.layout.meta_bytes, np.uint8)
         views = sources.layout.views(staging)
         for name, values in metadata.arrays.items():
-            views[name][...] = values
+            # As bytes: NumPy copies the structs of PSFs one by one.
+            views[name].reshape(-1).view(np.uint8)[...] = values.reshape(-1).view(np.uint8)
         sources.upload(staging, self._struct_of(pixels, sources))

@@ -202,14 +202,9 @@ def _read(
     store: PixelStore, plan: PatchPlan, pieces: Sequence[Piece], out: npt.NDArray[np.float32]
 ) -> None:
     """Read some pieces one after the other."""
-    row = 0
-    for number, start, stop in pieces:
-        exposure = plan.exposures[number]
-        here = out[row : row + stop - start]
-        store.read_superpixels(
-            exposure.band, exposure.expID, exposure.superpixels[start:stop], out=here
-        )
-        row += stop - start
+    exposures = [(plan.exposures[number], start, stop) for number, start, stop in pieces]
+    lists = [(e.band, e.expID, e.superpixels[start:stop]) for e, start, stop in exposures]
+    store.reader.read_lists(lists, out)
 
 
 def _require_fit(store: PixelStore, plan: PatchPlan) -> None:

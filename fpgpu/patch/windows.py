@@ -8,6 +8,7 @@ distortion polynomial says nothing sound there.
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -170,22 +171,14 @@ class Candidates:
         Bounds for any two pixels of a detector, however far apart. The least is not above 0 where
         nothing can be said.
         """
-        probes = [np.linspace(-0.5, side - 0.5, _PROBES) for side in self.shape]
-        x, y = (side.ravel() for side in np.meshgrid(*probes))
-        step = 0.5
-        xs = np.concatenate([x - step, x + step, x, x])
-        ys = np.concatenate([y, y, y - step, y + step])
-        everywhere = (len(self), xs.size)
-        sky = self.table.pixel_to_world(
-            np.broadcast_to(xs, everywhere), np.broadcast_to(ys, everywhere)
-        )
-        # Axes: exposure, pixel axis, which side, probe, component.
-        there = unit_vectors(*sky).reshape(len(self), 2, 2, x.size, 3)
-        jacobian = np.moveaxis(there[:, :, 1] - there[:, :, 0], 1, -1)
-        mean = jacobian.mean(axis=1)
-        variation = _VARIATION * np.linalg.norm(jacobian - mean[:, None], axis=(2, 3)).max(axis=1)
-        singular = np.linalg.svd(mean, compute_uv=False)
-        return np.stack([singular[:, 1] - variation, singular[:, 0] + variation])
+        solutions = self.table.solutions
+        known = [_remembered(solution).get(self.shape) for solution in solutions]
+        unknown = [k for k, bounds in enumerate(known) if bounds is None]
+        if unknown:
+            some = WcsTable([solutions[k] for k in unknown], [self.table.names[k] for k in unknown])
+            for k, bounds in zip(unknown, _stretch(some, self.shape), strict=True):
+                known[k] = _remembered(solutions[k])[self.shape] = bounds
+        return np.array(known).reshape(-1, 2).T
 
     def windows(self, centre: Floats, radius: float) -> Integers:
         """Bound the super-pixels that reach into a circle on the sphere.
@@ -264,3 +257,32 @@ class Candidates:
         sides = np.array(self.shape, np.float64)[:, None]
         pixel = np.where(np.isfinite(pixel).all(axis=0), pixel, 0.5 * sides)
         return np.clip(pixel, -0.5, sides - 0.5)
+
+
+def _stretch(table: WcsTable, shape: tuple[int, int]) -> Floats:
+    """Bounds of `Candidates.stretch` for each exposure, shape (n_exp, 2)."""
+    probes = [np.linspace(-0.5, side - 0.5, _PROBES) for side in shape]
+    x, y = (side.ravel() for side in np.meshgrid(*probes))
+    step = 0.5
+    xs = np.concatenate([x - step, x + step, x, x])
+    ys = np.concatenate([y, y, y - step, y + step])
+    everywhere = (len(table), xs.size)
+    sky = table.pixel_to_world(np.broadcast_to(xs, everywhere), np.broadcast_to(ys, everywhere))
+    # Axes: exposure, pixel axis, which side, probe, component.
+    there = unit_vectors(*sky).reshape(len(table), 2, 2, x.size, 3)
+    jacobian = np.moveaxis(there[:, :, 1] - there[:, :, 0], 1, -1)
+    mean = jacobian.mean(axis=1)
+    variation = _VARIATION * np.linalg.norm(jacobian - mean[:, None], axis=(2, 3)).max(axis=1)
+    singular = np.linalg.svd(mean, compute_uv=False)
+    return np.stack([singular[:, 1] - variation, singular[:, 0] + variation], axis=-1)
+
+
+def _remembered(solution: SipFit | SkyWCS) -> dict[tuple[int, int], Floats]:
+    """Bounds that were worked out for a solution, by the shape of the detector."""
+    if not isinstance(solution, SipFit):
+        return {}  # what is behind it may be changed by hand
+    return _stretches.setdefault(solution, {})
+
+
+_stretches: WeakKeyDictionary[SipFit, dict[tuple[int, int], Floats]] = WeakKeyDictionary()
+"""Of every survey that is open: its exposures are asked for again and again."""

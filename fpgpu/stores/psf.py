@@ -224,8 +224,9 @@ class PSFStore:
             nearest = np.zeros(len(positions), np.intp)
         else:
             nearest = _nearest(positions, psf.locations)
-        found: Parameters = psf.parameters[nearest]
-        return found
+        # As words: NumPy copies structs one by one.
+        words = psf.parameters.view(np.uint32)
+        return words.take(nearest, axis=0).view(psf.parameters.dtype)
 
     def get_local_psf(self, band: str = "F090W", source: Any = None, wcs: Any = None) -> Parameters:
         """Give the mixture at a source's place on the detector.

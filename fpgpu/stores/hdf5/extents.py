@@ -8,8 +8,9 @@ HDF5 and gives the same values.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import Any
 
 import h5py
@@ -21,7 +22,15 @@ from fpgpu.stores.files.publish import Signature, signature
 from fpgpu.stores.hdf5.filters import require_filters
 from fpgpu.superpixels import Window
 
-__all__ = ["Extent", "Selection", "checked_out", "locate", "read_selection", "read_through_hdf5"]
+__all__ = [
+    "Extent",
+    "Selection",
+    "checked_out",
+    "locate",
+    "read_lists",
+    "read_selection",
+    "read_through_hdf5",
+]
 
 PLAIN = np.dtype("<f4")
 
@@ -119,6 +128,70 @@ def read_selection(extent: Extent, selection: Selection, out: npt.NDArray[np.flo
     StoreError
         If the operating system cannot read the file.
     """
+    if isinstance(selection, Window):
+        return _read_runs(extent, _window_runs(extent, selection, out))
+    return read_lists([extent], [len(selection)], selection, out)
+
+
+def read_lists(
+    extents: Sequence[Extent],
+    counts: Sequence[int],
+    places: npt.NDArray[np.integer[Any]],
+    out: npt.NDArray[np.float32],
+) -> bool:
+    """Read lists of super-pixels of several exposures, one after the other, into an array.
+
+    Parameters
+    ----------
+    extents : sequence of Extent
+        With an offset and of one shape.
+    counts : sequence of int
+        How many super-pixels of each.
+    places : ndarray of int, shape (n, 2)
+        Indices of all of them along x and y, inside the grid. Neighbours in the file that follow
+        each other are read at once.
+    out : ndarray of float32, shape (n, values)
+        C-contiguous.
+
+    Returns
+    -------
+    bool
+        False if a file is not, or not any more, the one that was looked up; what `out` holds is
+        then undefined.
+
+    Raises
+    ------
+    StoreError
+        If the operating system cannot read a file.
+    """
+    if out.size == 0:
+        return True
+    _, nsy, n_values = extents[0].shape
+    n_bytes = n_values * PLAIN.itemsize
+    numbers = places[:, 0].astype(np.int64) * nsy + places[:, 1].astype(np.int64)
+    offsets = np.repeat([extent.offset or 0 for extent in extents], counts) + numbers * n_bytes
+    is_first = np.concatenate([[True], offsets[1:] != offsets[:-1] + n_bytes])
+    ends = np.cumsum(counts)
+    is_first[ends[ends < len(places)]] = True
+    starts = np.flatnonzero(is_first)
+    bounds = [*(starts * n_bytes).tolist(), out.nbytes]
+    memory = map(out.data.cast("B").__getitem__, map(slice, bounds[:-1], bounds[1:]))
+    runs = zip(offsets[starts].tolist(), memory, strict=True)
+    n_runs = np.diff(np.searchsorted(starts, ends), prepend=0).tolist()
+    for _, group in groupby(zip(extents, n_runs, strict=True), key=_file_of):
+        of_file = list(group)
+        if not _read_runs(of_file[0][0], islice(runs, sum(n for _, n in of_file))):
+            return False
+    return True
+
+
+def _file_of(item: tuple[Extent, int]) -> tuple[str, Signature]:
+    """Tell which state of which file an extent is of."""
+    return item[0].filename, item[0].signature
+
+
+def _read_runs(extent: Extent, runs: Iterable[tuple[int, memoryview]]) -> bool:
+    """Read contiguous pieces of a file; False if it is not, or not any more, that of the extent."""
     try:
         descriptor = os.open(extent.filename, os.O_RDONLY)
     except FileNotFoundError:
@@ -128,7 +201,7 @@ def read_selection(extent: Extent, selection: Selection, out: npt.NDArray[np.flo
     try:
         if signature(descriptor) != extent.signature:
             return False
-        for offset, run in _runs(extent, selection, out):
+        for offset, run in runs:
             # Here, not in a function: of the thousand runs of a patch each call is felt.
             n_read = os.preadv(descriptor, (run,), offset)
             if n_read < len(run) and not _read_rest(descriptor, offset, run, n_read):
@@ -139,31 +212,6 @@ def read_selection(extent: Extent, selection: Selection, out: npt.NDArray[np.flo
         raise StoreError(f"{extent.filename}: cannot be read: {exc}") from exc
     finally:
         os.close(descriptor)
-
-
-def _runs(
-    extent: Extent, selection: Selection, out: npt.NDArray[np.float32]
-) -> Iterator[tuple[int, memoryview]]:
-    """Give file offset and memory of each contiguous piece."""
-    if isinstance(selection, Window):
-        return _window_runs(extent, selection, out)
-    return _listed_runs(extent, selection, out)
-
-
-def _listed_runs(
-    extent: Extent, places: npt.NDArray[np.integer[Any]], out: npt.NDArray[np.float32]
-) -> Iterator[tuple[int, memoryview]]:
-    """Give file offset and memory of each contiguous piece of a list of super-pixels."""
-    if out.size == 0:
-        return iter(())
-    _, nsy, n_values = extent.shape
-    n_bytes = n_values * PLAIN.itemsize
-    numbers = places[:, 0].astype(np.int64) * nsy + places[:, 1].astype(np.int64)
-    starts = np.flatnonzero(np.concatenate([[True], numbers[1:] != numbers[:-1] + 1]))
-    offsets = (extent.offset or 0) + numbers[starts] * n_bytes
-    bounds = [*(starts * n_bytes).tolist(), out.nbytes]
-    runs = map(out.data.cast("B").__getitem__, map(slice, bounds[:-1], bounds[1:]))
-    return zip(offsets.tolist(), runs, strict=True)
 
 
 def _window_runs(

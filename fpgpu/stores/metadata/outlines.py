@@ -104,7 +104,9 @@ class Outlines:
         self._records[key] = None if record is None else record.without_gwcs()
 
     def sip(self, key: Key) -> "SipFit | None":
-        """Return the remembered refit of the gWCS of an exposure."""
+        """Return the remembered refit of the gWCS of an exposure, the same object each time."""
+        if self._is_stored(key) and self._stored.shape(key) != UNKNOWN_SHAPE:
+            return self._stored.sip(key)
         return self._record(key).sip
 
     def shape(self, key: Key) -> tuple[int, int]:

@@ -263,6 +263,7 @@ class StoredRecords(Mapping[Key, SkyRecord]):
     def __init__(self, rows: Mapping[Key, int], columns: SkyColumns) -> None:
         self.rows = rows
         self.columns = columns
+        self._fits: dict[Key, SipFit | None] = {}
 
     @classmethod
     def of(cls, records: Mapping[Key, SkyRecord]) -> "StoredRecords":
@@ -291,6 +292,12 @@ class StoredRecords(Mapping[Key, SkyRecord]):
         """Return the shape of one record, without the rest."""
         nx, ny = self.columns.shapes[self.rows[key]].tolist()
         return nx, ny
+
+    def sip(self, key: Key) -> "SipFit | None":
+        """Return the refit of a record, the same object each time."""
+        if key not in self._fits:
+            self._fits[key] = self[key].sip
+        return self._fits[key]
 
     def outline(self, key: Key, kind: str) -> Float | None:
         """Return one outline of a record, without the rest."""

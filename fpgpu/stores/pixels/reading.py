@@ -1,6 +1,6 @@
 """Reading the exposures of a pixel store."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -131,6 +131,34 @@ class ExposureReader:
         out = extents.checked_out(out, (len(places), self._geometry.n_values), self._dtype)
         self._read(band, expID, places, out)
         return out
+
+    def read_lists(
+        self,
+        lists: Sequence[tuple[str, str, npt.NDArray[np.integer[Any]]]],
+        out: npt.NDArray[Any],
+    ) -> None:
+        """Read lists of super-pixels of several exposures, one after the other.
+
+        Parameters
+        ----------
+        lists : sequence of (band, expID, ndarray of int, shape (n, 2))
+            As for `PixelStore.read_superpixels`, whose errors it raises.
+        out : ndarray, shape (sum of n, 2 * size**2)
+            Where to put them, C-contiguous.
+        """
+        known = [self._known_extent((band, expID)) for band, expID, _ in lists]
+        found = [extent for extent in known if extent is not None]
+        if found and len(found) == len(lists):
+            places = np.concatenate([places for _, _, places in lists])
+            counts = [len(places) for _, _, places in lists]
+            extents.checked_out(out, (len(places), self._geometry.n_values), self._dtype)
+            is_inside = _first_outside(places, self._geometry.grid) is None
+            if is_inside and extents.read_lists(found, counts, places, out):
+                return
+        start = 0
+        for band, expID, places in lists:
+            self.read_superpixels(band, expID, places, out[start : start + len(places)])
+            start += len(places)
 
     def _read(
         self, band: str, expID: str, selection: extents.Selection, out: npt.NDArray[Any]
@@ -271,16 +299,22 @@ def _checked_places(places: npt.ArrayLike, grid: tuple[int, int]) -> npt.NDArray
             f"places have shape {places.shape} and dtype {places.dtype}; expected integers (n, 2), "
             "the indices of super-pixels along x and y"
         )
-    is_inside = places.size == 0 or all(
-        along.min() >= 0 and along.max() < n for along, n in zip(places.T, grid, strict=True)
-    )
-    if not is_inside:
-        outside = np.flatnonzero(((places < 0) | (places >= np.array(grid))).any(axis=1))
+    outside = _first_outside(places, grid)
+    if outside is not None:
         raise LayoutError(
-            f"place {outside[0]} is {tuple(places[outside[0]].tolist())}, outside the grid of "
+            f"place {outside} is {tuple(places[outside].tolist())}, outside the grid of "
             f"{grid[0]} x {grid[1]} super-pixels"
         )
     return places
+
+
+def _first_outside(places: npt.NDArray[Any], grid: tuple[int, int]) -> int | None:
+    """Return the number of the first place outside the grid."""
+    if places.size == 0 or all(
+        along.min() >= 0 and along.max() < n for along, n in zip(places.T, grid, strict=True)
+    ):
+        return None
+    return int(np.argmax(((places < 0) | (places >= np.array(grid))).any(axis=1)))
 
 
 def _read_held(extent: Extent, selection: extents.Selection, out: npt.NDArray[Any]) -> None:

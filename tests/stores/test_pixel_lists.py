@@ -1,0 +1,117 @@
+"""Lists of super-pixels of several exposures, read at once, are what each list gives alone."""
+
+import os
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fpgpu.errors import LayoutError, NotInStoreError, StoreFormatError
+from fpgpu.stores.pixel import PixelStore
+from tests.stores.imagesets import bits, image_set, new_store
+
+EXPOSURES = ["e1", "e2", "linked", "chunked"]
+GRID = (8, 8)
+
+places = st.lists(st.tuples(*(st.integers(0, n - 1) for n in GRID)), max_size=20)
+parts = st.lists(st.tuples(st.sampled_from(EXPOSURES), places), max_size=6)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """A store with two exposures in its file, one in another file and one in chunks."""
+    folder = tmp_path_factory.mktemp("store")
+    store = new_store(folder / "pixels.h5")
+    for expID in EXPOSURES:
+        store.add_exposure(image_set(expID=expID))
+    with h5py.File(store.h5file, "r+") as h5:
+        band = h5["F200W"]
+        with h5py.File(folder / "one.h5", "w") as other:
+            band.copy("linked", other)
+        del band["linked"]
+        band["linked"] = h5py.ExternalLink("one.h5", "/linked")
+        values = band["chunked/data"][()]
+        del band["chunked/data"]
+        band.create_dataset("chunked/data", data=values, chunks=(3, 2, 128))
+    return store.h5file
+
+
+def as_lists(chosen):
+    return [("F200W", name, np.array(pairs, np.int32).reshape(-1, 2)) for name, pairs in chosen]
+
+
+def read(store, lists):
+    out = np.full((sum(len(places) for _, _, places in lists), 128), 7, np.float32)
+    store.reader.read_lists(lists, out)
+    return out
+
+
+@settings(max_examples=60)
+@given(chosen=parts)
+def test_lists_follow_each_other(path, chosen):
+    store, lists = PixelStore(path), as_lists(chosen)
+    alone = [store.read_superpixels(*each) for each in lists]
+    for _ in range(2):  # when nothing is known of where they are, and when all of it is
+        np.testing.assert_array_equal(
+            bits(read(store, lists)), bits(np.concatenate([np.empty((0, 128), "f4"), *alone]))
+        )
+        store = PixelStore(path)
+
+
+def test_what_lies_in_one_file_is_read_through_one_opening(path, monkeypatch):
+    store = PixelStore(path)
+    lists = as_lists([("e1", [(0, 0), (0, 1)]), ("e2", [(0, 2)]), ("linked", [(5, 5)])])
+    expected = read(store, lists)
+    opened, n_read = [], []
+    real_open, real_read = os.open, os.preadv
+    monkeypatch.setattr(os, "open", lambda *args: opened.append(args[0]) or real_open(*args))
+    monkeypatch.setattr(os, "preadv", lambda *args: n_read.append(1) or real_read(*args))
+    np.testing.assert_array_equal(read(store, lists), expected)
+    assert [os.path.basename(name) for name in opened] == ["pixels.h5", "one.h5"]  # noqa: PTH119
+    assert len(n_read) == 3
+
+
+def test_a_place_outside_is_refused_with_its_number_in_its_own_list(path):
+    store = PixelStore(path)
+    lists = as_lists([("e1", [(0, 0), (0, 1)]), ("e2", [(0, 2), (0, 8)])])
+    read(store, as_lists([("e1", [(0, 0)]), ("e2", [(0, 0)])]))
+    with pytest.raises(LayoutError, match=r"place 1 is .0, 8., outside the grid of 8 x 8"):
+        read(store, lists)
+
+
+def test_memory_that_does_not_fit_is_refused(path):
+    store = PixelStore(path)
+    lists = as_lists([("e1", [(0, 0)]), ("e2", [(0, 0)])])
+    read(store, lists)
+    for out in (np.empty((3, 128), "f4"), np.empty((2, 128), "f8"), np.empty((4, 128), "f4")[::2]):
+        with pytest.raises(LayoutError, match="out"):
+            store.reader.read_lists(lists, out)
+
+
+def test_an_exposure_that_is_not_there_or_a_file_cut_short_is_an_error(tmp_path):
+    store = new_store(tmp_path / "pixels.h5")
+    for expID in ("e1", "e2"):
+        store.add_exposure(image_set(expID=expID))
+    lists = as_lists([("e1", [(0, 0)]), ("e2", [(7, 7)])])
+    read(store, lists)
+    with pytest.raises(NotInStoreError, match="e3"):
+        read(store, [*lists, *as_lists([("e3", [(0, 0)])])])
+    os.truncate(store.h5file, os.stat(store.h5file).st_size // 2)  # noqa: PTH116
+    with pytest.raises(StoreFormatError, match=r"pixels\.h5"):
+        read(store, lists)
+
+
+def test_an_exposure_replaced_since_is_read_anew(tmp_path):
+    store = new_store(tmp_path / "pixels.h5")
+    for expID in ("e1", "e2"):
+        store.add_exposure(image_set(expID=expID))
+    reader = PixelStore(store.h5file)
+    lists = as_lists([("e1", [(1, 2)]), ("e2", [(3, 4)])])
+    old = read(reader, lists)
+    store.add_exposure(image_set(expID="e2", seed=1))
+    new = read(reader, lists)
+    np.testing.assert_array_equal(new[0], old[0])
+    assert (new[1] != old[1]).any()
+    np.testing.assert_array_equal(new[1], store.read_superpixels("F200W", "e2", [[3, 4]])[0])
