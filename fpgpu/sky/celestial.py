@@ -165,12 +165,14 @@ def celestial_header(header: Any) -> Any:
             f"axes are {axes[0]} and {axes[1]}"
         )
     renumbered = {str(axis): str(new) for new, axis in enumerate(axes, start=1)}
+    names = {keyword: _renamed(keyword, renumbered, header) for keyword in header}
+    changed = {keyword: new for keyword, new in names.items() if new != keyword}
     reduced = header.copy()
-    for keyword in dict.fromkeys(header):
-        new = _renamed(keyword, renumbered, header)
-        if new != keyword:
-            reduced.remove(keyword, remove_all=True)
-        if new not in (keyword, None):
+    # All go before any comes: what one card is called now was the name of another.
+    for keyword in changed:
+        reduced.remove(keyword, remove_all=True)
+    for keyword, new in changed.items():
+        if new is not None:
             reduced[new] = header[keyword]
     reduced["NAXIS"] = 2
     reduced["WCSAXES"] = 2

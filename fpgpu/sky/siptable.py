@@ -170,7 +170,6 @@ class SipTable:
     def _undistort(self, big_u: Floats, big_v: Floats) -> tuple[Floats, Floats]:
         """Solve u + A(u, v) = U, v + B(u, v) = V by Newton's method, from u = U, v = V."""
         u, v = big_u.copy(), big_v.copy()
-        step = np.full(u.shape, np.inf)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for _ in range(_MAX_STEPS):
                 (a, b), (a_u, b_u), (a_v, b_v) = (

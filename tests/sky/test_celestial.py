@@ -104,6 +104,46 @@ def test_celestial_axes_may_come_last() -> None:
     assert celestial_header(header)["NAXIS2"] == 96
 
 
+def test_cards_are_renumbered_with_their_axes_whatever_stands_behind_the_number() -> None:
+    header = fits.Header()
+    header["NAXIS"], header["NAXIS1"], header["NAXIS2"], header["NAXIS3"] = 3, 5, 128, 96
+    header["CTYPE1"], header["CTYPE2"], header["CTYPE3"] = "WAVE", "RA---ZPN", "DEC--ZPN"
+    header["PV1_0"], header["PV3_1"], header["PV3_3"], header["PS2_4"] = 9.0, 1.0, 25.0, "name"
+    header["CRVAL2A"], header["CRVAL1A"], header["CD2_3B"], header["CD2_1B"] = 4.0, 5.0, 6.0, 7.0
+    header["PC2_2"], header["PC3_2"], header["PC1_1"], header["PC2_1"] = 2.0, 3.0, 4.0, 0.0
+    header["CROTA3"], header["OBJECT"], header["PV_NAME"] = 12.0, "M 31", "kept"
+    reduced = celestial_header(header)
+    assert dict(reduced) == {
+        "NAXIS": 2,
+        "WCSAXES": 2,
+        "NAXIS1": 128,
+        "NAXIS2": 96,
+        "CTYPE1": "RA---ZPN",
+        "CTYPE2": "DEC--ZPN",
+        "PV2_1": 1.0,
+        "PV2_3": 25.0,
+        "PS1_4": "name",
+        "CRVAL1A": 4.0,
+        "CD1_2B": 6.0,
+        "PC1_1": 2.0,
+        "PC2_1": 3.0,
+        "CROTA2": 12.0,
+        "OBJECT": "M 31",
+        "PV_NAME": "kept",
+    }
+
+
+def test_cards_that_were_written_twice_go_twice() -> None:
+    header = cube_header()
+    header.append(("CRVAL3", 3.0))
+    header.append(("HISTORY", "one"))
+    header.append(("HISTORY", "two"))
+    reduced = celestial_header(header)
+    assert "CRVAL3" not in reduced
+    assert list(reduced["HISTORY"]) == ["one", "two"]
+    assert header.count("CRVAL3") == 2
+
+
 def test_coordinates_that_depend_on_the_third_pixel_axis_are_refused() -> None:
     header = cube_header()
     header["CD1_3"] = 1e-5
@@ -117,6 +157,13 @@ def test_distortion_of_axes_that_are_not_celestial_is_refused() -> None:
         header[f"{name}1"], header[f"{name}3"] = header[f"{name}3"], header[f"{name}1"]
     with pytest.raises(WCSError, match="its celestial axes are 2 and 3"):
         celestial_header(header)
+
+
+def test_axes_are_counted_by_whatever_states_most_of_them() -> None:
+    assert axis_count({"NAXIS": 2, "WCSAXES": 3, "CTYPE1": "RA---TAN"}) == 3
+    assert axis_count({"NAXIS": 4, "WCSAXES": 3}) == 4
+    assert axis_count({"CTYPE1": "", "CTYPE12": "", "CTYPE13A": "", "XCTYPE14": ""}) == 12
+    assert axis_count({"NAXIS": "two", "WCSAXES": 2.5}) == 0
 
 
 def test_a_cube_without_a_sky_is_refused() -> None:
