@@ -126,13 +126,13 @@ def chord(angle: npt.ArrayLike) -> Floats:
     Parameters
     ----------
     angle : array_like
-        Radians; anything beyond pi counts as pi.
+        Radians, not negative; anything beyond pi counts as pi.
 
     Returns
     -------
     length : ndarray of float64
     """
-    return np.asarray(2.0 * np.sin(0.5 * np.clip(angle, 0.0, np.pi)))
+    return np.asarray(2.0 * np.sin(0.5 * np.minimum(angle, np.pi)))
 
 
 def tangent_basis(centre: Floats) -> tuple[Floats, Floats]:

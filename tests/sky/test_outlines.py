@@ -7,7 +7,8 @@ import pytest
 from astropy.io import fits
 
 from fpgpu.errors import WCSError
-from fpgpu.sky.wcs import SkyWCS, disagreement
+from fpgpu.sky.disagreement import disagreement
+from fpgpu.sky.wcs import SkyWCS
 from tests.sky.made_wcs import tan_header
 
 DEGREE = 3600.0  # arcsec
@@ -67,6 +68,15 @@ def test_a_detector_flattened_to_a_slanted_line_is_refused_with_its_place() -> N
     place = f"{ra:.6f}, {dec:.6f}"
     with pytest.raises(WCSError, match=f"the fits WCS .* line or a point at RA, Dec {place};"):
         sky.footprint()
+    with pytest.raises(WCSError, match="maps the whole detector onto a line or a point of the sky"):
+        sky.world_to_pixel(ra, dec)
+
+
+def test_a_detector_of_one_pixel_has_the_outline_of_a_pixel() -> None:
+    sky = SkyWCS.from_header(plain(shape=(1, 1)))
+    x, y = sky.world_to_pixel(*sky.footprint(per_side=1).T)
+    assert x == pytest.approx([-0.5, 0.5, 0.5, -0.5], abs=1e-6)
+    assert y == pytest.approx([-0.5, -0.5, 0.5, 0.5], abs=1e-6)
 
 
 @pytest.mark.parametrize(("scale", "accepted"), [(0.29, True), (0.31, False)])

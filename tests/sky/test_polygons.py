@@ -72,6 +72,49 @@ def test_what_stays_away_by_a_picodegree_is_not(region: RectangularRegion) -> No
     assert FootprintIndex([outline]).touching(region).tolist() == []
 
 
+def test_crossings_of_a_parallel_are_where_points_along_the_edges_change_sides() -> None:
+    """Each crossing is reported: those upwards and downwards, of edges over the top, twice."""
+    rng = np.random.default_rng(3)
+    fraction = np.linspace(0, 1, 2001)[:, None]
+    for _ in range(60):
+        outline = unit_vectors(*(rng.uniform(*limits, 3) for limits in ((0, 80), (-60, 85))))
+        dec = np.deg2rad(rng.uniform(-60, 85))
+        seen: list[np.ndarray] = []
+
+        def remember(places: np.ndarray, seen: list[np.ndarray] = seen) -> np.ndarray:
+            seen.append(places)
+            return np.ones(len(places), bool)
+
+        crossed = Polygons.of(outline[None]).meet_parallels([dec], remember)
+        chords = [
+            a + fraction * (b - a) for a, b in zip(outline, np.roll(outline, -1, 0), strict=True)
+        ]
+        points = [edge / np.linalg.norm(edge, axis=1, keepdims=True) for edge in chords]
+        above = [edge[:, 2] > np.sin(dec) for edge in points]
+        expected = [
+            edge[:-1][sides[:-1] != sides[1:]] for edge, sides in zip(points, above, strict=True)
+        ]
+        places = np.concatenate(expected)
+        (found,) = seen
+        assert crossed.tolist() == [len(places) > 0]
+        assert len(found) == len(places)
+        for place in places:
+            assert np.linalg.norm(found - place, axis=1).min() < 2e-3
+        assert np.allclose(found[:, 2], np.sin(dec), atol=1e-14)
+
+
+def test_only_accepted_crossings_of_a_parallel_count_and_each_outline_for_itself() -> None:
+    high, low = unit_vectors([0, 10, 20], [0, 10, 0]), unit_vectors([0, 10, 20], [0, 4, 0])
+    stack = Polygons.of(np.stack([low, high, low, high[::-1]]))
+    west = stack.meet_parallels(np.deg2rad([5.0]), lambda v: v[..., 1] < v[..., 0] * np.tan(0.17))
+    assert west.tolist() == [False, True, False, True]
+    none = stack.meet_parallels(np.deg2rad([5.0, 12.0]), lambda v: np.zeros(len(v), bool))
+    assert none.tolist() == [False] * 4
+    either = stack.meet_parallels(np.deg2rad([12.0, 3.0]), lambda v: np.ones(len(v), bool))
+    assert either.tolist() == [True] * 4
+    assert stack.meet_parallels([], lambda v: np.ones(len(v), bool)).tolist() == [False] * 4
+
+
 @pytest.mark.parametrize(
     "region",
     [

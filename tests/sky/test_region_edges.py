@@ -78,6 +78,22 @@ def test_what_is_picked_from_a_stack_answers_as_it_did_there() -> None:
     assert few.contain(points).any()
 
 
+@pytest.mark.parametrize("kind", ["circle", "rectangle", "polygon"])
+def test_positions_in_single_precision_are_compared_in_double(kind: str) -> None:
+    ra, dec, r = np.float32(150.12345), np.float32(2.3456789), 1e-9
+    x, y = float(ra), float(dec)
+    region: Region = {
+        "circle": CircularRegion(x, y, r),
+        "rectangle": RectangularRegion(x - r, x + r, y - r, y + r),
+        "polygon": PolygonRegion([x - r, x + r, x], [y - r, y - r, y + r]),
+    }[kind]
+    assert inside(region, np.array([ra, ra + np.float32(1e-4)]), np.array([dec, dec])) == [
+        True,
+        False,
+    ]
+    assert inside(region, [150, 151], [2, 3]) == [False, False]
+
+
 def test_the_middle_of_a_circle_is_inside_and_its_edge_is_not() -> None:
     region = CircularRegion(10, 0, 1)
     assert inside(region, [10, 11, 10, 10 + 0.999999], [0, 0, 1, 0]) == [True, False, False, True]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fpgpu.sky.sphere import (
     angle_between,
+    chord,
     positions,
     separation,
     tangent_basis,
@@ -88,6 +89,11 @@ def test_tangent_coordinates_are_tangents_of_angles_towards_east_and_north() -> 
     xi, eta = tangent_coordinates(unit_vectors([30.0, 75.0], [60.0, 0.0]), centre)
     assert xi == pytest.approx([0.0, 1.0])
     assert eta == pytest.approx([np.sqrt(3.0), 0.0])
+
+
+def test_chords_end_at_the_antipode() -> None:
+    angles = [0.0, 1e-9, np.pi / 3, np.pi, 4.0, 1e9]
+    assert chord(angles) == pytest.approx([0.0, 1e-9, 1.0, 2.0, 2.0, 2.0], rel=1e-12)
 
 
 def test_the_far_hemisphere_has_no_tangent_coordinates() -> None:
