@@ -197,8 +197,9 @@ class MetaContents:
         with self.lock:
             self.require(key)
             text = self.text(key)
-            record = self._outlines.complete(key, text, has_gwcs=self.has_gwcs(key))
-            return MetaEntry(key, text, self._gwcs_text(key), record)
+            has_gwcs = self.has_gwcs(key)
+            record = self._outlines.complete(key, text, has_gwcs=has_gwcs)
+            return MetaEntry(key, text, self._gwcs_text(key) if has_gwcs else None, record)
 
     def read_tree_from(self, path: Path) -> None:
         """Take the gWCS of another file instead of those there were."""
@@ -252,9 +253,7 @@ class MetaContents:
             for expID in exposures:
                 key = band, expID
                 if stored is None or key in self._changed_gwcs or key not in stored.index.rows:
-                    text = self._gwcs_text(key)
-                    assert text is not None
-                    texts[key] = text
+                    texts[key] = self._gwcs_text(key)
         return texts
 
     def columns(self, changed: Mapping[Key, str]) -> SkyColumns:
@@ -279,11 +278,9 @@ class MetaContents:
         """Return the opened ASDF file if its pieces are known and may still count."""
         return None if self._foreign_gwcs or self.files is None else self.files.asdf
 
-    def _gwcs_text(self, key: Key) -> GwcsText | None:
-        """Return the gWCS of an exposure as text, from the opened file where it is there."""
+    def _gwcs_text(self, key: Key) -> GwcsText:
+        """Return the gWCS that an exposure has as text, from the opened file if it is there."""
         stored = self._stored_gwcs()
-        if not self.has_gwcs(key):
-            return None
         if stored is not None and key in stored.index.rows and key not in self._changed_gwcs:
             return GwcsText.from_piece(stored.index.head, stored.piece(key), key)
         if key not in self._new_gwcs:

@@ -211,13 +211,13 @@ def write_pieces(
         Of the new file, which is durable.
     """
     runs = {} if old is None else _runs(names, pieces, old.index)
-    writer = _Writer(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), old)
+    writer = _Writer(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     spans, digests = [np.empty((0, 2), np.int64)], [np.empty((0, DIGEST_BYTES), np.uint8)]
     try:
         for gap, key in frame.steps(names, runs):
             if key is None:
                 writer.write(gap)
-            elif key in pieces:
+            elif old is None or key in pieces:
                 writer.write(gap)
                 start = writer.position
                 writer.write(pieces[key])
@@ -225,10 +225,9 @@ def write_pieces(
                 digest = content_digest(pieces[key])
                 digests.append(np.frombuffer(digest, np.uint8).reshape(1, -1))
             else:
-                assert old is not None
                 row = old.index.rows[key]
                 n_rows = runs.get(key[0], 1) if key[1] == names[key[0]][0] else 1
-                spans.append(writer.take(gap, row, n_rows, key[0]))
+                spans.append(writer.take(gap, old, row, n_rows, key[0]))
                 digests.append(old.index.digests[row : row + n_rows])
         writer.flush()
     finally:
@@ -253,12 +252,11 @@ def _runs(names: Names, pieces: Mapping[Key, bytes], old: FileIndex) -> dict[str
 class _Writer:
     """Writes bytes and ranges of an old file; neighbouring ranges are joined before."""
 
-    def __init__(self, descriptor: int, old: OldFile | None) -> None:
+    def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.position = 0
-        self._old = old
         self._buffer = bytearray()
-        self._range: tuple[int, int] | None = None
+        self._range: tuple[OldFile, int, int] | None = None
         self._last: tuple[int, str] | None = None
 
     def write(self, content: bytes) -> None:
@@ -270,19 +268,20 @@ class _Writer:
         if len(self._buffer) > BUFFER:
             self._write_buffer()
 
-    def take(self, gap: bytes, row: int, n_rows: int, band: str) -> npt.NDArray[np.int64]:
-        """Write a gap and pieces of the old file that follow each other; return where they are."""
-        assert self._old is not None
-        spans = self._old.index.spans[row : row + n_rows]
+    def take(
+        self, gap: bytes, old: OldFile, row: int, n_rows: int, band: str
+    ) -> npt.NDArray[np.int64]:
+        """Write a gap and pieces of an old file that follow each other; return where they are."""
+        spans = old.index.spans[row : row + n_rows]
         start, stop = int(spans[0, 0]), int(spans[-1, 1])
         # Two pieces that follow each other in one band have the same gap in every file.
         if self._range is not None and self._last == (row - 1, band):
-            self._range = self._range[0], stop
+            self._range = old, self._range[1], stop
             self.position += len(gap)
         else:
             self.write(gap)
             self._write_buffer()
-            self._range = start, stop
+            self._range = old, start, stop
         moved: npt.NDArray[np.int64] = spans + (self.position - start)
         self._last = row + n_rows - 1, band
         self.position += stop - start
@@ -294,9 +293,10 @@ class _Writer:
         self._write_buffer()
 
     def _copy_range(self) -> None:
-        if self._range is not None and self._old is not None:
-            self._old.copy(*self._range, self.descriptor)
-        self._range = None
+        if self._range is not None:
+            old, start, stop = self._range
+            old.copy(start, stop, self.descriptor)
+            self._range = None
 
     def _write_buffer(self) -> None:
         view = memoryview(bytes(self._buffer))
