@@ -11,62 +11,7 @@ from numpydoc.docscrape import NumpyDocString
 from numpydoc.validate import validate
 
 import fpgpu
-
-# Modules whose ``__all__`` is meant for users, beside the names of the package itself.
-MODULES = [
-    "fpgpu.backends.arena",
-    "fpgpu.backends.arguments",
-    "fpgpu.backends.base",
-    "fpgpu.backends.choose",
-    "fpgpu.backends.cpu",
-    "fpgpu.backends.images",
-    "fpgpu.backends.launches",
-    "fpgpu.backends.memory",
-    "fpgpu.calibration",
-    "fpgpu.demo.field",
-    "fpgpu.doctor",
-    "fpgpu.errors",
-    "fpgpu.fluxes",
-    "fpgpu.forcepho.device",
-    "fpgpu.forcepho.kernel",
-    "fpgpu.forcepho.packing",
-    "fpgpu.forcepho.upstream",
-    "fpgpu.ingest.clusters",
-    "fpgpu.ingest.executors",
-    "fpgpu.ingest.flags",
-    "fpgpu.ingest.machine",
-    "fpgpu.ingest.pipeline",
-    "fpgpu.ingest.readers",
-    "fpgpu.ingest.record",
-    "fpgpu.ingest.workers",
-    "fpgpu.patch.clock",
-    "fpgpu.patch.file",
-    "fpgpu.patch.gaussians",
-    "fpgpu.patch.likelihood",
-    "fpgpu.patch.mixture",
-    "fpgpu.patch.proposal",
-    "fpgpu.patch.plan",
-    "fpgpu.patch.select",
-    "fpgpu.patch.timing",
-    "fpgpu.patch.windows",
-    "fpgpu.plots",
-    "fpgpu.sky.coverage",
-    "fpgpu.sky.sip",
-    "fpgpu.stores.alone",
-    "fpgpu.stores.exposures",
-    "fpgpu.stores.folder",
-    "fpgpu.stores.hdf5.filters",
-    "fpgpu.stores.pixels.records",
-    "fpgpu.stores.shards",
-    "fpgpu.stores.summary",
-    "fpgpu.stores.upkeep.forms",
-    "fpgpu.stores.upkeep.merge",
-    "fpgpu.stores.upkeep.problems",
-    "fpgpu.stores.upkeep.remove",
-    "fpgpu.stores.upkeep.repair",
-    "fpgpu.stores.upkeep.verify",
-    "fpgpu.superpixels",
-]
+from tests.public_api import MODULES
 
 # What is not asked of a docstring here: examples, see-also and extended summaries stand where they
 # help; a return value may have a name (RT02) and need no sentence beyond it; descriptions need no

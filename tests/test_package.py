@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import fpgpu
+from tests.public_api import LISTED, public_api
 
 PACKAGE = Path(fpgpu.__file__).parent
 MODULES = sorted(
@@ -65,6 +66,16 @@ def test_public_names_load_and_are_documented(name: str) -> None:
     if callable(value):
         assert value.__doc__
     assert name in dir(fpgpu)
+
+
+def test_the_public_interface_is_as_agreed() -> None:
+    found, listed = set(public_api()), set(LISTED.read_text().splitlines())
+    changes = [f"+ {line}" for line in sorted(found - listed)]
+    changes += [f"- {line}" for line in sorted(listed - found)]
+    assert not changes, (
+        "the public interface has changed; where that is wanted, write it into CHANGELOG.md and "
+        f"run 'python -m tests.public_api':\n{chr(10).join(changes)}"
+    )
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
