@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fpgpu.errors import CatalogError, LayoutError, MissingStoreError, StoreFormatError
+from fpgpu.layout import MAXRADII
 from fpgpu.patch.mixture import SersicMixture
 
 Float = npt.NDArray[np.float64]
@@ -88,6 +89,32 @@ def test_nothing_is_extrapolated(
         mixture.evaluate([1.0, sersic], [0.1, rhalf])
 
 
+def test_tables_of_whole_numbers_are_interpolated_as_any_other() -> None:
+    n, r = np.arange(1, 6), np.arange(5)
+    whole = SersicMixture(n, r, cubic(n[:, None], r).round().astype(int), [0, 1, 2])
+    floats = SersicMixture(n * 1.0, r * 1.0, cubic(n[:, None], r).round(), [0.0, 1.0, 2.0])
+    for found, expected in zip(whole.evaluate(2, 3), floats.evaluate(2.0, 3.0), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert whole.rad2.tolist() == [0, 1, 4]
+    with pytest.raises(LayoutError, match="rhalf must be at least 4 increasing values"):
+        SersicMixture(n, r[::-1].astype(np.uint8), whole._table, whole.radii)
+
+
+def test_a_mixture_may_be_of_one_radius_and_of_as_many_as_kernels_take() -> None:
+    for n_radii in (1, MAXRADII):
+        table = np.ones((len(SERSIC), len(RHALF), n_radii))
+        found = SersicMixture(SERSIC, RHALF, table, np.arange(n_radii)).evaluate(1.0, 0.1)
+        assert found.amplitudes.shape == (1, n_radii)
+        np.testing.assert_allclose(found.amplitudes, 1.0, atol=1e-12)
+
+
+def test_a_mixture_is_broadcast_over_sources_of_one_size(mixture: SersicMixture) -> None:
+    one = mixture.evaluate([1.0, 2.0, 3.0], 0.2)
+    np.testing.assert_array_equal(
+        one.amplitudes, mixture.evaluate([1.0, 2.0, 3.0], [0.2] * 3).amplitudes
+    )
+
+
 def test_rad2_is_the_square_of_the_radii(mixture: SersicMixture) -> None:
     assert mixture.n_radii == 3
     assert mixture.rad2.dtype == np.float32
@@ -114,7 +141,9 @@ REFUSED_TABLES: list[tuple[dict[str, Any], str]] = [
     ({"radii": np.array([0, 1, np.nan])}, "radii hold values that are not finite"),
     ({"radii": np.array([0, 1, -1.0])}, "radii hold -1.0"),
     ({"amplitudes": np.full((30, 3), np.inf)}, "amplitudes hold values that are not finite"),
-    ({"amplitudes": "text"}, "amplitudes: expected a dataset of numbers"),
+    ({"amplitudes": "text"}, "amplitudes: expected a dataset of numbers$"),
+    ({"radii": np.array([True, False, True])}, "radii: expected a dataset of numbers$"),
+    ({"nsersic": None, "rh": None}, "no nsersic, rh; expected forcepho's table of Sersic mixtures"),
     ({"amplitudes": np.zeros((30, 11)), "radii": np.zeros(11)}, "mixture of 11 radii"),
 ]
 
@@ -135,11 +164,19 @@ def test_rows_that_come_twice_are_no_grid(tmp_path: Path) -> None:
         SersicMixture.from_file(write_table(tmp_path / "t.h5", rh=r, amplitudes=cubic(n, r)))
 
 
+def test_a_group_in_place_of_a_dataset_is_no_table(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "table.h5", rh=None)
+    with h5py.File(path, "a") as file:
+        file.create_group("rh")
+    with pytest.raises(StoreFormatError, match=r"table\.h5/rh: expected a dataset of numbers$"):
+        SersicMixture.from_file(path)
+
+
 def test_garbage_and_missing_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "garbage.h5").write_bytes(b"not HDF5" * 100)
     with pytest.raises(StoreFormatError, match=r"garbage\.h5"):
         SersicMixture.from_file(tmp_path / "garbage.h5")
-    with pytest.raises(MissingStoreError, match=r"missing\.h5: no such table"):
+    with pytest.raises(MissingStoreError, match=r"missing\.h5: no such table .*; check the path$"):
         SersicMixture.from_file(tmp_path / "missing.h5")
 
 

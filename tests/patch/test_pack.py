@@ -256,12 +256,19 @@ def test_background_offsets_come_from_headers_and_are_0_where_there_is_none(twea
     assert background_offsets(tweaked, plan, None) == [0] * 6
 
 
-@pytest.mark.parametrize("value", ["1.0", True, None])
+FOUND = {"1.0": "is '1.0'", True: "is True", None: "is missing", 1e39: r"is 1e\+39"}
+
+
+@pytest.mark.parametrize("value", FOUND)
 def test_a_factor_that_is_no_number_is_refused(tweaked, stores, plan, sources, value):
     header = tweaked.headers["F200W"]["exp_f200w_01"]
     if value is None:
         del header["TWEAK"]
     else:
         header["TWEAK"] = value
-    with pytest.raises(UnusableExposureError, match="F200W/exp_f200w_01: TWEAK is"):
+    message = f"F200W/exp_f200w_01: TWEAK {FOUND[value]} in its header; expected a finite number$"
+    with pytest.raises(UnusableExposureError, match=message):
         pack_metadata(tweaked, stores.psf, plan, sources, tweak_keyword="TWEAK")
+    if value is not None:
+        with pytest.raises(UnusableExposureError, match=message):
+            background_offsets(tweaked, plan, "TWEAK")

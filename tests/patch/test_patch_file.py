@@ -196,6 +196,43 @@ class TestDamage:
         with pytest.raises(StoreFormatError):
             read_patch(written)
 
+    @pytest.mark.parametrize("change", ["kind", "gone", "field", "size"])
+    def test_a_region_of_which_something_is_missing_is_refused(
+        self, written: Path, change: str
+    ) -> None:
+        with h5py.File(written, "a") as file:
+            if change == "kind":
+                file["region"].attrs["kind"] = np.bytes_(b"Blob")
+            elif change == "gone":
+                del file["region"]
+            elif change == "field":
+                del file["region/radius"]
+            else:
+                del file["region/radius"]
+                file["region/radius"] = np.zeros(3)
+        with pytest.raises(StoreFormatError, match=r"patch\.h5"):
+            read_patch(written)
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [("exposure_N", -64), ("exposure_N", 64), ("n_superpixels", 1)],
+    )
+    def test_sizes_that_contradict_each_other_are_refused(
+        self, written: Path, name: str, value: int
+    ) -> None:
+        with h5py.File(written, "a") as file:
+            file[name][0] += value
+            if name == "n_superpixels":
+                file[name][1] -= value
+        with pytest.raises(StoreFormatError, match=r"patch\.h5: its sizes contradict each other;"):
+            read_patch(written)
+
+    def test_more_sources_than_a_patch_can_hold_are_refused(self, written: Path) -> None:
+        with h5py.File(written, "a") as file:
+            file.attrs["n_src"] = 1 << 20
+        with pytest.raises(StoreFormatError, match=r"patch\.h5: .*sources"):
+            read_patch(written)
+
     def test_a_region_that_makes_no_sense_is_refused(self, written: Path) -> None:
         with h5py.File(written, "a") as file:
             file["region/radius"][...] = -1.0

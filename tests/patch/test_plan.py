@@ -304,6 +304,9 @@ def test_the_superpixels_of_a_plan_cannot_be_changed(golden_plan: PatchPlan) -> 
 def test_a_plan_prints_what_will_be_read(golden_plan: PatchPlan) -> None:
     lines = str(golden_plan).splitlines()
     assert len(lines) == 2 + 6 + 1
+    assert lines[0] == f"{golden_plan.region!r}, super-pixels chosen by corners"
+    assert lines[1] == f"{'exposure':<18}  {'super-pixels':>12}  {'pixels':>12}  window x, y"
+    assert {line.index("  ") for line in lines[2:-1]} == {18}
     x0, x1, y0, y1 = golden_plan.exposures[1].window
     assert lines[3].split() == [
         "F090W/exp_f090w_01", "92", "5,888", f"{x0}:{x1},", f"{y0}:{y1}",

@@ -23,6 +23,7 @@ from tests.sky.made_wcs import tan_header
 from tests.stores.metasets import meta_set, write_store
 
 SHAPE = (512, 384)
+KEYS = [("F200W", "e1"), ("F200W", "e2")]
 
 
 def strong_header(angle: float = 33.0, dec: float = -27.79) -> fits.Header:
@@ -108,6 +109,27 @@ def test_windows_are_little_larger_than_the_region() -> None:
     ((x0, x1, y0, y1),) = candidates.windows(*region.bounding_cap).tolist()
     taken = np.array(found_by(meta_of([("F200W", "e1", header)]), region, "overlap", SHAPE)[0])
     assert (x1 - x0) * (y1 - y0) < 2.5 * len(taken)
+
+
+def test_what_is_around_a_pixel_is_each_superpixel_within_reach_of_it() -> None:
+    """To the outer edges of its pixels, and no other: in agreement with asking all of them."""
+    meta = meta_of((band, expID, tan_header(shape=(64, 40))) for band, expID in KEYS)
+    candidates = Candidates(meta, KEYS, (64, 40), 8)
+    rng = np.random.default_rng(9)
+    first = np.stack(np.meshgrid(np.arange(8), np.arange(5), indexing="ij")) * 8 - 0.5
+    for _ in range(300):
+        pixel, reach = rng.uniform(-30, 90, (2, 2)), rng.uniform(0, 25, 2)
+        if rng.integers(2):  # from edge to edge
+            pixel, reach = np.round(pixel) + 0.5, np.round(reach)
+        found = candidates.around(pixel, reach)
+        for number, (x0, x1, y0, y1) in enumerate(found.tolist()):
+            low = pixel[:, number] - reach[number], pixel[:, number] + reach[number]
+            near = [
+                (first[axis] + 8 > low[0][axis]) & (first[axis] <= low[1][axis]) for axis in (0, 1)
+            ]
+            ix, iy = np.nonzero(near[0] & near[1])
+            inside = [(i, j) for i in range(x0, x1) for j in range(y0, y1)]
+            assert inside == list(zip(ix.tolist(), iy.tolist(), strict=True))
 
 
 def test_members_are_listed_exposure_by_exposure_in_row_major_order() -> None:
