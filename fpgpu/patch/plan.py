@@ -302,7 +302,8 @@ def make_plan(
     candidates = Candidates(meta, keys, shape, size)
     chosen = select_superpixels(candidates, region, select)
     counts = np.bincount(chosen.exposure, minlength=len(keys))
-    indices = np.stack([chosen.ix, chosen.iy], axis=-1).astype(np.int32)
+    indices = np.empty((len(chosen.ix), 2), np.int32)
+    indices[:, 0], indices[:, 1] = chosen.ix, chosen.iy
     pieces = np.split(indices, np.cumsum(counts)[:-1]) if keys else []
     exposures = tuple(
         ExposurePlan(*key, shape, piece)

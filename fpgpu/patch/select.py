@@ -209,22 +209,32 @@ def _inside_discs(
     error = np.where(is_estimate, 4.0 * np.maximum(_BACKWARD, 3.0 * candidates.residual), 0.0)
     slack = 2.0 * error * (radius + 1.0)
     x0, x1, y0, y1 = windows.T
-    width, height = (int(np.max(sides, initial=0)) for sides in (x1 - x0, y1 - y0))
+    width, height = (int(np.max(sides, initial=1)) for sides in (x1 - x0, y1 - y0))
     along_x = _squared_distances(discs[0, there], x0, x1, width, candidates.size)
     along_y = _squared_distances(discs[1, there], y0, y1, height, candidates.size)
-    at_a_time = max(1, _AT_A_TIME // max(1, width * height))
+    at_a_time = max(1, _AT_A_TIME // (width * height))
     none = np.empty(0, np.int64)
-    kept, doubtful = [Members(none, none, none)], [none]
-    for start in range(0, len(there), at_a_time):
-        some = slice(start, start + at_a_time)
+    runs, doubtful = [np.empty((4, 0), np.int64)], [none]
+    for begin in range(0, len(there), at_a_time):
+        some = slice(begin, begin + at_a_time)
         nearest = along_x[some, :, None] + along_y[some, None, :]
         r2, unsure = (values[there[some], None, None] for values in (discs[2], slack))
         close = (nearest > r2 - unsure) & (nearest < r2 + unsure)
         doubtful.append(there[some][close.any(axis=(1, 2))])
-        number, ix, iy = np.nonzero(nearest < r2)
-        kept.append(Members(there[some][number], x0[some][number] + ix, y0[some][number] + iy))
-    columns = (np.concatenate(parts) for parts in zip(*kept, strict=True))
-    return Members(*columns), np.concatenate(doubtful)
+        # Along y the distance falls and then grows: of each column one run is inside.
+        inside = nearest < r2
+        length, first = np.count_nonzero(inside, axis=2), inside.argmax(axis=2)
+        row, column = np.nonzero(length)
+        x, y = x0[some][row] + column, y0[some][row] + first[row, column]
+        runs.append(np.stack([there[some][row], x, y, length[row, column]]))
+    return _in_runs(*np.concatenate(runs, axis=1)), np.concatenate(doubtful)
+
+
+def _in_runs(exposure: Integers, ix: Integers, iy: Integers, length: Integers) -> Members:
+    """List the super-pixels of runs along y, all at once: what is large is made once."""
+    along_y = np.repeat(iy - (np.cumsum(length) - length), length)
+    along_y += np.arange(len(along_y))
+    return Members(np.repeat(exposure, length), np.repeat(ix, length), along_y)
 
 
 def _squared_distances(
