@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fpgpu import CircularRegion, MetaStore, PolygonRegion, RectangularRegion
@@ -123,6 +123,7 @@ def sorted_by_band(exposures: list) -> list:
     radius=st.floats(0.02, 12),
     seed=st.integers(0, 10**6),
 )
+@example(x=0.0, y=-10.0, radius=0.5, seed=0)  # no exposure has a window
 def test_circles_anywhere_on_or_beside_the_detector(
     x: float, y: float, radius: float, seed: int
 ) -> None:
