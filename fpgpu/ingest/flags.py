@@ -130,8 +130,10 @@ class FlagSet:
         LayoutError
             When `mask` does not hold integers.
         """
-        bits = _as_unsigned(mask)
-        present = int(np.bitwise_or.reduce(bits, axis=None)) if bits.size else 0
+        # Most pixels carry none; in the order of memory, for images are transposed.
+        bits = np.ravel(mask, order="K")
+        bits = _as_unsigned(bits[bits != 0])
+        present = int(np.bitwise_or.reduce(bits)) if bits.size else 0
         return {
             self._name_of.get(1 << bit, f"BIT_{bit}"): int(
                 np.count_nonzero(bits & bits.dtype.type(1 << bit))

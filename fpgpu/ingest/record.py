@@ -24,7 +24,8 @@ __all__ = ["FileMark", "absolute", "file_marks", "is_current", "record_of", "req
 PACKAGES = ("numpy", "astropy", "gwcs")
 """Packages whose versions the stored numbers may depend on."""
 
-_CHUNK = 4 << 20
+# Small enough for what was read to be in the cache when its checksum is made.
+_CHUNK = 256 << 10
 
 
 @dataclass(frozen=True)
@@ -218,8 +219,9 @@ def _mark(role: str, path: Path, read: bool) -> FileMark:
 
 def _checksum(path: Path) -> str:
     """Read a file through."""
-    checksum = None
-    with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            checksum = update_checksum(chunk, checksum)
-    return checksum or update_checksum(b"")
+    checksum = update_checksum(b"")
+    buffer = memoryview(bytearray(_CHUNK))
+    with path.open("rb", buffering=0) as stream:
+        while n_bytes := stream.readinto(buffer):
+            checksum = update_checksum(buffer[:n_bytes], checksum)
+    return checksum
