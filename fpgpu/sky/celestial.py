@@ -11,7 +11,14 @@ from typing import Any
 
 from fpgpu.errors import WCSError
 
-__all__ = ["axis_count", "celestial_header", "check_celestial", "image_shape", "wcs_header"]
+__all__ = [
+    "axis_count",
+    "celestial_header",
+    "check_celestial",
+    "image_shape",
+    "wcs_header",
+    "wcs_text",
+]
 
 # All that WCSLIB and astropy read of an image: FITS standard 4.0, tables 22 and 26 to 35; older
 # forms of the matrix and the projection; SIP; distortion tables; the surfaces of IRAF.
@@ -19,11 +26,13 @@ _WCS_KEYWORD = re.compile(
     r"NAXIS\d*|(WCSAXES|WCSNAME|LONPOLE|LATPOLE|RADESYS|EQUINOX|CUBEFACE)[A-Z]?|RADECSYS|EPOCH"
     r"|(CTYPE|CRVAL|CRPIX|CDELT|CUNIT|CROTA|CNAME|CRDER|CSYER|CZPHS|CPERI)\d+[A-Z]?"
     r"|(CD|PC|PV|PS)\d+_\d+[A-Z]?|(CD|PC)\d{6}|PROJP\d+|WAT\d_\d+"
-    r"|[AB]P?_(ORDER|DMAX|\d+_\d+)|AXISCORR|D2IM\w*|(CPDIS|CQDIS|CPERR|CQERR|DP|DQ)\d+[A-Z]?"
+    r"|[AB]P?_(ORDER|DMAX|\d+_\d+)|AXISCORR|D2IM.*|(CPDIS|CQDIS|CPERR|CQERR)\d+[A-Z]?|D[PQ]\d+.*"
     r"|(SPECSYS|SSYSOBS|SSYSSRC|VELOSYS|VSOURCE|ZSOURCE|VELANGL|RESTFRQ|RESTWAV)[A-Z]?|VELREF"
     r"|RESTFREQ|(DATE|MJD).*|[JB]EPOCH|TSTART|TSTOP|XPOSURE|TELAPSE|(TIM|TREF|OBSGEO).*|PLEPHEM"
     r"|OBSORBIT"
 )
+
+_CARD_LENGTH = 80
 
 _PER_AXIS = re.compile(
     r"(NAXIS|CTYPE|CRVAL|CRPIX|CDELT|CUNIT|CROTA|CNAME|CRDER|CSYER)(\d+)([A-Z]?)"
@@ -78,6 +87,29 @@ def wcs_header(header: Any) -> Any:
         With these cards only, in their order; they are shared and not to be changed.
     """
     return type(header)(card for card in header.cards if _WCS_KEYWORD.fullmatch(card.keyword))
+
+
+def wcs_text(text: str) -> str:
+    """Give the cards of a header's text that its WCS is made of.
+
+    Parameters
+    ----------
+    text : str
+        Cards of 80 characters.
+
+    Returns
+    -------
+    str
+        These cards only, in their order, and no END.
+    """
+    kept, keep = [], False
+    for start in range(0, len(text), _CARD_LENGTH):
+        keyword = text[start : start + 8].rstrip()
+        # A long string goes on in the next card.
+        keep = bool(_WCS_KEYWORD.fullmatch(keyword)) or (keep and keyword == "CONTINUE")
+        if keep:
+            kept.append(text[start : start + _CARD_LENGTH])
+    return "".join(kept)
 
 
 def axis_count(header: Any) -> int:

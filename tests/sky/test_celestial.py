@@ -8,7 +8,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from fpgpu.errors import WCSError
-from fpgpu.sky.celestial import axis_count, celestial_header, wcs_header
+from fpgpu.sky.celestial import axis_count, celestial_header, wcs_header, wcs_text
 from fpgpu.sky.wcs import SkyWCS
 from tests.sky.made_wcs import cube_header, tan_header
 
@@ -34,10 +34,17 @@ def test_all_that_a_wcs_is_made_of_is_kept_and_nothing_else(sip: float) -> None:
     header = tan_header(sip=sip)
     header.update(FURTHER)
     header["CTYPE1A"], header["CRVAL1A"], header["RADESYSA"] = "RA---TAN", 5.0, "ICRS"
+    header["CPDIS1"], header["D2IMERR1"], header["WAT0_001"] = "LOOKUP", 0.1, "system=image " * 9
+    for cards in ("EXTVER: 1", "NAXES: 2", "AXIS.1: 1", "AXIS.2: 2"):
+        header.append(("DP1", cards), end=True)
+    header.append(("D2IM2", "EXTVER: 3"), end=True)
     kept = list(header)
+    assert "DP1.EXTVER" in kept
     header.update({"FILTER": "F200W", "DETECTOR": "NRCA1", "CAL_VER": "1.2", "BKGLEVEL": 3.0})
+    header["PROGRAM"] = "a title that takes more than one card " * 3
     header.add_history("reduced twice")
     assert list(wcs_header(header)) == kept
+    assert wcs_text(header.tostring()) == wcs_header(header).tostring().partition("END  ")[0]
 
 
 @pytest.mark.filterwarnings("ignore::astropy.wcs.FITSFixedWarning")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from fpgpu.errors import ExposureNameError, WCSError
 from fpgpu.stores.metadata.gwcs_text import ASDF_KEYS, GwcsText
-from fpgpu.stores.metadata.headers import header_text, parse_header
+from fpgpu.stores.metadata.headers import header_text, parse_wcs
 from fpgpu.stores.metadata.outlines import wcs_errors
 from fpgpu.stores.metadata.records import Key, SkyRecord, text_digest
 from fpgpu.stores.names import check_band, check_expID
@@ -109,7 +109,7 @@ def _new_record(text: str, gwcs: Any, sip: Any, place: str) -> SkyRecord:
     from fpgpu.sky.celestial import image_shape
     from fpgpu.sky.wcs import SkyWCS
 
-    header = parse_header(text, place)
+    header = parse_wcs(text, place)
     with wcs_errors(place):
         shape = image_shape(header)
         record = SkyRecord(text_digest(text), shape, sip=sip, has_gwcs=gwcs is not None)

@@ -9,7 +9,15 @@ from fpgpu.errors import StoreFormatError, UnusableExposureError
 if TYPE_CHECKING:
     from astropy.io.fits import Header
 
-__all__ = ["Texts", "as_json", "header_text", "parse_header", "read_texts", "serialize"]
+__all__ = [
+    "Texts",
+    "as_json",
+    "header_text",
+    "parse_header",
+    "parse_wcs",
+    "read_texts",
+    "serialize",
+]
 
 Texts = dict[str, dict[str, str]]
 
@@ -83,19 +91,36 @@ def parse_header(text: str, place: str) -> "Header":
     """
     from astropy.io.fits import Header
 
-    cards = text.rstrip()
-    if not (text.isascii() and text.isprintable()):
-        bad = next(c for c in text if not (c.isascii() and c.isprintable()))
-        raise StoreFormatError(
-            f"{place}: the header holds {bad!r} at character {text.index(bad)}; "
-            "expected printable ASCII"
-        )
-    if not cards.endswith("END") or len(cards) % CARD_LENGTH != len("END"):
-        raise StoreFormatError(
-            f"{place}: the header of {len(text)} characters does not close with an END card; "
-            f"expected cards of {CARD_LENGTH} characters, as Header.tostring() gives"
-        )
+    _require_cards(text, place)
     return Header.fromstring(text)
+
+
+def parse_wcs(text: str, place: str) -> "Header":
+    """Make a header of those cards only that its WCS is made of, which is quicker.
+
+    Parameters
+    ----------
+    text : str
+        Cards of 80 characters, closed by END.
+    place : str
+        File and exposure, for messages.
+
+    Returns
+    -------
+    astropy.io.fits.Header
+        For `fpgpu.sky.wcs.SkyWCS.from_header`.
+
+    Raises
+    ------
+    StoreFormatError
+        If the text is no sequence of FITS cards.
+    """
+    from astropy.io.fits import Header
+
+    from fpgpu.sky.celestial import wcs_text
+
+    _require_cards(text, place)
+    return Header.fromstring(wcs_text(text))
 
 
 def header_text(header: Any, place: str) -> str:
@@ -153,4 +178,20 @@ def _require_dict(value: object, path: Path, where: str, content: str) -> None:
     if not isinstance(value, dict):
         raise StoreFormatError(
             f"{path}: {where}: expected a JSON object of {content}, found {type(value).__name__}"
+        )
+
+
+def _require_cards(text: str, place: str) -> None:
+    """Refuse what is no text of a header."""
+    cards = text.rstrip()
+    if not (text.isascii() and text.isprintable()):
+        bad = next(c for c in text if not (c.isascii() and c.isprintable()))
+        raise StoreFormatError(
+            f"{place}: the header holds {bad!r} at character {text.index(bad)}; "
+            "expected printable ASCII"
+        )
+    if not cards.endswith("END") or len(cards) % CARD_LENGTH != len("END"):
+        raise StoreFormatError(
+            f"{place}: the header of {len(text)} characters does not close with an END card; "
+            f"expected cards of {CARD_LENGTH} characters, as Header.tostring() gives"
         )

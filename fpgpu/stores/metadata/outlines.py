@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fpgpu.errors import NotInStoreError, WCSError
-from fpgpu.stores.metadata.headers import parse_header
+from fpgpu.stores.metadata.headers import parse_wcs
 from fpgpu.stores.metadata.records import (
     Float,
     Key,
@@ -182,7 +182,7 @@ class Outlines:
 
             place, text = self._sources.place(key), self._sources.text(key)
             with wcs_errors(place):
-                shape = image_shape(parse_header(text, place))
+                shape = image_shape(parse_wcs(text, place))
             record = SkyRecord(text_digest(text), shape)
             old = self._outdated.pop(key, None)
             if old is not None and old.shape == shape:
@@ -196,7 +196,7 @@ class Outlines:
 
         place = self._sources.place(key)
         if kind == "fits":
-            header = parse_header(self._sources.text(key), place)
+            header = parse_wcs(self._sources.text(key), place)
             with wcs_errors(place):
                 return SkyWCS.from_header(header).footprint()
         gwcs = self._sources.gwcs(key)
