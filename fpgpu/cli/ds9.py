@@ -67,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
     with MetaStore(StoreFolder(args.folder).require().meta) as meta:
         circle.require_bands(meta.bands, args.bands, args.folder)
         region = catalog = None
-        keys = [(band, e) for band in args.bands or meta.bands for e in meta.exposures(band)]
+        bands = dict.fromkeys(args.bands or meta.bands)
+        keys = [(band, expID) for band in bands for expID in meta.exposures(band)]
         if args.radius is not None:
             region = CircularRegion(args.ra, args.dec, args.radius / 3600)
             keys = meta.exposures_touching(region, args.bands)

@@ -141,7 +141,7 @@ class _Sheet(NamedTuple):
 
 def _exposures(meta: MetaStore, bands: Iterable[str] | None) -> list[Key]:
     """The exposures of some bands."""
-    asked = meta.bands if bands is None else list(bands)
+    asked = meta.bands if bands is None else list(dict.fromkeys(bands))
     for band in asked:
         if band not in meta.bands:
             raise NotInStoreError(f"no band {band!r}; the store has {', '.join(meta.bands)}")

@@ -59,13 +59,14 @@ def plot_times(times: Sequence[PatchTimes]) -> "Figure":
         (panels[0], "again", f"built again (median of {repeats})"),
         (panels[1], "first", "the first time: files not yet indexed, memory not yet there"),
     ):
-        left = [0.0] * len(times)
+        rows, left = range(len(times)), [0.0] * len(times)
         for phase in PHASES:
             width = [1e3 * getattr(t, kind)[phase] for t in times]
-            axes.barh(labels, width, left=left, label=phase, edgecolor="white", **_LOOKS[phase])
+            axes.barh(rows, width, left=left, label=phase, edgecolor="white", **_LOOKS[phase])
             left = [a + b for a, b in zip(left, width, strict=True)]
         for row, total in enumerate(left):
             axes.text(total, row, f"  {total:.3g} ms", va="center", fontsize=10)
+        axes.set_yticks(rows, labels)
         axes.set_xlim(0, 1.14 * max(left))
         axes.invert_yaxis()
         axes.set_xlabel("time [ms]")

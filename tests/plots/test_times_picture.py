@@ -45,6 +45,15 @@ def test_a_bar_a_patch_with_the_phases_stacked(survey: fpgpu.Survey, count: int)
     assert nothing_overlaps(figure)
 
 
+def test_a_patch_that_is_measured_twice_has_two_bars(survey: fpgpu.Survey) -> None:
+    times = [time_patch(survey, CIRCLE, backend=survey.backend, repeats=1)] * 2
+    axes = panels(plots.plot_times(times))[0]
+    assert {bar.get_y() + bar.get_height() / 2 for bar in axes.patches} == {0, 1}
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(labels) == 2
+    assert labels[0] == labels[1]
+
+
 def test_any_two_phases_differ_in_grey_or_hatch(survey: fpgpu.Survey) -> None:
     from matplotlib.colors import to_rgb
 

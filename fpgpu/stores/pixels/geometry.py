@@ -1,6 +1,7 @@
 """The one size of all images of a pixel store: its root attributes, and what follows from them."""
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -238,9 +239,10 @@ def _as_shape(nside: Any) -> tuple[int, int]:
 def _as_integer(value: Any, name: str) -> int:
     """Return an integer from a Python or NumPy number, or an array of one."""
     array = np.asarray(value)
-    if array.size != 1 or array.dtype.kind not in "iuf" or array.item() != int(array.item()):
+    number = array.item() if array.size == 1 and array.dtype.kind in "iuf" else math.nan
+    if not math.isfinite(number) or number != int(number):
         raise LayoutError(f"{name} must be an integer, not {value!r}")
-    return int(array.item())
+    return int(number)
 
 
 def _side_or_sides(sides: tuple[int, int]) -> int | npt.NDArray[np.int64]:
