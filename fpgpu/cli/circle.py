@@ -6,7 +6,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpgpu.errors import CatalogError, MissingStoreError, NotInStoreError, PlanError
+from fpgpu.cli.arguments import add_backend
+from fpgpu.errors import CatalogError, MissingStoreError, NotInStoreError, PlanError, UsageError
 
 if TYPE_CHECKING:
     from fpgpu.patch.plan import PatchPlan
@@ -22,7 +23,8 @@ __all__ = [
     "require_bands",
     "require_exposures",
     "require_psf",
-    "sources_inside",
+    "require_whole",
+    "sources_near",
 ]
 
 
@@ -101,15 +103,56 @@ def add_selection(parser: Any) -> None:
         help="which super-pixels: those with a corner pixel inside, as forcepho's, or all that "
         "overlap the circle (default: corners)",
     )
-    parser.add_argument(
-        "--backend",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="where the patch is built; auto takes a GPU where one works (see fpgpu doctor)",
-    )
+    add_backend(parser, "the patch is built")
 
 
-def sources_inside(path: Path, region: "CircularRegion") -> Any:
+def require_whole(args: argparse.Namespace) -> None:
+    """Refuse a part of a circle.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        The options of `add_circle`.
+
+    Raises
+    ------
+    UsageError
+        If some of them are given, and not all.
+    """
+    given = [args.ra is not None, args.dec is not None, args.radius is not None]
+    if any(given) and not all(given):
+        raise UsageError("a circle needs --ra, --dec and --radius together")
+
+
+def sources_near(args: argparse.Namespace, radius: float) -> Any:
+    """Read the sources whose light reaches into a circle.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        The options of `add_circle` and `add_catalog`.
+    radius : float
+        Of the circle, arcsec.
+
+    Returns
+    -------
+    astropy.table.Table or None
+        None where no catalogue was given.
+
+    Raises
+    ------
+    CatalogError
+        If it cannot be read, or has no usable positions.
+    """
+    from fpgpu.sky.regions import CircularRegion
+
+    if args.catalog is None:
+        return None
+    reach = CircularRegion(args.ra, args.dec, (radius + args.margin) / 3600)
+    return _sources_inside(args.catalog, reach)
+
+
+def _sources_inside(path: Path, region: "CircularRegion") -> Any:
     """Read the sources of a catalogue that are inside a region.
 
     Parameters

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from fpgpu.cli.arguments import folder_name
+
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
 
 HELP = "a script that completes commands, options and files in a shell"
@@ -48,8 +50,7 @@ def run(args: argparse.Namespace) -> int:
     parser = build_parser()
     for command in parser.commands.values():
         for action in command._actions:
-            is_path = action.type is Path or getattr(action.type, "__name__", "") == "folder_name"
-            if is_path:
+            if action.type in (Path, folder_name):
                 kind = shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE
                 action.complete = kind  # type: ignore[attr-defined]
     print(shtab.complete(parser, args.shell))

@@ -2,9 +2,10 @@
 
 import argparse
 import json
-from pathlib import Path
 
+from fpgpu.cli.arguments import add_folder, add_json, count_exposures
 from fpgpu.cli.console import Progress, format_bytes
+from fpgpu.errors import UsageError
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
 
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         The parser of the command.
     """
-    parser.add_argument("folder", metavar="DIR", type=Path, help="the store folder")
+    add_folder(parser)
     parser.add_argument("--shard", action="store_true", help="give each exposure a file of its own")
     parser.add_argument(
         "--compress",
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "values stay stored as they are when not given",
     )
     parser.add_argument("--level", metavar="N", type=int, help="how hard to compress, 1 to 9")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,21 +58,18 @@ def run(args: argparse.Namespace) -> int:
 
     Raises
     ------
-    LayoutError
+    UsageError
         If a level is given without a compression.
     """
-    from fpgpu.errors import LayoutError
     from fpgpu.stores.hdf5.filters import Compression
-    from fpgpu.stores.pixel import PixelStore
     from fpgpu.stores.upkeep.forms import consolidate, split
 
     if args.level is not None and args.compress is None:
-        raise LayoutError("--level needs --compress NAME")
+        raise UsageError("--level needs --compress NAME")
     compression = None if args.compress is None else Compression(args.compress, args.level)
     change = split if args.shard else consolidate
-    pixels = args.folder / "pixels.h5"
-    n_exposures = len(PixelStore(pixels, mode="r")) if pixels.exists() else 0
-    with Progress(n_exposures, "copy", enabled=not (args.quiet or args.json)) as progress:
+    total = count_exposures(args.folder)
+    with Progress(total, "copy", enabled=not (args.quiet or args.json)) as progress:
         done = change(args.folder, compression, lambda key: progress.step("/".join(key)))
     if args.json:
         print(json.dumps(done.as_dict(), indent=2))

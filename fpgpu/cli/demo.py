@@ -5,7 +5,8 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from fpgpu.cli.ingest import add_options, folder_name
+from fpgpu.cli.arguments import folder_name
+from fpgpu.cli.ingest import add_options
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
 

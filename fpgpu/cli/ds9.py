@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from fpgpu.cli import circle
+from fpgpu.cli.arguments import add_folder
 from fpgpu.errors import StoreWriteError, UsageError
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         The parser of the command.
     """
-    parser.add_argument("folder", metavar="DIR", type=Path, help="the store folder")
+    add_folder(parser)
     circle.add_circle(parser, required=False)
     circle.add_bands(parser)
     circle.add_catalog(parser, "table with columns ra and dec in degrees; needs a circle")
@@ -59,9 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from fpgpu.stores.folder import StoreFolder
     from fpgpu.stores.meta import MetaStore
 
-    given = [args.ra, args.dec, args.radius]
-    if None in given and given != [None] * 3:
-        raise UsageError("a circle needs --ra, --dec and --radius together")
+    circle.require_whole(args)
     if args.catalog is not None and args.radius is None:
         raise UsageError("--catalog takes the sources of a circle: give --ra, --dec, --radius, too")
     with MetaStore(StoreFolder(args.folder).require().meta) as meta:
@@ -72,9 +71,7 @@ def run(args: argparse.Namespace) -> int:
         if args.radius is not None:
             region = CircularRegion(args.ra, args.dec, args.radius / 3600)
             keys = meta.exposures_touching(region, args.bands)
-            if args.catalog is not None:
-                reach = CircularRegion(args.ra, args.dec, (args.radius + args.margin) / 3600)
-                catalog = circle.sources_inside(args.catalog, reach)
+            catalog = circle.sources_near(args, args.radius)
         text = ds9_regions(
             meta,
             exposures=keys,

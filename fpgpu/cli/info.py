@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from fpgpu.cli.arguments import add_folder, add_json
 from fpgpu.cli.console import format_bytes, format_table
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
@@ -36,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         The parser of the command.
     """
-    parser.add_argument("folder", metavar="DIR", type=Path, help="the store folder")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_folder(parser)
+    add_json(parser)
     parser.add_argument(
         "--exposures",
         action="store_true",

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fpgpu.cli.arguments import add_backend, add_json, folder_name, positive
 from fpgpu.cli.console import Progress, format_table
 from fpgpu.cli.dryrun import run_dry
 from fpgpu.errors import UsageError
@@ -65,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would happen, and write nothing"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
     add_options(parser)
     add_cutting_options(parser)
     parser.add_argument(
@@ -148,56 +149,6 @@ def add_work_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def positive(text: str) -> int:
-    """Read a number of at least 1.
-
-    Parameters
-    ----------
-    text : str
-        What was typed.
-
-    Returns
-    -------
-    int
-        The number.
-
-    Raises
-    ------
-    argparse.ArgumentTypeError
-        If it is none.
-    """
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
-    return number
-
-
-def folder_name(text: str) -> Path:
-    """Read the name of a folder; an empty one, as of an unset variable, is none.
-
-    Parameters
-    ----------
-    text : str
-        What was typed.
-
-    Returns
-    -------
-    Path
-        The folder.
-
-    Raises
-    ------
-    argparse.ArgumentTypeError
-        If it is empty.
-    """
-    if not text:
-        raise argparse.ArgumentTypeError("the name of the folder is empty")
-    return Path(text)
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options on how exposures are read, which the demo shares.
 
@@ -224,12 +175,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="add pixels of zero weight where a size is no multiple of the super-pixel",
     )
-    parser.add_argument(
-        "--backend",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="where pixels are calibrated; auto takes a GPU where one works (see fpgpu doctor)",
-    )
+    add_backend(parser, "pixels are calibrated")
 
 
 def run(args: argparse.Namespace) -> int:

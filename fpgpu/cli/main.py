@@ -43,7 +43,7 @@ COMMANDS = (
     doctor,
     completion,
 )
-OK, PARTIAL, REFUSED, INTERRUPTED = 0, 1, 2, 130
+OK, REFUSED, INTERRUPTED = 0, 2, 130
 
 EXAMPLES = """examples:
   fpgpu demo

@@ -4,8 +4,8 @@ import argparse
 import json
 from pathlib import Path
 
+from fpgpu.cli.arguments import add_json, count_exposures, folder_name
 from fpgpu.cli.console import Progress
-from fpgpu.cli.ingest import folder_name
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
 
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="where exposures or PSFs differ, take those of the last folder that has them",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,11 +54,9 @@ def run(args: argparse.Namespace) -> int:
     int
         0.
     """
-    from fpgpu.stores.pixel import PixelStore
     from fpgpu.stores.upkeep.merge import merge
 
-    stores = [folder / "pixels.h5" for folder in args.folders]
-    total = sum(len(PixelStore(store, mode="r")) for store in stores if store.exists())
+    total = sum(map(count_exposures, args.folders))
     with Progress(total, "copy", enabled=not (args.quiet or args.json)) as progress:
         done = merge(
             args.folders,

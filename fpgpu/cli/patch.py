@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpgpu.cli import circle
+from fpgpu.cli.arguments import add_folder, add_json
 from fpgpu.cli.console import format_bytes, format_table
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         The parser of the command.
     """
-    parser.add_argument("folder", metavar="DIR", type=Path, help="the store folder")
+    add_folder(parser)
     circle.add_circle(parser, required=True)
     circle.add_bands(parser)
     circle.add_catalog(
@@ -62,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "12 in each (more pictures: see fpgpu plot)",
     )
     circle.add_selection(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -88,10 +89,7 @@ def run(args: argparse.Namespace) -> int:
         from fpgpu.plots import require_matplotlib
 
         require_matplotlib()
-    catalog = None
-    if args.catalog is not None:
-        reach = CircularRegion(args.ra, args.dec, (args.radius + args.margin) / 3600)
-        catalog = circle.sources_inside(args.catalog, reach)
+    catalog = circle.sources_near(args, args.radius)
     seconds: dict[str, float] = {}
     with _timed(seconds, "open"):
         survey = fpgpu.survey.open(args.folder, backend=args.backend)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpgpu.cli import circle
+from fpgpu.cli.arguments import add_folder, add_json
 from fpgpu.cli.console import Progress
 from fpgpu.errors import CatalogError, NotInStoreError, UsageError
 
@@ -58,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         The parser of the command.
     """
     kinds = WHOLE | OF_A_CIRCLE
-    parser.add_argument("folder", metavar="DIR", type=Path, help="the store folder")
+    add_folder(parser)
     parser.add_argument(
         "kinds",
         nargs="+",
@@ -76,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format", choices=("png", "pdf", "svg"), default="png", help="default: png"
     )
     circle.add_bands(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
 
     whole = parser.add_argument_group("survey and exposure")
     whole.add_argument(
@@ -166,6 +167,7 @@ def _require_options(args: argparse.Namespace) -> None:
         raise UsageError(
             f"{' and '.join(of_a_circle)} show a circle of sky: give {', '.join(lacking)}, too"
         )
+    circle.require_whole(args)
     lacking = [name for name in ("catalog", "profiles") if getattr(args, name) is None]
     if "residuals" in args.kinds and lacking:
         options = " and ".join(f"--{name}" for name in lacking)
@@ -178,7 +180,7 @@ def _survey(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]:
     from fpgpu.sky.regions import CircularRegion
 
     region = None
-    if None not in (args.ra, args.dec, args.radius):
+    if args.radius is not None:
         region = CircularRegion(args.ra, args.dec, args.radius[0] / 3600)
     pixels = survey.pixels if args.depth == "magnitude" else None
     yield plot_survey(survey.meta, args.bands, pixels=pixels, region=region, field=args.field)
@@ -252,8 +254,7 @@ def _residuals(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]
 
     radius = args.radius[0]
     region = CircularRegion(args.ra, args.dec, radius / 3600)
-    reach = CircularRegion(args.ra, args.dec, (radius + args.margin) / 3600)
-    catalog = circle.sources_inside(args.catalog, reach)
+    catalog = circle.sources_near(args, radius)
     if not len(catalog):
         raise CatalogError(f"{args.catalog}: none of its sources is in or near {region!r}")
     mixture = SersicMixture.from_file(args.profiles)
@@ -283,11 +284,8 @@ def _times(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]:
         region = CircularRegion(args.ra, args.dec, radius / 3600)
         plan = survey.plan(region, args.bands, select=args.select)
         circle.require_exposures(survey, plan, args.bands)
-        catalog: Any = None
-        if args.catalog is not None:
-            reach = CircularRegion(args.ra, args.dec, (radius + args.margin) / 3600)
-            catalog = circle.sources_inside(args.catalog, reach)
-            circle.require_psf(survey, args.folder, catalog)
+        catalog = circle.sources_near(args, radius)
+        circle.require_psf(survey, args.folder, catalog)
         times.append(time_patch(survey, region, catalog, args.bands, **options))
     yield plot_times(times)
 

@@ -2,7 +2,8 @@
 
 import argparse
 import json
-from pathlib import Path
+
+from fpgpu.cli.arguments import add_folder, add_json
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
 
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         The parser of the command.
     """
-    parser.add_argument("folder", metavar="DIR", type=Path, help="the store folder")
+    add_folder(parser)
     parser.add_argument(
         "patterns",
         metavar="BAND/EXPID",
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="exposures, or patterns of them with *, ? and [...]; * matches slashes, too",
     )
     parser.add_argument("--dry-run", action="store_true", help="only tell what would be removed")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:

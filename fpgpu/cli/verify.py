@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fpgpu.cli.arguments import add_folder, add_json, count_exposures
 from fpgpu.cli.console import Progress, format_table
+from fpgpu.errors import UsageError
 
 if TYPE_CHECKING:
     from fpgpu.stores.upkeep.problems import Verdict
@@ -37,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         The parser of the command.
     """
-    parser.add_argument("folder", metavar="DIR", type=Path, help="the store folder")
+    add_folder(parser)
     parser.add_argument("--quick", action="store_true", help="read no pixels and evaluate no gWCS")
     parser.add_argument(
         "--repair",
@@ -55,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="with --repair: go on although another process seems to be changing the stores",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,21 +75,18 @@ def run(args: argparse.Namespace) -> int:
 
     Raises
     ------
-    LayoutError
+    UsageError
         If an option of --repair is given without it.
     """
-    from fpgpu.errors import LayoutError
     from fpgpu.stores.upkeep.repair import repair
     from fpgpu.stores.upkeep.verify import verify
 
     if not args.repair and (args.delete_orphans or args.break_lock):
-        raise LayoutError("--delete-orphans and --break-lock need --repair")
+        raise UsageError("--delete-orphans and --break-lock need --repair")
 
     def check(label: str) -> "Verdict":
-        pixels = args.folder / "pixels.h5"
-        with Progress(
-            _n_exposures(pixels), label, enabled=not (args.quiet or args.json)
-        ) as progress:
+        total = count_exposures(args.folder)
+        with Progress(total, label, enabled=not (args.quiet or args.json)) as progress:
             return verify(
                 args.folder,
                 pixels=not args.quick,
@@ -103,17 +102,6 @@ def run(args: argparse.Namespace) -> int:
     after = check("verify again")
     _print([before, after], repaired, args.json)
     return 0 if after.ok else 1
-
-
-def _n_exposures(pixels: Path) -> int:
-    """Count the exposures of a store, if it can be read."""
-    from fpgpu.errors import FpgpuError
-    from fpgpu.stores.pixel import PixelStore
-
-    try:
-        return len(PixelStore(pixels, mode="r"))
-    except FpgpuError:
-        return 0
 
 
 def _print(verdicts: "list[Verdict]", repaired: "Repaired | None", as_json: bool) -> None:

@@ -79,6 +79,7 @@ class TestRefusals:
         ("args", "reason"),
         [
             (("coverage", "--ra", 53.16), "coverage show a circle of sky: give --dec, --radius"),
+            (("survey", "--ra", 53.16), "a circle needs --ra, --dec and --radius together"),
             (("residuals", *PLACE), "give --catalog and --profiles, too"),
             (("exposure", "--exposure", "F444W/exp_f444w_07"), "did you mean F444W/exp_f444w_0"),
             (("exposure", "--at", 500, 3), "pixel (500.0, 3.0) is not on"),
@@ -105,6 +106,12 @@ class TestDS9:
         done = fpgpu_command("ds9", tiny_stores)
         assert (done.code, done.err) == (0, "")
         assert done.out.count("polygon(") == 6
+
+    def test_a_band_that_is_named_twice_is_written_once(
+        self, fpgpu_command: Run, tiny_stores: Path
+    ) -> None:
+        done = fpgpu_command("ds9", tiny_stores, "--bands", "F200W", "F200W")
+        assert done.out.count("polygon(") == 2
 
     def test_a_circle_takes_what_touches_it_and_the_sources_in_it(
         self, fpgpu_command: Run, tiny_stores: Path

@@ -336,6 +336,16 @@ def test_an_hdf5_file_that_is_no_pixel_store_is_refused(path):
         PixelStore(path)
 
 
+@pytest.mark.parametrize("side", [np.nan, np.inf, [64, -np.inf]])
+def test_sizes_that_are_not_finite_are_refused(path, side):
+    with pytest.raises(LayoutError, match="nside_full must be an integer, not"):
+        PixelStore(path, nside_full=side)
+    with h5py.File(path, "w") as h5:
+        h5.attrs.update(nside_full=side, super_pixel_size=8)
+    with pytest.raises(StoreFormatError, match="make no sense: nside_full must be an integer"):
+        PixelStore(path)
+
+
 def test_a_folder_or_a_pipe_is_no_store(path):
     with pytest.raises(StoreFormatError, match="folder"):
         PixelStore(path.parent, mode="r")
