@@ -1,4 +1,4 @@
-"""Opening a pixel store, until it can say what it holds."""
+"""Opening a pixel store, until it can say which bands it holds."""
 
 from collections.abc import Callable
 from pathlib import Path

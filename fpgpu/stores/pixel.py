@@ -194,7 +194,7 @@ class PixelStore(ImageGrid):
     @property
     def bands(self) -> list[str]:
         """Bands that have exposures, in the order of their names."""
-        return list(self.reader.listing())
+        return self.reader.bands()
 
     def exposures(self, band: str) -> list[str]:
         """Return the expIDs of a band, in the order of their names.

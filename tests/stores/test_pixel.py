@@ -108,6 +108,7 @@ def test_what_it_holds(path):
     assert store.exposures("F090W") == ["a/x", "b"]
     assert list(store) == [("F090W", "a/x"), ("F090W", "b"), ("F200W", "a")]
     assert len(store) == 3
+    assert store.bands == ["F090W", "F200W"], "now that all were listed"
     assert ("F090W", "a/x") in store
     assert "F090W/a/x" in store
     for absent in [("F090W", "a"), ("F090W", "c"), ("X", "a"), "F090W", None, ("F090W", ".."), 3]:
@@ -308,6 +309,7 @@ def test_what_is_no_exposure_is_neither_listed_nor_overwritten(path):
         with pytest.raises(StoreConflictError):
             store.add_exposure(image_set(band, expID))
     store.add_exposure(image_set("F200W", "empty"))
+    assert store.bands == PixelStore(path).bands == ["F200W"]
     assert store.exposures("F200W") == ["e1", "empty"]
 
 

@@ -98,6 +98,13 @@ class ExposureReader:
                 self._listing = signature(self.path), tree.list_exposures(h5)
         return self._listing[1]
 
+    def bands(self) -> list[str]:
+        """Return the bands that have exposures, without listing all of these."""
+        if self._listing is not None and self._listing[0] == signature(self.path):
+            return list(self._listing[1])
+        with self._file.reading(self._timeout) as h5:
+            return tree.list_bands(h5)
+
     def holds(self, band: str, expID: str) -> bool:
         """Whether there is such an exposure, without listing the others."""
         found = signature(self.path)

@@ -21,6 +21,7 @@ from fpgpu.stores.pixels.links import Link, opened_link
 
 __all__ = [
     "find_link",
+    "list_bands",
     "list_exposures",
     "list_links",
     "not_in_store",
@@ -57,6 +58,22 @@ def opened_dataset(h5: h5py.File, band: str, expID: str) -> Iterator[h5py.Datase
     with ExitStack() as files:
         node = None if set(parts) & {"", ".", ".."} else _walk(h5, parts, files)
         yield node if isinstance(node, h5py.Dataset) else None
+
+
+def list_bands(h5: h5py.File) -> list[str]:
+    """Return the bands that have an exposure, in the order of their names.
+
+    Of each the first exposure is looked for, not all: opening a store costs the same whatever it
+    holds.
+    """
+    with ExitStack() as files:
+        groups = [(band, _walk(h5, [band], files)) for band in h5]
+        return [
+            band
+            for band, group in groups
+            if isinstance(group, h5py.Group)
+            and next(_exposures_below(group.id, "", set()), None) is not None
+        ]
 
 
 def list_exposures(h5: h5py.File) -> dict[str, list[str]]:
