@@ -226,7 +226,8 @@ def _parse(path: Path) -> yaml.MappingNode:
     try:
         yaml.safe_load(text)  # refuses tags that would make objects
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
+    # Of a value that is not what its tag or its form says, as 2020-13-45, PyYAML raises the others.
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError) as error:
         raise ConfigError(f"{path}: is no plain YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise ConfigError(f"{path}: is nested too deeply") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fpgpu.errors import FpgpuError, UnusableExposureError
 from fpgpu.fluxes import flux_calibration
-from fpgpu.ingest.exposure import Exposure
+from fpgpu.ingest.exposure import Exposure, sip_residual
 from fpgpu.ingest.flags import flags_for
 from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.readers import read_exposures
@@ -161,17 +161,11 @@ class _Seen:
             flux_factor=factor,
             flux_units=units,
             wcs=exposure.wcs_choice,
-            sip_residual=_residual(exposure),
+            sip_residual=sip_residual(exposure),
             uncertainties=str(exposure.provenance.get("uncertainties", "err")),
             bad_flags=_bad_flags(exposure),
             notes=list(exposure.notes),
         )
-
-
-def _residual(exposure: Exposure) -> float | None:
-    sip = exposure.sip
-    residual = exposure.provenance.get("sip_residual_px", None if sip is None else sip.residual)
-    return None if residual is None else float(residual)
 
 
 def _bad_flags(exposure: Exposure) -> list[str]:

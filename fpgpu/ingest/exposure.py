@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
     from fpgpu.sky.sip import SipFit
 
-__all__ = ["Exposure", "ImageNameSet", "ImageSet", "header_to_id", "pad_exposure", "pad_to"]
+__all__ = [
+    "Exposure",
+    "ImageNameSet",
+    "ImageSet",
+    "header_to_id",
+    "pad_exposure",
+    "pad_to",
+    "sip_residual",
+]
 
 _FITS_ENDING = re.compile(r"\.(fits|fit|fts)(\.(gz|fz))?$", re.IGNORECASE)
 
@@ -165,6 +173,24 @@ class Exposure:
         return ImageSet(
             self.im, self.ierr, self.mask, self.bkg, self.hdr, self.band, self.expID, self.names
         )
+
+
+def sip_residual(exposure: Exposure) -> float | None:
+    """Give the pixels by which the SIP refit of an exposure's WCS misses.
+
+    Parameters
+    ----------
+    exposure : Exposure
+        The exposure.
+
+    Returns
+    -------
+    float or None
+        None when nothing was refitted.
+    """
+    sip = exposure.sip
+    residual = exposure.provenance.get("sip_residual_px", None if sip is None else sip.residual)
+    return None if residual is None else float(residual)
 
 
 def header_to_id(

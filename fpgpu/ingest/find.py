@@ -57,7 +57,7 @@ def find_inputs(
     Raises
     ------
     MissingFileError
-        When a pattern or a folder gives no file.
+        When a pattern or a folder gives no file, or a pattern makes no sense.
     """
     options, calibration = options or ReadOptions(), calibration or CalibrationOptions()
     inputs = []
@@ -142,7 +142,10 @@ def _matching(pattern: Path) -> Iterator[tuple[Path, Path]]:
     parts = pattern.parts
     first = next(n for n, part in enumerate(parts) if _PATTERN.search(part))
     folder = Path(*parts[:first])
-    found = sorted(path for path in folder.glob(str(Path(*parts[first:]))) if not path.is_dir())
+    try:
+        found = sorted(path for path in folder.glob(str(Path(*parts[first:]))) if not path.is_dir())
+    except ValueError as error:  # of "**" inside a name, before Python 3.13
+        raise MissingFileError(f"{pattern}: cannot be used as a pattern: {error}") from error
     if not found:
         raise MissingFileError(f"{pattern}: no file matches")
     for path in found:

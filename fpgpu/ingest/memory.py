@@ -145,6 +145,7 @@ def exposure_from_ccddata(
         When it has no usable WCS.
     """
     from astropy.nddata import StdDevUncertainty
+    from astropy.units import UnitsError
 
     header = ccd.header
     name = expID or str(header.get("FILENAME", ""))
@@ -159,8 +160,14 @@ def exposure_from_ccddata(
             f"exposure {expID}: the CCDData has no uncertainty; an exposure without cannot be "
             "fitted"
         )
-    err = ccd.uncertainty.represent_as(StdDevUncertainty)
-    scale = 1.0 if err.unit is None else float(err.unit.to(ccd.unit))
+    try:
+        err = ccd.uncertainty.represent_as(StdDevUncertainty)
+        scale = 1.0 if err.unit is None else float(err.unit.to(ccd.unit))
+    except (TypeError, UnitsError) as error:
+        raise UnusableExposureError(
+            f"exposure {expID}: the uncertainty of the CCDData gives no standard deviations in "
+            f"its unit, {ccd.unit}: {error}"
+        ) from error
     mask = None if ccd.mask is None else np.asarray(ccd.mask, bool)
     if ccd.flags is not None:
         mask = (np.asarray(ccd.flags) != 0) | (False if mask is None else mask)

@@ -101,7 +101,7 @@ def ingest(
 
     Raises
     ------
-    FlagError, WCSError
+    FlagError, WCSError, LayoutError
         When an option means nothing.
     StoreBusyError
         When another process is changing the stores.

@@ -13,6 +13,7 @@ from fpgpu.stores.files.scratch import scratch_folder
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.pixel import PixelStore
+from fpgpu.stores.pixels.geometry import Geometry
 from fpgpu.stores.pixels.records import CalibrationRecord
 from fpgpu.stores.shards import find_orphans, find_parts
 from fpgpu.superpixels import SUPER_PIXEL_SIZE
@@ -61,6 +62,8 @@ def look(path: Path, nside_full: int | tuple[int, int] | None) -> Present:
     ------
     StoreFormatError, StoreConflictError
         When a store is damaged, or holds images of another size.
+    LayoutError
+        When the size is no whole number of super-pixels.
     """
     folder = StoreFolder(path)
     shape, size, in_pixels, in_meta = None, SUPER_PIXEL_SIZE, set(), set()
@@ -68,7 +71,7 @@ def look(path: Path, nside_full: int | tuple[int, int] | None) -> Present:
         with PixelStore(folder.pixels, nside_full, mode="r") as pixels:
             shape, size, in_pixels = pixels.shape, pixels.super_pixel_size, set(pixels)
     elif nside_full is not None:
-        shape = (nside_full, nside_full) if isinstance(nside_full, int) else nside_full
+        shape = Geometry.of_arguments(nside_full, size).shape
     if folder.meta.exists():
         with MetaStore(folder.meta) as meta:
             in_meta = set(meta)

@@ -16,7 +16,7 @@ from fpgpu.backends.base import Backend
 from fpgpu.backends.choose import BackendName, get_backend
 from fpgpu.calibration import MaskCounts
 from fpgpu.errors import FpgpuError, StoreBusyError, StoreFormatError, StoreWriteError
-from fpgpu.ingest.exposure import Exposure
+from fpgpu.ingest.exposure import Exposure, sip_residual
 from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.readers import read_exposures
 from fpgpu.ingest.record import FileMark, file_marks, record_of, require_unchanged
@@ -190,7 +190,7 @@ def _make(
         flux_factor=record.counts_to_flux,
         flux_units=record.flux_units,
         wcs_kind=exposure.wcs_choice,
-        sip_residual=_residual(exposure),
+        sip_residual=sip_residual(exposure),
         notes=tuple(exposure.notes),
         seconds=time.perf_counter() - start,
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
@@ -205,13 +205,6 @@ def _refused(item: Input, error: FpgpuError, start: float, band: str = "", expID
     seconds = time.perf_counter() - start
     row = IngestRow(item.path, "refused", reason=reason, band=band, expID=expID, seconds=seconds)
     return Made(row, error=error)
-
-
-def _residual(exposure: Exposure) -> float | None:
-    """Give the pixels by which a SIP refit misses; None when nothing was refitted."""
-    sip = exposure.sip
-    residual = exposure.provenance.get("sip_residual_px", None if sip is None else sip.residual)
-    return None if residual is None else float(residual)
 
 
 def _bits_used(exposure: Exposure) -> int:

@@ -124,6 +124,10 @@ def test_a_section_that_matches_nothing_is_told(survey):
         ("a: [", "is no plain YAML"),
         ("wcs: !!python/object/apply:os.system [ls]", "is no plain YAML: could not determine"),
         ("? [a]\n: 1", "is no plain YAML"),
+        ("expID: 2020-13-45", "is no plain YAML: month must be in 1..12"),
+        ("expID: !!timestamp soon", "is no plain YAML"),
+        ("pad: !!bool perhaps", "is no plain YAML: 'perhaps'"),
+        ("abmag: !!float bright", "is no plain YAML: could not convert string to float"),
         ("max_snr: " + "[" * 5000, "survey.yaml"),
     ],
 )

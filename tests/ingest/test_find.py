@@ -138,6 +138,12 @@ def test_folders_and_patterns_without_files_are_refused(tmp_path, name):
         find_inputs([tmp_path / name])
 
 
+def test_a_pattern_that_makes_no_sense_is_no_file(tmp_path):
+    (tmp_path / "jw_cal.txt").touch()
+    with pytest.raises(MissingFileError, match=r"jw\*\*cal\.fits: (cannot be used|no file)"):
+        find_inputs([tmp_path / "jw**cal.fits"])
+
+
 def test_names_given_one_by_one_stay_as_they_are(tmp_path):
     item = Input(tmp_path / "a.fits", options=ReadOptions(pad=True))
     assert find_inputs([item, "b.fits", "b.fits"]) == [item, Input("b.fits"), Input("b.fits")]

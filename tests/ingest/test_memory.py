@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.io import fits
-from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty, VarianceUncertainty
+from astropy.nddata import (
+    CCDData,
+    InverseVariance,
+    StdDevUncertainty,
+    UnknownUncertainty,
+    VarianceUncertainty,
+)
 from astropy.wcs import WCS
 
 from fpgpu import PixelStore, exposure_from_arrays, exposure_from_ccddata
@@ -146,4 +152,13 @@ def test_errors_without_a_use_are_refused():
     with pytest.raises(UnusableExposureError, match="no FILENAME"):
         exposure_from_ccddata(ccd)
     with pytest.raises(UnusableExposureError, match="exposure c: the CCDData has no uncertainty"):
+        exposure_from_ccddata(ccd, band="F200W", expID="c")
+    ccd.uncertainty = UnknownUncertainty(ERR)
+    with pytest.raises(UnusableExposureError, match=r"exposure c: .* no standard deviations"):
+        exposure_from_ccddata(ccd, band="F200W", expID="c")
+    # CCDData refuses such a unit at first, and not when the uncertainty is changed later.
+    ccd.uncertainty = StdDevUncertainty(ERR)
+    ccd.uncertainty.unit = None
+    ccd.uncertainty._unit = u.s
+    with pytest.raises(UnusableExposureError, match=r"in its unit, nJy: .*not convertible"):
         exposure_from_ccddata(ccd, band="F200W", expID="c")

@@ -9,7 +9,7 @@ import pytest
 from astropy.io import fits
 
 from fpgpu import MetaStore, PixelStore
-from fpgpu.errors import FlagError, StoreFormatError, UnusableExposureError
+from fpgpu.errors import FlagError, LayoutError, StoreFormatError, UnusableExposureError
 from fpgpu.ingest.pipeline import ingest
 
 
@@ -237,6 +237,16 @@ def test_a_size_may_be_asked_for(tiny_files, tmp_path):
     report = ingest(tiny_files[:1], tmp_path / "stores", nside_full=256)
     assert "256" in report.rows[0].reason
     assert not (tmp_path / "stores" / "pixels.h5").exists()
+
+
+@pytest.mark.parametrize("size", [np.int64(128), [128, 128], np.array([128, 128])])
+def test_a_size_may_be_any_integers(tiny_files, tmp_path, size):
+    assert ingest(tiny_files[:1], tmp_path / "stores", nside_full=size).ok
+
+
+def test_a_size_of_no_whole_super_pixels_is_told_at_once(tiny_files, tmp_path):
+    with pytest.raises(LayoutError, match="100 x 100 pixels is no whole number"):
+        ingest(tiny_files[:1], tmp_path / "stores", nside_full=100)
 
 
 def test_nonsense_arguments_are_told_before_any_file_is_read(tmp_path):
