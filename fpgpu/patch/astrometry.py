@@ -53,6 +53,23 @@ class Astrometry(NamedTuple):
     D: Floats
     CW: Floats
 
+    @classmethod
+    def of_no_sources(cls, n_exp: int) -> Self:
+        """Give arrays of the right shapes without elements; no WCS is asked.
+
+        Parameters
+        ----------
+        n_exp : int
+            Exposures.
+
+        Returns
+        -------
+        Astrometry
+            With n_src = 0.
+        """
+        pairs = n_exp, 0, 2
+        return cls(*map(np.empty, (pairs, pairs, (*pairs, 2), (*pairs, 2))))
+
 
 class WcsTable:
     """The WCS of several exposures, asked together.
@@ -229,9 +246,6 @@ def local_astrometry(
     they are taken in the tangent plane, which has no pole. A WCS without distortion is treated
     alike; forcepho takes its constant matrix, which is off by the turn of north over the field.
     """
-    if not ra.size:
-        pairs = (len(table), 0, 2)
-        return Astrometry(*map(np.empty, (pairs, pairs, (*pairs, 2), (*pairs, 2))))
     x, y = table.world_to_pixel(ra, dec)
     _refuse_lost(table, ra, dec, np.isfinite(x) & np.isfinite(y))
     crval = np.stack([relative_longitude(ra, reference[0]), dec - reference[1]], axis=-1)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from fpgpu.backends.arena import ArenaLayout
 from fpgpu.errors import CatalogError, LayoutError, MissingStoreError, UnusableExposureError
 from fpgpu.layout import PATCH_ARRAYS, PSF_DTYPE
-from fpgpu.patch.astrometry import WcsTable, local_astrometry, reference_position
+from fpgpu.patch.astrometry import Astrometry, WcsTable, local_astrometry, reference_position
 from fpgpu.patch.plan import PatchPlan
 from fpgpu.patch.proposal import catalog_column
 from fpgpu.sky.sphere import Floats
@@ -105,8 +105,11 @@ def pack_metadata(
     layout = plan.arena_layout(ra.size, radii.size, n_gaussians)
     if reference is None:
         reference = reference_position(ra, dec) if ra.size else plan.region.center
-    table = WcsTable.of_exposures(meta, [(e.band, e.expID) for e in plan.exposures])
-    astrometry = local_astrometry(table, ra, dec, reference)
+    if ra.size:
+        table = WcsTable.of_exposures(meta, [(e.band, e.expID) for e in plan.exposures])
+        astrometry = local_astrometry(table, ra, dec, reference)
+    else:
+        astrometry = Astrometry.of_no_sources(plan.n_exp)
     G = [1.0] * plan.n_exp if tweak_keyword is None else _numbers(meta, plan, tweak_keyword)
     lengths = np.repeat(n_psf.astype(np.int64), plan.band_N) * ra.size
     values = {

@@ -177,11 +177,12 @@ def read_lists(
     bounds = [*(starts * n_bytes).tolist(), out.nbytes]
     memory = map(out.data.cast("B").__getitem__, map(slice, bounds[:-1], bounds[1:]))
     runs = zip(offsets[starts].tolist(), memory, strict=True)
-    n_runs = np.diff(np.searchsorted(starts, ends), prepend=0).tolist()
-    for _, group in groupby(zip(extents, n_runs, strict=True), key=_file_of):
-        of_file = list(group)
-        if not _read_runs(of_file[0][0], islice(runs, sum(n for _, n in of_file))):
+    last_runs, done = np.searchsorted(starts, ends).tolist(), 0
+    for _, group in groupby(zip(extents, last_runs, strict=True), key=_file_of):
+        *_, (extent, last) = group
+        if not _read_runs(extent, islice(runs, last - done)):
             return False
+        done = last
     return True
 
 
