@@ -290,5 +290,10 @@ def test_a_singular_or_broken_solution_is_named() -> None:
     with pytest.raises(WCSError, match="SIP solution 1 cannot be used"):
         SipTable([good, flat])
     lost = SipFit(good.crval * np.nan, good.crpix, good.cd, good.a, good.b, good.ap, good.bp, 0.0)
-    with pytest.raises(WCSError, match="SIP solution 0 cannot be used"):
+    with pytest.raises(WCSError, match=r"solution 0 cannot be used: crval \[nan nan\]"):
         SipTable([lost])
+    values = (good.crval, good.crpix, good.cd, good.a, good.b, good.ap, good.bp)
+    for number in range(5):
+        broken = [v + np.nan if k == number else v for k, v in enumerate(values)]
+        with pytest.raises(WCSError, match=r"SIP solution 2 .* CD matrix that can be inverted$"):
+            SipTable([good, good, SipFit(*broken, 0.0), good])
