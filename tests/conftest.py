@@ -2,6 +2,8 @@
 
 import os
 import signal
+from itertools import compress
+from operator import not_
 from pathlib import Path
 
 import hypothesis
@@ -16,12 +18,23 @@ hypothesis.settings.load_profile("fpgpu")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long form of tests")
+    parser.addoption(
+        "--only-long", action="store_true", help="run the long form of those that have one, alone"
+    )
 
 
 def pytest_configure() -> None:
     """Let tests send SIGINT: what a script starts in the background ignores it, children too."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what has no long form, when only that is asked for."""
+    if config.option.only_long:
+        has_long_form = [("long_form" in getattr(item, "fixturenames", ())) for item in items]
+        config.hook.pytest_deselected(items=[*compress(items, map(not_, has_long_form))])
+        items[:] = compress(items, has_long_form)
 
 
 def _is_gpu_run(config: pytest.Config) -> bool:
@@ -53,7 +66,7 @@ _ran_on_gpu: set[str] = set()
 @pytest.fixture(scope="session")
 def long_form(request: pytest.FixtureRequest) -> bool:
     """Whether counts (kills, corruptions, random fields) should be high."""
-    return bool(request.config.getoption("--long"))
+    return bool(request.config.option.long or request.config.option.only_long)
 
 
 @pytest.fixture(scope="session")
