@@ -4,12 +4,15 @@ Nothing here uses fpgpu's readers, calibration or super-pixel code, so that an e
 them cannot hide itself.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from fpgpu.errors import UnusableExposureError
 
 __all__ = ["Comparison", "Truth", "compare", "read_truth"]
 
@@ -63,28 +66,38 @@ def read_truth(path: str | Path, bitmask: int) -> Truth:
     Parameters
     ----------
     path : str or Path
-        A FITS file with SCI and ERR extensions; DQ, AREA and BKG are used when there.
+        A FITS file with SCI and ERR extensions; DQ, AREA, BKG and WHT are used when there.
     bitmask : int
         Bits of DQ that make a pixel bad.
 
     Returns
     -------
     Truth
-        Flux in nJy and inverse uncertainty as float64.
+        Flux in nJy, or in the unit of a file that has no calibration, and inverse uncertainty, as
+        float64.
+
+    Raises
+    ------
+    UnusableExposureError
+        If what is stored of such a file is more than a few lines here can tell.
     """
     from astropy.io import fits
 
     with fits.open(path) as hdus, np.errstate(all="ignore"):
-        present = {hdu.name for hdu in hdus}
+        present = Counter(hdu.name for hdu in hdus)
+        if present["SCI"] != 1 or present["ERR"] != 1:
+            raise _unknown(path, f"{present['SCI']} extensions SCI and {present['ERR']} ERR")
         science = _image(hdus["SCI"])
         error = _image(hdus["ERR"])
         area = _image(hdus["AREA"]) if "AREA" in present else np.ones_like(science)
         background = _image(hdus["BKG"]) if "BKG" in present else np.zeros_like(science)
         quality = hdus["DQ"].data.T if "DQ" in present else np.zeros(science.shape, np.uint32)
-        factor = _to_nanojansky(hdus[0].header, hdus["SCI"].header)
+        factor = _to_nanojansky(path, hdus[0].header, hdus["SCI"].header)
         flux = (science - background) * factor * area
         ierr = 1 / (error * factor * area)
         good = np.isfinite(flux) & np.isfinite(ierr) & (error > 0) & (area > 0)
+        if "WHT" in present:
+            good &= _image(hdus["WHT"]) > 0
         masked = ~good | ((quality.astype(np.int64) & bitmask) != 0)
     return Truth(flux, np.where(masked, 0.0, ierr), masked)
 
@@ -94,16 +107,31 @@ def _image(hdu: Any) -> Image:
     return np.asarray(hdu.data.T, np.float64)
 
 
-def _to_nanojansky(primary: Any, science: Any) -> float:
-    """Nanojansky for one unit of a science image."""
+def _to_nanojansky(path: str | Path, primary: Any, science: Any) -> float:
+    """Nanojansky for one unit of a science image; 1 where nothing tells."""
     import astropy.units as u
 
-    if "ABMAG" in science:
-        return float((science["ABMAG"] * u.ABmag).to_value(u.nJy))
-    if "PIXAR_SR" in science:
-        unit = u.Unit(science.get("BUNIT", primary.get("BUNIT", "")))
-        return float((1 * unit * science["PIXAR_SR"] * u.sr).to_value(u.nJy))
+    def value(keyword: str) -> Any:
+        return science.get(keyword, primary.get(keyword))
+
+    if value("ABMAG") is not None:
+        return float((value("ABMAG") * u.ABmag).to_value(u.nJy))
+    unit = u.Unit(value("BUNIT") or "", parse_strict="silent")
+    if unit.is_equivalent(u.nJy):
+        return float(unit.to(u.nJy))
+    if unit.is_equivalent(u.nJy / u.sr) and value("PIXAR_SR") is not None:
+        return float((1 * unit * value("PIXAR_SR") * u.sr).to_value(u.nJy))
+    if unit.is_equivalent(u.nJy / u.sr) or value("PHOTFLAM") is not None:
+        raise _unknown(path, f"BUNIT {value('BUNIT')} without ABMAG or PIXAR_SR")
     return 1.0
+
+
+def _unknown(path: str | Path, found: str) -> UnusableExposureError:
+    return UnusableExposureError(
+        f"{path}: has {found}, and the demo checks files with one SCI and one ERR extension in "
+        "units of ABMAG, flux density, or surface brightness with PIXAR_SR; put it into stores "
+        "with 'fpgpu ingest', and look at them with 'fpgpu plot'"
+    )
 
 
 def compare(

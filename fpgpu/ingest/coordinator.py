@@ -15,14 +15,14 @@ from pathlib import Path
 from fpgpu.backends.base import Backend
 from fpgpu.backends.choose import BackendName
 from fpgpu.errors import ExecutorError, FpgpuError, StoreError, UnusableExposureError
+from fpgpu.ingest.admission import Admission
 from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.record import absolute
 from fpgpu.ingest.report import IngestReport, IngestRow
-from fpgpu.ingest.resume import Earlier, Key, Present
+from fpgpu.ingest.resume import Earlier, Present
 from fpgpu.ingest.work import Made, Task, discard, make_shards
 from fpgpu.ingest.workers import Workers, is_gone, is_lost
 from fpgpu.stores.alone import FolderLock
-from fpgpu.stores.names import check_no_collision
 from fpgpu.stores.shards import Shard, publish_shards
 
 __all__ = ["Coordinator"]
@@ -94,14 +94,12 @@ class Coordinator:
     ended_early: bool = False
     _jobs: deque[_Job] = field(default_factory=deque)
     _accepted: list[Made] = field(default_factory=list)
-    _names: "_Names" = field(init=False)
-    _shape: tuple[int, int] | None = None
+    _admission: Admission = field(init=False)
     _published_at: float = field(default_factory=time.monotonic)
     _interval: float = 0.0
 
     def __post_init__(self) -> None:
-        self._names = _Names(self.present.in_pixels | self.present.in_meta)
-        self._shape = self.present.shape
+        self._admission = Admission(self.folder, self.present)
 
     def run(self, items: Iterable[Input]) -> None:
         """Take inputs in, each as soon as there is room for it.
@@ -168,7 +166,8 @@ class Coordinator:
         return self.workers.submit(make_shards, self._task(item, backend))
 
     def _task(self, item: Input, backend: BackendName | Backend) -> Task:
-        return Task(item, self.folder, self._shape, self.present.super_pixel_size, backend)
+        size = self.present.super_pixel_size
+        return Task(item, self.folder, self._admission.shape, size, backend)
 
     # --- taking in ---------------------------------------------------------------------------
 
@@ -239,27 +238,16 @@ class Coordinator:
         shard = made.shard
         if shard is not None:
             try:
-                self._require_fitting(made.row, shard.shape)
+                self._admission.admit(shard.key, shard.shape, made.row.file)
             except FpgpuError as error:
                 discard([made])
                 made = Made(_refused_late(made.row, error), error=error)
             else:
-                self._shape = shard.shape
-                self._names.add(shard.key, made.row.file)
                 if shard.key in self.present.in_pixels:
                     made = replace(made, row=replace(made.row, status="replaced"))
         self._accepted.append(made)
         if made.error is not None and self.strict:
             raise made.error
-
-    def _require_fitting(self, row: IngestRow, shape: tuple[int, int]) -> None:
-        """Refuse an exposure of another size, or whose name is taken or collides."""
-        if self._shape is not None and shape != self._shape:
-            raise UnusableExposureError(
-                f"{row.file}: its image has shape {shape}, but {self.folder} holds images of "
-                f"{self._shape}; all images of a store have one size"
-            )
-        self._names.require_free((row.band, row.expID), row.file)
 
     # --- publishing --------------------------------------------------------------------------
 
@@ -310,45 +298,6 @@ class Coordinator:
         except StoreError as second:
             # That one is told already; what was taken in and not published is made again.
             logger.warning("%s", second)
-
-
-class _Names:
-    """The exposures of a store, and which file of this run gave which."""
-
-    def __init__(self, keys: set[Key]) -> None:
-        self._files: dict[Key, Path] = {}
-        self._expIDs: dict[str, set[str]] = {}
-        self._folders: dict[str, set[str]] = {}
-        for key in keys:
-            self._list(*key)
-
-    def add(self, key: Key, file: Path) -> None:
-        """Note an exposure of this run."""
-        self._files[key] = file
-        self._list(*key)
-
-    def require_free(self, key: Key, file: Path) -> None:
-        """Refuse a name that another file of this run has, or that collides."""
-        if key in self._files:
-            raise UnusableExposureError(
-                f"{file}: would replace {'/'.join(key)}, which {self._files[key]} gave in this "
-                "run; use --framedir to name exposures by their folders"
-            )
-        band, expID = key
-        names = self._expIDs.get(band, set())
-        # Looking through all names is only needed where there is a collision to be told.
-        if expID in self._folders.get(band, ()) or not names.isdisjoint(_folders_of(expID)):
-            check_no_collision(expID, names)
-
-    def _list(self, band: str, expID: str) -> None:
-        self._expIDs.setdefault(band, set()).add(expID)
-        self._folders.setdefault(band, set()).update(_folders_of(expID))
-
-
-def _folders_of(expID: str) -> list[str]:
-    """List the enclosing paths of a name: of ``a/b/c``, ``a`` and ``a/b``."""
-    parts = expID.split("/")
-    return ["/".join(parts[:n]) for n in range(1, len(parts))]
 
 
 def _is_done(job: _Job) -> bool:

@@ -4,16 +4,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fpgpu.errors import FpgpuError, UnusableExposureError
+from fpgpu.errors import FpgpuError
 from fpgpu.fluxes import flux_calibration
+from fpgpu.ingest.admission import Admission
 from fpgpu.ingest.exposure import Exposure, sip_residual
 from fpgpu.ingest.flags import flags_for
 from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.readers import read_exposures
 from fpgpu.ingest.record import absolute
-from fpgpu.ingest.resume import Key, Present, look
+from fpgpu.ingest.resume import look
 from fpgpu.stores.meta import MetaStore
-from fpgpu.stores.names import check_no_collision
 
 __all__ = ["PlannedExposure", "plan_ingest"]
 
@@ -100,7 +100,8 @@ def plan_ingest(
         When there is a store that cannot be read.
     """
     folder = Path(out)
-    seen = _Seen(folder, look(folder, nside_full))
+    present = look(folder, nside_full)
+    known, admission = present.in_pixels | present.in_meta, Admission(folder, present)
     for item in items:
         exposures = read_exposures(absolute(item))
         while True:
@@ -112,60 +113,38 @@ def plan_ingest(
             if exposure is None:
                 break
             try:
-                yield seen.plan(item, exposure)
+                MetaStore().prepare(exposure)
+                key = exposure.band, exposure.expID
+                planned = _planned(item, exposure, "replace" if key in known else "new")
+                admission.admit(key, exposure.shape, item.path)
             except FpgpuError as error:
-                yield _refused(item, error, exposure)
+                planned = _refused(item, error, exposure)
+            yield planned
 
 
-class _Seen:
-    """The store, and what the run would have put into it so far."""
-
-    def __init__(self, folder: Path, present: Present) -> None:
-        self.folder = folder
-        self.present = present
-        self.shape = present.shape
-        self.origins: dict[Key, Path] = {}
-
-    def plan(self, item: Input, exposure: Exposure) -> PlannedExposure:
-        """Say what would become of an exposure; raise what would refuse it."""
-        key = exposure.band, exposure.expID
-        if self.shape is not None and exposure.shape != self.shape:
-            raise UnusableExposureError(
-                f"{item.path}: its image has shape {exposure.shape}, but {self.folder} holds "
-                f"images of {self.shape}; all images of a store have one size"
-            )
-        if key in self.origins:
-            raise UnusableExposureError(
-                f"{item.path}: would replace {'/'.join(key)}, which {self.origins[key]} gave in "
-                "this run; use --framedir to name exposures by their folders"
-            )
-        known = self.present.in_pixels | self.present.in_meta
-        names = {expID for band, expID in known | set(self.origins) if band == key[0]}
-        check_no_collision(key[1], names - {key[1]})
-        MetaStore().prepare(exposure)
-        factor, units = 1.0, "image"
-        if item.calibration.do_fluxcal:
-            factor, units = flux_calibration(exposure.hdr)
-        self.shape = exposure.shape
-        self.origins[key] = item.path
-        return PlannedExposure(
-            file=item.path,
-            status="replace" if key in known else "new",
-            reader=str(exposure.provenance.get("reader", "")),
-            companions={role: str(path) for role, path in item.companions.items()},
-            band=exposure.band,
-            expID=exposure.expID,
-            nx=exposure.shape[0],
-            ny=exposure.shape[1],
-            unit=str(exposure.hdr.get("BUNIT", "")),
-            flux_factor=factor,
-            flux_units=units,
-            wcs=exposure.wcs_choice,
-            sip_residual=sip_residual(exposure),
-            uncertainties=str(exposure.provenance.get("uncertainties", "err")),
-            bad_flags=_bad_flags(exposure),
-            notes=list(exposure.notes),
-        )
+def _planned(item: Input, exposure: Exposure, status: str) -> PlannedExposure:
+    """Say what would become of an exposure."""
+    factor, units = 1.0, "image"
+    if item.calibration.do_fluxcal:
+        factor, units = flux_calibration(exposure.hdr)
+    return PlannedExposure(
+        file=item.path,
+        status=status,
+        reader=str(exposure.provenance.get("reader", "")),
+        companions={role: str(path) for role, path in item.companions.items()},
+        band=exposure.band,
+        expID=exposure.expID,
+        nx=exposure.shape[0],
+        ny=exposure.shape[1],
+        unit=str(exposure.hdr.get("BUNIT", "")),
+        flux_factor=factor,
+        flux_units=units,
+        wcs=exposure.wcs_choice,
+        sip_residual=sip_residual(exposure),
+        uncertainties=str(exposure.provenance.get("uncertainties", "err")),
+        bad_flags=_bad_flags(exposure),
+        notes=list(exposure.notes),
+    )
 
 
 def _bad_flags(exposure: Exposure) -> list[str]:

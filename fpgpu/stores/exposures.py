@@ -131,24 +131,25 @@ def _row(record: CalibrationRecord) -> dict[str, Any]:
         row |= {f"masked_{name.removeprefix('n_')}": n for name, n in counts.items()}
     flags = _parsed(found.get("dq_pixels"))
     if isinstance(flags, Mapping):
-        row |= {f"dq_{name}": int(n) for name, n in flags.items()}
+        row |= {f"dq_{name}": n for name, n in flags.items() if isinstance(n, int)}
     return row | {name: value for name, value in found.items() if name not in _NOT_SHOWN | {*row}}
 
 
 def _files(found: Mapping[str, Any]) -> dict[str, Any]:
     """Tell the input file, and those that came with it."""
-    marks = _parsed(found.get("input_files"))
-    if not isinstance(marks, list) or not marks:
+    try:
+        first, *others = _parsed(found.get("input_files")) or [{}]
+        time = datetime.fromtimestamp(first["mtime_ns"] / 1e9, UTC)
+        return {
+            "input": str(first["path"]),
+            "input_size": int(first["size"]),
+            "input_time": time.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "input_checksum": str(first["checksum"]),
+            "companions": " ".join(f"{mark['role']}={mark['path']}" for mark in others) or None,
+        }
+    # Of another program, or damaged: no checksum is over attributes.
+    except (ArithmeticError, LookupError, OSError, TypeError, ValueError):
         return {}
-    first, *others = marks
-    time = datetime.fromtimestamp(first["mtime_ns"] / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    return {
-        "input": first["path"],
-        "input_size": first["size"],
-        "input_time": time,
-        "input_checksum": first["checksum"],
-        "companions": " ".join(f"{mark['role']}={mark['path']}" for mark in others) or None,
-    }
 
 
 def _parsed(text: object) -> Any:

@@ -1,11 +1,13 @@
 """What was done to each exposure can be read from the store alone."""
 
 import json
+import shutil
 import zlib
 from datetime import UTC, datetime
 
 import astropy
 import gwcs
+import h5py
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -80,6 +82,22 @@ def test_tables_come_back_as_they_were_written(stores, tmp_path, ending):
         old, new = ([value or None for value in t[name].tolist()] for t in (table, again))
         assert new == old, name
     assert again["sip_residual_px"].unit == "pix"
+
+
+@pytest.mark.parametrize(
+    "marks",
+    ["{", "[]", "[1]", "7", '[{"path": "a"}]', '[{"mtime_ns": 1e40}]', '[{"mtime_ns": "x"}]'],
+)
+def test_records_that_make_no_sense_are_left_out(golden, tmp_path, marks):
+    shutil.copytree(golden / "tiny", tmp_path / "stores")
+    with h5py.File(tmp_path / "stores" / "pixels.h5", "r+") as h5:
+        attributes = next(iter(next(iter(h5.values())).values()))["data"].attrs
+        attributes["fpgpu_input_files"] = marks
+        attributes["fpgpu_dq_pixels"] = '{"DEAD": 3, "HOT": [1], "WARM": "many"}'
+        attributes["fpgpu_version"] = attributes["fpgpu_checksum"] = "none"
+    row = exposure_records(tmp_path / "stores")[0]
+    assert row["dq_DEAD"] == 3
+    assert not {"dq_HOT", "dq_WARM", "input"} & set(row.colnames)
 
 
 def test_json_has_a_row_an_exposure(stores, tmp_path):

@@ -219,10 +219,9 @@ def _window_runs(
     extent: Extent, window: Window, out: npt.NDArray[np.float32]
 ) -> Iterator[tuple[int, memoryview]]:
     """Yield file offset and memory of each contiguous piece of a window."""
-    assert_offset = extent.offset or 0
     _, nsy, n_values = extent.shape
     column = nsy * n_values * PLAIN.itemsize
-    start = assert_offset + window.x0 * column + window.y0 * n_values * PLAIN.itemsize
+    start = (extent.offset or 0) + window.x0 * column + window.y0 * n_values * PLAIN.itemsize
     if out.size == 0:
         return
     if window.shape[1] == nsy and out.flags.c_contiguous:

@@ -15,7 +15,7 @@ from fpgpu.stores.hdf5.attributes import copy_attributes
 from fpgpu.stores.hdf5.guard import HDF5_ERRORS, attributes_of, opened_guarded
 from fpgpu.stores.hdf5.handles import store_file
 from fpgpu.stores.hdf5.journal import journal_path
-from fpgpu.stores.names import DATASET_NAME, check_no_collision
+from fpgpu.stores.names import DATASET_NAME, NameTree
 from fpgpu.stores.pixels import tree
 from fpgpu.stores.pixels.geometry import Geometry
 from fpgpu.stores.pixels.links import Link, identities, identity, owned_shard, shards_folder
@@ -184,22 +184,12 @@ def refuse_collisions(new: Iterable[Key], known: Iterable[Key]) -> None:
     ExposureNameError
         Of the first one that collides.
     """
-    bands: dict[str, set[str]] = {}
+    expIDs: dict[str, set[str]] = {}
     for band, expID in known:
-        bands.setdefault(band, set()).add(expID)
-    around = {
-        band: {"/".join(parts[:n]) for parts in map(_parts, names) for n in range(1, len(parts))}
-        for band, names in bands.items()
-    }
+        expIDs.setdefault(band, set()).add(expID)
+    names = {band: NameTree(found) for band, found in expIDs.items()}
     for band, expID in new:
-        names, parts = bands[band], _parts(expID)
-        inside = any("/".join(parts[:n]) in names for n in range(1, len(parts)))
-        if inside or expID in around[band]:
-            check_no_collision(expID, names)
-
-
-def _parts(expID: str) -> list[str]:
-    return expID.split("/")
+        names[band].add(expID)
 
 
 def _raw(name: str) -> bytes:
