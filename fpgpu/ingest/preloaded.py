@@ -4,6 +4,7 @@ Processes begin as copies of one that has imported this. Each would need about t
 own otherwise, most of it to find the extensions of ASDF; that is what five exposures take.
 """
 
+import gc
 from contextlib import suppress
 from importlib import import_module
 
@@ -12,3 +13,7 @@ with suppress(Exception):
     for library in ("astropy.io.fits", "astropy.wcs", "gwcs"):
         import_module(library)
     _ = import_module("asdf").get_config().extensions
+
+# They stay; to look through all of them for garbage, as Python does now and then, takes a worker
+# a tenth of a second.
+gc.freeze()

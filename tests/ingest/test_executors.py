@@ -64,6 +64,8 @@ def test_processes_begin_with_the_libraries_that_read_exposures():
         # Before any work: what a fresh process would have to import for its first exposure.
         known = workers.submit(eval, "set(__import__('sys').modules)").result()
         assert {"asdf", "asdf_astropy", "astropy.wcs", "gwcs"} <= known
+        # Nor do they look through all of these for garbage.
+        assert workers.submit(eval, "__import__('gc').get_freeze_count()").result() > 10_000
     finally:
         workers.close()
 
