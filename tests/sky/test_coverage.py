@@ -153,6 +153,16 @@ def test_polygons_that_share_an_edge_share_no_point_and_leave_none_out() -> None
     assert (depth_map(quarters, np.ones(4), x, y)[1:8, 1:8] == 1).all()
 
 
+def test_a_corner_at_the_height_of_grid_points_is_passed_once() -> None:
+    x, y = np.arange(-1.0, 10.0), np.arange(-1.0, 10.0)
+    distance = np.abs(x[:, None] - 4) + np.abs(y[None, :] - 4)
+    diamond = np.array([[0.0, 4.0], [4.0, 0.0], [8.0, 4.0], [4.0, 8.0]])
+    for outline in (diamond, diamond[::-1], np.roll(diamond, 1, axis=0)):
+        depth = depth_map([outline], [1], x, y)
+        assert (depth[distance < 4] == 1).all()
+        assert (depth[distance > 4] == 0).all()
+
+
 def test_as_many_weights_as_polygons_are_needed() -> None:
     with pytest.raises(ValueError, match="shorter"):
         depth_map([np.eye(3, 2)], [], np.arange(3.0), np.arange(3.0))

@@ -198,6 +198,10 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
         "three or more",
     ),
     (
+        lambda: PolygonRegion([1, 2, 3], [0, 1, np.nan]),
+        "PolygonRegion(ra=(1.0, 2.0, 3.0), dec=(0.0, 1.0, nan)): every value must be finite",
+    ),
+    (
         lambda: PolygonRegion([1, 2, 3], [0, 1, -91]),
         "PolygonRegion(ra=(1.0, 2.0, 3.0), dec=(0.0, 1.0, -91.0)): declinations must be between "
         "-90 and 90 degrees",

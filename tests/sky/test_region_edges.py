@@ -52,7 +52,7 @@ def test_a_pole_that_a_rectangle_reaches_is_inside_and_another_is_not() -> None:
 
 
 def test_a_polygon_region_answers_for_each_outline_of_a_stack() -> None:
-    """One touches with its vertex, one lies inside, one crosses, two stay away."""
+    """Those that lie inside, cross an edge or touch it; not those that stay away."""
     region = PolygonRegion([10, 20, 20, 10], [-5, -5, 5, 5])
     outlines = [
         [(15, 0), (15.1, 0), (15, 0.1)],
@@ -60,10 +60,11 @@ def test_a_polygon_region_answers_for_each_outline_of_a_stack() -> None:
         [(5, 0), (25, 1), (25, 0)],
         [(20, 0), (21, 1), (21, -1)],
         [(-170, 0), (-165, 0), (-165, 3)],
+        [(20, 5), (21, 5), (21, 6)],
     ]
     stack = Polygons.of(np.stack([unit_vectors(*np.transpose(outline)) for outline in outlines]))
-    assert region.touches(stack).tolist() == [True, False, True, True, False]
-    assert region._meets(stack).tolist() == [True, False, True, True, False]
+    assert region.touches(stack).tolist() == [True, False, True, True, False, True]
+    assert region._meets(stack).tolist() == [True, False, True, True, False, True]
 
 
 def test_what_is_picked_from_a_stack_answers_as_it_did_there() -> None:
