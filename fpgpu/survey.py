@@ -19,6 +19,7 @@ from fpgpu.stores.files.sync import StrPath
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.metadata.store_files import MetaPaths
+from fpgpu.stores.names import each_band
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.psf import PSFStore
 
@@ -190,9 +191,8 @@ class Survey:
         PlanError
             When the depth is not positive.
         """
-        if bands is not None and not isinstance(bands, str):
-            bands = tuple(bands)
-        plan = partial(make_plan, self.pixels, self.meta, bandlist=bands, select=select)
+        bandlist = None if bands is None else each_band(bands)
+        plan = partial(make_plan, self.pixels, self.meta, bandlist=bandlist, select=select)
         build = partial(build_patch, self, backend=self.backend, resident=self.resident, **options)
         return PatchStream(regions, plan, build, self.backend, catalog=catalog, depth=depth)
 

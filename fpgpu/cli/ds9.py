@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from fpgpu.sky.regions import CircularRegion
     from fpgpu.stores.folder import StoreFolder
     from fpgpu.stores.meta import MetaStore
+    from fpgpu.stores.names import each_band
 
     circle.require_whole(args)
     if args.catalog is not None and args.radius is None:
@@ -66,11 +67,11 @@ def run(args: argparse.Namespace) -> int:
     with MetaStore(StoreFolder(args.folder).require().meta) as meta:
         circle.require_bands(meta.bands, args.bands, args.folder)
         region = catalog = None
-        bands = dict.fromkeys(args.bands or meta.bands)
+        bands = each_band(args.bands or meta.bands)
         keys = [(band, expID) for band in bands for expID in meta.exposures(band)]
         if args.radius is not None:
             region = CircularRegion(args.ra, args.dec, args.radius / 3600)
-            keys = meta.exposures_touching(region, args.bands)
+            keys = meta.exposures_touching(region, bands)
             catalog = circle.sources_near(args, args.radius)
         text = ds9_regions(
             meta,

@@ -248,7 +248,10 @@ def _inputs(args: argparse.Namespace) -> "tuple[list[Input], Path]":
         "tile_overlap": args.tile_overlap,
         "weight": args.weight,
     }
-    return config.inputs(args.files, {k: v for k, v in given.items() if v is not None}), out
+    items = config.inputs(args.files, {k: v for k, v in given.items() if v is not None})
+    if args.tile_overlap is not None and all(item.options.tile is None for item in items):
+        raise UsageError("--tile-overlap is of tiles; give --tile N, too, or tile in --config")
+    return items, out
 
 
 def print_report(report: "IngestReport", quiet: bool = False) -> None:

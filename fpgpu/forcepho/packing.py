@@ -23,6 +23,7 @@ from fpgpu.sky.regions import CircularRegion, RectangularRegion, Region
 from fpgpu.sky.sphere import wrapped
 from fpgpu.stores.files.sync import StrPath
 from fpgpu.stores.meta import MetaStore
+from fpgpu.stores.names import each_band
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.psf import PSFStore
 
@@ -145,7 +146,7 @@ class StorePatch(DevicePatch):
         """
         self.free()
         self._patch = self._metadata = None
-        bands = list(self.metastore.bands if allbands is None else allbands)
+        bands = each_band(self.metastore.bands if allbands is None else allbands)
         plan = make_plan(
             self.pixelstore,
             self.metastore,

@@ -289,11 +289,18 @@ def _read(
     return np.asarray(stored[()])
 
 
+def _read_names(file: h5py.File, name: str, n: int) -> list[str]:
+    """Read an array of text."""
+    found = _read(file, name, None, (n,))
+    if found.dtype.kind != "S":
+        raise StoreFormatError(f"{file.filename}: {name} is {found.dtype}; expected text")
+    return [word.decode() for word in found]
+
+
 def _read_plan(file: h5py.File, arrays: Mapping[str, Any], size: int, select: str) -> PatchPlan:
     """Make the plan again."""
     n_bands, n_exp = len(arrays["band_N"]), len(arrays["exposure_N"])
-    bandlist = [name.decode() for name in _read(file, "bandlist", None, (n_bands,))]
-    expIDs = [name.decode() for name in _read(file, "expIDs", None, (n_exp,))]
+    bandlist, expIDs = _read_names(file, "bandlist", n_bands), _read_names(file, "expIDs", n_exp)
     shapes = _read(file, "shapes", np.int32, (n_exp, 2)).tolist()
     counts = _read(file, "n_superpixels", np.int32, (n_exp,))
     superpixels = _read(file, "superpixels", np.int32, (int(counts.sum(dtype=np.int64)), 2))

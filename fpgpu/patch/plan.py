@@ -17,6 +17,7 @@ from fpgpu.patch.windows import Candidates
 from fpgpu.sky.regions import CircularRegion, Region
 from fpgpu.sky.sphere import positions
 from fpgpu.stores.meta import MetaStore
+from fpgpu.stores.names import each_band
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.superpixels import Window
 
@@ -296,7 +297,7 @@ def make_plan(
     comes with a gWCS, which misses by up to 0.03 px; here it is exact. A circle that fits
     between the corners of a super-pixel selects nothing there.
     """
-    bands = None if bandlist is None else _bands(bandlist)
+    bands = None if bandlist is None else each_band(bandlist)
     keys = meta.exposures_touching(_surroundings(region), bands)
     size, shape = pixels.super_pixel_size, pixels.shape
     candidates = Candidates(meta, keys, shape, size)
@@ -323,11 +324,6 @@ def make_plan(
 def _starts(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Where each of several runs starts that follow one another."""
     return np.cumsum(counts) - counts
-
-
-def _bands(bandlist: Iterable[str]) -> list[str]:
-    """Return each band asked for once."""
-    return [bandlist] if isinstance(bandlist, str) else list(dict.fromkeys(bandlist))
 
 
 def _surroundings(region: Region) -> CircularRegion:

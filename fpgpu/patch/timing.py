@@ -13,6 +13,7 @@ from fpgpu.patch.clock import PhaseClock
 from fpgpu.patch.plan import Selection, make_plan
 from fpgpu.patch.stores import StoreSet
 from fpgpu.sky.regions import Region
+from fpgpu.stores.names import each_band
 
 __all__ = ["PHASES", "PatchTimes", "time_patch"]
 
@@ -97,7 +98,7 @@ def time_patch(
     """
     if repeats < 1:
         raise PlanError(f"repeats is {repeats}; expected 1 or more")
-    bandlist = None if bands is None else list(bands)
+    bandlist = None if bands is None else each_band(bands)
     runs = []
     for _ in range(1 + repeats):
         clock = PhaseClock(backend)

@@ -14,6 +14,7 @@ from fpgpu.sky.coverage import depth_map
 from fpgpu.sky.regions import Region
 from fpgpu.sky.sphere import Floats, unit_vectors
 from fpgpu.stores.meta import MetaStore
+from fpgpu.stores.names import each_band
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.superpixels import grid_shape
 
@@ -141,7 +142,7 @@ class _Sheet(NamedTuple):
 
 def _exposures(meta: MetaStore, bands: Iterable[str] | None) -> list[Key]:
     """The exposures of some bands."""
-    asked = meta.bands if bands is None else list(dict.fromkeys(bands))
+    asked = meta.bands if bands is None else each_band(bands)
     for band in asked:
         if band not in meta.bands:
             raise NotInStoreError(f"no band {band!r}; the store has {', '.join(meta.bands)}")

@@ -5,11 +5,18 @@ are input like any other: a name that would leave its folder, that cannot be wri
 that two exposures would share, is refused before anything is written.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from fpgpu.errors import ExposureNameError
 
-__all__ = ["EXP_FMT", "NameTree", "check_band", "check_expID", "check_no_collision"]
+__all__ = [
+    "EXP_FMT",
+    "NameTree",
+    "check_band",
+    "check_expID",
+    "check_no_collision",
+    "each_band",
+]
 
 EXP_FMT = "{}/{}"
 """Key of an exposure: ``EXP_FMT.format(band, expID)``."""
@@ -47,6 +54,22 @@ def check_band(name: object) -> str:
         )
     _check_component("band", text, text)
     return text
+
+
+def each_band(bands: Iterable[str]) -> list[str]:
+    """Name each band that is asked for once.
+
+    Parameters
+    ----------
+    bands : iterable of str
+        Or one band alone, as its name.
+
+    Returns
+    -------
+    list of str
+        In the order in which they first come.
+    """
+    return [bands] if isinstance(bands, str) else list(dict.fromkeys(bands))
 
 
 def check_expID(name: object) -> str:

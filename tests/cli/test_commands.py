@@ -48,6 +48,13 @@ class TestIngest:
         assert done.err == ""
         assert len(done.out.splitlines()) == 1
 
+    def test_an_overlap_without_tiles_is_refused(
+        self, fpgpu_command: Run, tiny_exposures: list[Path], tmp_path: Path
+    ) -> None:
+        done = fpgpu_command("ingest", *tiny_exposures, "--out", tmp_path, "--tile-overlap", 8)
+        assert done.code == 2
+        assert "--tile-overlap is of tiles; give --tile N, too" in done.err
+
     def test_one_bad_file_is_named_and_the_rest_goes_in(
         self, fpgpu_command: Run, tiny_exposures: list[Path], tmp_path: Path
     ) -> None:

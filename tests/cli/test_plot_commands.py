@@ -110,8 +110,9 @@ class TestDS9:
     def test_a_band_that_is_named_twice_is_written_once(
         self, fpgpu_command: Run, tiny_stores: Path
     ) -> None:
-        done = fpgpu_command("ds9", tiny_stores, "--bands", "F200W", "F200W")
-        assert done.out.count("polygon(") == 2
+        for place in ((), PLACE):
+            done = fpgpu_command("ds9", tiny_stores, "--bands", "F200W", "F200W", *place)
+            assert done.out.count("polygon(") == 2
 
     def test_a_circle_takes_what_touches_it_and_the_sources_in_it(
         self, fpgpu_command: Run, tiny_stores: Path

@@ -189,6 +189,15 @@ class TestDamage:
         with pytest.raises(StoreFormatError):
             read_patch(written)
 
+    @pytest.mark.parametrize("name", ["bandlist", "expIDs"])
+    def test_names_that_are_numbers_are_refused(self, written: Path, name: str) -> None:
+        with h5py.File(written, "a") as file:
+            numbers = np.arange(len(file[name]))
+            del file[name]
+            file[name] = numbers
+        with pytest.raises(StoreFormatError, match=f"{name} is int64; expected text"):
+            read_patch(written)
+
     @pytest.mark.parametrize("name", ["select", "n_pixels", "super_pixel_size", "reference"])
     def test_an_attribute_that_makes_no_sense_is_refused(self, written: Path, name: str) -> None:
         with h5py.File(written, "a") as file:

@@ -25,3 +25,8 @@ def test_the_sources_are_packed_too(
     bands = plan.bandlist[:1]
     times = time_patch(stores, plan.region, sources, bands, backend=backend, repeats=1)
     assert (times.n_sources, times.n_exp) == (3, 2)
+
+
+def test_one_band_may_be_named_alone(stores: Stores, plan: PatchPlan, backend: Backend) -> None:
+    times = time_patch(stores, plan.region, None, plan.bandlist[0], backend=backend, repeats=1)
+    assert times.n_exp == plan.band_N[0]

@@ -10,7 +10,13 @@ import pytest
 from astropy.wcs import WCS
 
 from fpgpu import MetaStore, SkyWCS
-from fpgpu.errors import MissingStoreError, NotInStoreError, StoreFormatError, WCSError
+from fpgpu.errors import (
+    MissingStoreError,
+    NotInStoreError,
+    StoreError,
+    StoreFormatError,
+    WCSError,
+)
 from fpgpu.sky.sip import fit_sip
 from tests.sky.made_wcs import cube_header, sky_gwcs
 from tests.stores.metasets import CENTRE, meta_set, write_store
@@ -81,6 +87,10 @@ def test_a_missing_asdf_file_is_reported_at_opening(tmp_path):
         MetaStore(path, use_gwcs=True)
     with MetaStore(path) as store, pytest.raises(MissingStoreError, match="no such file"):
         store.populate_wcs(tmp_path / "other.asdf")
+    with MetaStore(path) as store, pytest.raises(MissingStoreError, match="no such file"):
+        store.populate_wcs(path / "other.asdf")
+    with MetaStore(path) as store, pytest.raises(StoreError, match="Is a directory; expected an"):
+        store.populate_wcs(tmp_path)
 
 
 def test_exposures_without_gwcs_are_reported_and_never_get_the_other_kind(tmp_path):

@@ -205,10 +205,11 @@ class MetaContents:
         """Take the gWCS of another file instead of those there were."""
         try:
             source = GwcsFile(path.read_bytes(), path)
-        except FileNotFoundError as exc:
+        except (FileNotFoundError, NotADirectoryError) as exc:
             raise MissingStoreError(f"{path}: no such file of gWCS") from exc
-        except IsADirectoryError as exc:
-            raise StoreError(f"{path}: is a folder; expected an ASDF file of gWCS") from exc
+        except OSError as exc:
+            reason = f"cannot be read: {exc.strerror}; expected an ASDF file of gWCS"
+            raise StoreError(f"{path}: {reason}") from exc
         with self.lock:
             stored = self.tree.keys()
             for band in list(stored):
