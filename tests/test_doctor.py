@@ -1,6 +1,5 @@
 """``fpgpu doctor`` says what works, what does not, and what to do about it."""
 
-import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,15 +10,14 @@ import pytest
 from fpgpu import doctor
 from fpgpu.backends import availability
 from fpgpu.backends.availability import CudaStatus, DriverStatus
-from fpgpu.backends.compiler import compile_source
 from fpgpu.backends.cpu import CpuBackend
 from fpgpu.cli.main import main
 from fpgpu.doctor import diagnose
 from fpgpu.errors import BackendUnavailableError, KernelCompileError
 from tests.backends import standin_cupy
+from tests.kernels.compiled import compile_once
 from tests.kernels.host_kernels import HostKernels, has_compiler
 
-compile_once = functools.cache(compile_source)
 NO_CUDA = CudaStatus(DriverStatus(), problem="no CuPy", fix='pip install "fpgpu[cuda12]"')
 
 

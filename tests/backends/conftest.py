@@ -12,7 +12,7 @@ from tests.kernels.host_kernels import HostKernels, has_compiler
 @pytest.fixture(scope="session")
 def n_patches(long_form: bool) -> int:
     """How many patches come and go in a test of leaks."""
-    return 5000 if long_form else 500
+    return 5000 if long_form else 100
 
 
 @pytest.fixture(scope="session")

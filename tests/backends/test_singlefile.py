@@ -2,11 +2,12 @@
 
 import pytest
 
-from fpgpu.backends.compiler import OPTIONS, compile_source, read_sources
+from fpgpu.backends.compiler import OPTIONS, read_sources
 from fpgpu.backends.launches import STATIC_SHARED_BYTES
 from fpgpu.backends.nvrtc import load_nvrtc
 from fpgpu.backends.singlefile import single_file
 from fpgpu.errors import KernelCompileError
+from tests.kernels.compiled import compile_once
 
 SOURCES = [name for name in read_sources() if name.endswith(".cu")]
 
@@ -15,7 +16,7 @@ SOURCES = [name for name in read_sources() if name.endswith(".cu")]
 def test_it_compiles_to_the_same_machine_code(name: str) -> None:
     text = single_file(name)
     assert "#include" not in text
-    separate = compile_source(name, 80)
+    separate = compile_once(name, 80)
     options = ("--gpu-architecture=sm_80", *OPTIONS)
     assert load_nvrtc().compile(name, text, {}, options).ptx == separate.ptx
 
@@ -42,5 +43,5 @@ def test_a_missing_file_is_named_with_who_needs_it() -> None:
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_launches_know_the_shared_memory_of_kernels(name: str) -> None:
-    for kernel, usage in compile_source(name, 80).usage.items():
+    for kernel, usage in compile_once(name, 80).usage.items():
         assert STATIC_SHARED_BYTES.get(kernel, 0) == usage.shared_bytes

@@ -191,7 +191,7 @@ def test_so_it_is_on_a_dask_cluster(files, expected, dask, tmp_path):
 
 
 def test_a_scheduler_that_dies_ends_the_run_with_what_to_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(clusters, "DASK_TIMEOUT", 10.0)  # then it is given up
+    monkeypatch.setattr(clusters, "DASK_TIMEOUT", 5.0)  # then it is given up
     given = make_small_files(tmp_path, 60)
     seen = []
     (tmp_path / "dask").mkdir()

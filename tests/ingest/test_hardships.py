@@ -24,7 +24,7 @@ def hardship(scenario, *arguments):
 
 @pytest.mark.timeout(1800)
 def test_under_any_limit_of_file_size_nothing_is_lost(tmp_path, long_form):
-    found = hardship("limited", tmp_path, 2000 if long_form else 12000)
+    found = hardship("limited", tmp_path, 2000 if long_form else 25000)
     assert found["problems"] == []
     met = {error for _, error, _ in found["results"]}
     assert met == {"StoreWriteError", ""}

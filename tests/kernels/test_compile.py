@@ -9,6 +9,7 @@ import pytest
 from fpgpu.backends import compiler, nvrtc
 from fpgpu.backends.compiler import ARCHITECTURES, compile_source, kernel_names, read_sources
 from fpgpu.errors import BackendUnavailableError, KernelCompileError
+from tests.kernels.compiled import compile_once
 
 SOURCES = [name for name in read_sources() if name.endswith(".cu")]
 BLOCK_THREADS = 256
@@ -38,7 +39,7 @@ def needs_nvrtc() -> None:
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("name", SOURCES)
 def test_compiles_without_spills_or_warnings(name, arch):
-    compiled = compile_source(name, arch)
+    compiled = compile_once(name, arch)
     assert compiled.cubin.startswith(b"\x7fELF")
     assert "warning" not in compiled.log
     assert sorted(compiled.usage) == sorted(kernel_names(read_sources()[name]))
@@ -66,7 +67,7 @@ def test_flushing_denormals_changes_no_arithmetic(name):
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_no_multiplication_is_fused_with_an_addition(name):
-    ptx = compile_source(name, 80).ptx
+    ptx = compile_once(name, 80).ptx
     assert not re.findall(r"^.*\bfma\..*$", ptx, re.M)
 
 

@@ -15,7 +15,7 @@ from fpgpu.backends.base import Backend
 from fpgpu.patch.build import build_patch
 from fpgpu.patch.device import Patch
 from fpgpu.patch.likelihood import evaluate
-from fpgpu.patch.plan import make_plan
+from fpgpu.patch.plan import PatchPlan, make_plan
 from fpgpu.patch.stores import Stores
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.superpixels import superpixelize
@@ -150,22 +150,31 @@ def test_a_region_of_one_pixel_is_a_patch_of_one_super_pixel_an_exposure(
         assert abs(y[start : start + 64] - py).min() <= 0.5
 
 
-def test_a_region_over_hundreds_of_exposures(tmp_path: Path, backend: Backend) -> None:
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stores, PatchPlan, Any]]:
+    """Three hundred small exposures of one place, all of which are in the plan."""
     exposures = dithered(300, (200.0, 5.0), (16, 16), seed=5)
     images = [image_set(band, expID, side=16) for band, expID, _ in exposures]
-    meta = meta_of(exposures)
-    region = CircularRegion(200.0, 5.0, 2 / 3600)
-    with h5py.File(tmp_path / "pixels.h5", "w") as file:
+    path = tmp_path_factory.mktemp("crowded") / "pixels.h5"
+    with h5py.File(path, "w") as file:
         file.attrs["nside_full"], file.attrs["super_pixel_size"] = 16, 8
         for image in images:
             values = superpixelize(image.im, image.ierr, 8)
             file[f"{image.band}/{image.expID}/data"] = values
-    with PixelStore(tmp_path / "pixels.h5", mode="r") as pixels:
-        plan = make_plan(pixels, meta, region, BANDS)
-        with build_patch(Stores(pixels, meta), plan, backend=backend) as patch:
-            assert plan.n_exp == 300
-            assert plan.n_pixels == 300 * 16 * 16
-            by_exposure = np.split(patch.retrieve("data"), plan.exposure_start[1:])
+    with PixelStore(path, mode="r") as pixels:
+        stores = Stores(pixels, meta_of(exposures))
+        region = CircularRegion(200.0, 5.0, 2 / 3600)
+        yield stores, make_plan(stores.pixels, stores.meta, region, BANDS), images
+
+
+def test_a_region_over_hundreds_of_exposures(
+    crowded: tuple[Stores, PatchPlan, Any], backend: Backend
+) -> None:
+    stores, plan, images = crowded
+    with build_patch(stores, plan, backend=backend) as patch:
+        assert plan.n_exp == 300
+        assert plan.n_pixels == 300 * 16 * 16
+        by_exposure = np.split(patch.retrieve("data"), plan.exposure_start[1:])
     expected = {(image.band, image.expID): np.sort(image.im, axis=None) for image in images}
     for exposure, values in zip(plan.exposures, by_exposure, strict=True):
         np.testing.assert_array_equal(np.sort(values), expected[exposure.band, exposure.expID])

@@ -142,7 +142,7 @@ def test_a_region_over_the_edge_or_larger_than_the_detector_is_not_missed(tmp_pa
 def test_hundreds_of_exposures_anywhere_on_the_sky(
     centre: tuple[float, float], tmp_path: Path, long_form: bool
 ) -> None:
-    exposures = dithered(800 if long_form else 200, centre, (64, 64), seed=9)
+    exposures = dithered(800 if long_form else 110, centre, (64, 64), seed=9)
     meta = meta_of(exposures)
     store = empty_pixels(tmp_path / "pixels.h5", meta, (64, 64))
     region = CircularRegion(*centre, 0.7 / 3600)

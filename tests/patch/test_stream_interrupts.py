@@ -45,7 +45,7 @@ def test_an_interrupt_ends_a_stream_and_gives_all_memory_back(golden: Path, way:
 
 def test_an_interrupt_may_come_at_any_time(golden: Path, long_form: bool) -> None:
     rng = random.Random(7)
-    for _ in range(40 if long_form else 4):
+    for _ in range(40 if long_form else 2):
         process = start(golden, "at_any_time")
         time.sleep(rng.uniform(0, 0.05))
         process.send_signal(signal.SIGINT)

@@ -31,6 +31,12 @@ def plan(survey: fpgpu.Survey) -> PatchPlan:
 
 
 @pytest.fixture(scope="module")
+def small_plan(survey: fpgpu.Survey) -> PatchPlan:
+    """Two exposures of one band, which are drawn quickly."""
+    return survey.plan(CIRCLE, bands=["F200W"])
+
+
+@pytest.fixture(scope="module")
 def pixels(survey: fpgpu.Survey, plan: PatchPlan) -> dict[str, np.ndarray]:
     with survey.patch(plan) as patch:
         return {name: patch.retrieve(name) for name in ("data", "ierr")}
@@ -110,10 +116,10 @@ def test_pixels_are_shown_where_they_are_and_those_without_weight_are_not(
 
 @pytest.mark.parametrize("value", [0.0, 2.5])
 def test_flat_images_and_images_without_weight_are_drawn(
-    plan: PatchPlan, tmp_path: Path, value: float
+    small_plan: PatchPlan, tmp_path: Path, value: float
 ) -> None:
-    flat = np.full(plan.n_pixels, value, np.float32)
-    saved(plots.plot_pixels(plan, flat, flat), tmp_path)
+    flat = np.full(small_plan.n_pixels, value, np.float32)
+    saved(plots.plot_pixels(small_plan, flat, flat), tmp_path)
 
 
 def test_many_exposures_are_cut_and_the_picture_says_so(
@@ -137,10 +143,10 @@ def test_arrays_of_another_patch_are_refused(plan: PatchPlan) -> None:
 
 @pytest.mark.parametrize("name", ["nowhere/picture.png", "picture.nonsense"])
 def test_a_picture_that_cannot_be_written_is_reported(
-    survey: fpgpu.Survey, plan: PatchPlan, tmp_path: Path, name: str
+    survey: fpgpu.Survey, small_plan: PatchPlan, tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(StoreWriteError, match="picture"):
-        plots.save(plots.plot_superpixels(survey.meta, plan), tmp_path / name)
+        plots.save(plots.plot_superpixels(survey.meta, small_plan), tmp_path / name)
 
 
 def test_without_matplotlib_the_line_that_installs_it_is_given(

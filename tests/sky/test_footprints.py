@@ -41,7 +41,7 @@ def rng(place: str, size: str) -> np.random.Generator:
 
 @pytest.fixture
 def n_regions(long_form: bool) -> int:
-    return 400 if long_form else 30
+    return 400 if long_form else 12
 
 
 def outlines_around(rng: np.random.Generator, place: str) -> np.ndarray:

@@ -7,13 +7,13 @@ import sys
 import pytest
 
 COUNTS = {
-    "json": (60, 2000),
-    "json, time kept": (30, 1000),
-    "sidecar": (30, 1000),
-    "sidecar, forged": (20, 1000),
-    "asdf": (40, 2000),
-    "asdf, time kept": (20, 1000),
-    "psf": (120, 5000),
+    "json": (24, 2000),
+    "json, time kept": (15, 1000),
+    "sidecar": (15, 1000),
+    "sidecar, forged": (12, 1000),
+    "asdf": (16, 2000),
+    "asdf, time kept": (12, 1000),
+    "psf": (60, 5000),
 }
 
 

@@ -21,7 +21,7 @@ def contents(folder):
 
 @pytest.mark.timeout(900)
 def test_kills_at_random_moments_leave_files_of_one_state(tmp_path, long_form, root):
-    n_kills = 300 if long_form else 60
+    n_kills = 300 if long_form else 16
     done = subprocess.run(
         [sys.executable, "-m", "tests.stores.meta_crashing", str(tmp_path), str(n_kills), "1"],
         cwd=root,
@@ -38,7 +38,7 @@ def test_kills_at_random_moments_leave_files_of_one_state(tmp_path, long_form, r
 
 
 def test_kills_while_a_store_grows_lose_nothing_that_was_durable(tmp_path, long_form, root):
-    n_kills = 100 if long_form else 20
+    n_kills = 100 if long_form else 8
     done = subprocess.run(
         [sys.executable, "-m", "tests.stores.meta_growing", str(tmp_path), str(n_kills), "2"],
         cwd=root,

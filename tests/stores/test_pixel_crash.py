@@ -56,7 +56,7 @@ def test_killed_while_undoing_it_is_undone_by_the_next(tmp_path):
 
 
 def test_killed_at_random_moments_nothing_durable_is_lost(tmp_path, long_form):
-    n_kills = 200 if long_form else 50
+    n_kills = 200 if long_form else 20
     found = crash("random", tmp_path, n_kills, 1)
     assert found["problems"] == []
     # Kills that always came before or after a change would show nothing.
