@@ -112,6 +112,8 @@ def test_only_accepted_crossings_of_a_parallel_count_and_each_outline_for_itself
     assert none.tolist() == [False] * 4
     either = stack.meet_parallels(np.deg2rad([12.0, 3.0]), lambda v: np.ones(len(v), bool))
     assert either.tolist() == [True] * 4
+    padded = Polygons.of(np.concatenate([high, high[-1:], high[-1:]])[None])
+    assert padded.meet_parallels(np.deg2rad([5.0]), lambda v: np.ones(len(v), bool)).all()
     assert stack.meet_parallels([], lambda v: np.ones(len(v), bool)).tolist() == [False] * 4
 
 

@@ -135,6 +135,11 @@ def test_a_detector_that_leaves_the_sky_is_refused() -> None:
     # Chebyshev nodes begin near the last corner.
     with pytest.raises(WCSError, match=r"WCS gives no usable position at pixel \(127.4, 95.4\)"):
         fit_sip(SkyWCS.from_header(header), (128, 96))
+    # A globe of 50 pixels around x = 100: the node after that at 51 is the first beyond it.
+    beside = tan_header(sip=0.0, scale=3600 * np.rad2deg(1 / 50), shape=(128, 8), angle=0.0)
+    beside["CTYPE1"], beside["CTYPE2"], beside["CRPIX1"] = "RA---SIN", "DEC--SIN", 101.0
+    with pytest.raises(WCSError, match=r"pixel \(42.9, 7.5\) of its detector, so no SIP solution"):
+        fit_sip(SkyWCS.from_header(beside), (128, 8))
 
 
 # Headers
