@@ -364,12 +364,12 @@ class PSFStore:
         self.close()
 
 
-def _floats(values: Any) -> Float:
-    """Return positions as an array."""
+def _floats(values: Any, name: str = "xy") -> Float:
+    """Return positions as an array; `name` is the caller's argument, for messages."""
     try:
         return np.asarray(values, np.float64)
     except (TypeError, ValueError) as exc:
-        raise LayoutError(f"xy is {values!r}; expected pixels as numbers") from exc
+        raise LayoutError(f"{name} is {values!r}; expected pixels as numbers") from exc
 
 
 def _checked_locations(locations: npt.ArrayLike | None, n_locations: int) -> Float | None:
@@ -380,7 +380,7 @@ def _checked_locations(locations: npt.ArrayLike | None, n_locations: int) -> Flo
                 f"{n_locations} mixtures without locations; give their detector pixels (x, y)"
             )
         return None
-    places = _floats(locations)
+    places = _floats(locations, "locations")
     if places.shape != (n_locations, 2) or not np.isfinite(places).all():
         raise LayoutError(
             f"locations have shape {places.shape}; expected ({n_locations}, 2) finite pixels, "

@@ -385,6 +385,7 @@ def test_what_cannot_be_stored_leaves_the_file_as_it_is(store, tmp_path):
         (mixtures(), CORNERS[:3], r"expected \(4, 2\)"),
         (mixtures(), CORNERS.T, r"expected \(4, 2\)"),
         (mixtures(), CORNERS + np.inf, "finite"),
+        (mixtures(1), "centre", "^locations is 'centre'"),
         (np.zeros((4, 6)), CORNERS, "fields"),
         (gap, CORNERS, "location 1 has no Gaussian of sersic_bin 1"),
     ]:
