@@ -1,6 +1,7 @@
 """FITS headers as text in JSON: ``{band: {expID: Header.tostring()}}``."""
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,7 @@ def parse_header(text: str, place: str) -> "Header":
     return Header.fromstring(text)
 
 
+@lru_cache(maxsize=1)
 def parse_wcs(text: str, place: str) -> "Header":
     """Make a header of those cards only that its WCS is made of, which is quicker.
 
@@ -108,7 +110,8 @@ def parse_wcs(text: str, place: str) -> "Header":
     Returns
     -------
     astropy.io.fits.Header
-        For `fpgpu.sky.wcs.SkyWCS.from_header`.
+        For `fpgpu.sky.wcs.SkyWCS.from_header`; not to be changed, for the latest is remembered:
+        the size and the footprint of an exposure are asked for one after the other.
 
     Raises
     ------
