@@ -6,6 +6,7 @@ mosaic does not slow down the search among ten thousand exposures.
 """
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -13,11 +14,11 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from fpgpu.errors import RegionError
-from fpgpu.sky.polygons import ROUNDING, Polygons, bounding_caps
+from fpgpu.sky.polygons import ROUNDING, Bools, Polygons, bounding_caps
 from fpgpu.sky.regions import Region
 from fpgpu.sky.sphere import Floats, angle_between, chord, positions, unit_vectors
 
-__all__ = ["FootprintIndex"]
+__all__ = ["FootprintIndex", "find_containing", "find_touching"]
 
 Indices = npt.NDArray[np.intp]
 
@@ -104,14 +105,7 @@ class FootprintIndex:
         indices : ndarray of int
             In ascending order.
         """
-        found = self._near(*region.bounding_cap)
-        # One vertex inside settles it; in a large region that spares most of the exact tests.
-        settled = region.contains_sky(*positions(self._vertices[self._starts[found]]))
-        open_cases = found[~settled]
-        if open_cases.size:
-            touched = region.touches(self._polygons(open_cases))
-            found = np.concatenate([found[settled], open_cases[touched]])
-        return np.sort(found)
+        return find_touching([self], region)[0]
 
     def containing(self, ra: float, dec: float) -> Indices:
         """Find the footprints that contain a position.
@@ -126,14 +120,7 @@ class FootprintIndex:
         indices : ndarray of int
             In ascending order.
         """
-        if not (np.isfinite(ra) and abs(dec) <= 90.0):
-            raise RegionError(f"ra={ra}, dec={dec} is no position on the sky; expected degrees")
-        point = unit_vectors(ra, dec)
-        found = self._near(point, 0.0)
-        if not found.size:
-            return found
-        inside = self._polygons(found).within(point[None, :], ROUNDING)[:, 0]
-        return np.sort(found[inside])
+        return find_containing([self], ra, dec)[0]
 
     def _fill(self, outline: Floats, counts: Indices) -> None:
         """Keep all vertices in one array, footprint after footprint, and plant the trees."""
@@ -176,9 +163,97 @@ class FootprintIndex:
             found.append(near[apart <= radius + self._radii[near] + ROUNDING])
         return np.concatenate(found)
 
-    def _polygons(self, numbers: Indices) -> Polygons:
-        """Some footprints as a stack, the last vertex repeated where one has fewer than others."""
-        counts = self._counts[numbers, None]
-        columns = np.minimum(np.arange(counts.max()), counts - 1)
-        vertices = self._vertices[self._starts[numbers, None] + columns]
-        return Polygons(vertices, self._centres[numbers])
+    def _outlines(self, numbers: Indices, width: int) -> Floats:
+        """Vertices of some footprints, the last one repeated where one has fewer than `width`."""
+        columns = np.minimum(np.arange(width), self._counts[numbers, None] - 1)
+        return self._vertices[self._starts[numbers, None] + columns]
+
+
+def find_touching(indexes: Sequence[FootprintIndex], region: Region) -> list[Indices]:
+    """Find the footprints of several indexes that have any point in common with a region.
+
+    What the trees find is tested together: for a handful of footprints that costs as much as for
+    one.
+
+    Parameters
+    ----------
+    indexes : sequence of FootprintIndex
+        Such as one for each band.
+    region : CircularRegion, RectangularRegion or PolygonRegion
+        Of any size.
+
+    Returns
+    -------
+    list of ndarray of int
+        Of each index, in ascending order.
+    """
+    near = _Near(indexes, *region.bounding_cap)
+    # One vertex inside settles it; in a large region that spares most of the exact tests.
+    touched = region.contains_sky(*positions(near.first_vertices()))
+    rest = np.flatnonzero(~touched)
+    if rest.size:
+        touched[rest] = region.touches(near.polygons(~touched))
+    return near.chosen(touched)
+
+
+def find_containing(indexes: Sequence[FootprintIndex], ra: float, dec: float) -> list[Indices]:
+    """Find the footprints of several indexes that contain a position.
+
+    Parameters
+    ----------
+    indexes : sequence of FootprintIndex
+        Such as one for each band.
+    ra, dec : float
+        Degrees.
+
+    Returns
+    -------
+    list of ndarray of int
+        Of each index, in ascending order.
+
+    Raises
+    ------
+    RegionError
+        If that is no position.
+    """
+    if not (np.isfinite(ra) and abs(dec) <= 90.0):
+        raise RegionError(f"ra={ra}, dec={dec} is no position on the sky; expected degrees")
+    point = unit_vectors(ra, dec)
+    near = _Near(indexes, point, 0.0)
+    everything = np.ones(len(near), bool)
+    if not everything.size:
+        return near.chosen(everything)
+    return near.chosen(near.polygons(everything).within(point[None, :], ROUNDING)[:, 0])
+
+
+class _Near:
+    """Footprints of several indexes whose bounding circle reaches a given circle, in a row."""
+
+    def __init__(self, indexes: Sequence[FootprintIndex], centre: Floats, radius: float) -> None:
+        self._found = [(index, np.sort(index._near(centre, radius))) for index in indexes]
+        self._ends = [0, *accumulate(len(numbers) for _, numbers in self._found)]
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def first_vertices(self) -> Floats:
+        """One vertex of each, shape (n, 3)."""
+        vertices = [index._vertices[index._starts[numbers]] for index, numbers in self._found]
+        return np.concatenate([np.empty((0, 3)), *vertices])
+
+    def polygons(self, wanted: Bools) -> Polygons:
+        """Those wanted, at least one, as a stack."""
+        indexes, chosen = [index for index, _ in self._found], self.chosen(wanted)
+        parts = [*zip(indexes, chosen, strict=True)]
+        width = max(int(index._counts[part].max(initial=0)) for index, part in parts)
+        return Polygons(
+            np.concatenate([index._outlines(part, width) for index, part in parts]),
+            np.concatenate([index._centres[part] for index, part in parts]),
+        )
+
+    def chosen(self, wanted: Bools) -> list[Indices]:
+        """Numbers of those wanted in each index, ascending."""
+        return [
+            numbers[wanted[start:stop]]
+            for (_, numbers), (start, stop) in zip(self._found, pairwise(self._ends), strict=True)
+        ]

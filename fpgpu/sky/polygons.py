@@ -11,7 +11,15 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from fpgpu.sky.sphere import Floats, angle_between, chord, dot, tangent_basis, tangent_coordinates
+from fpgpu.sky.sphere import (
+    Floats,
+    angle_between,
+    chord,
+    cross,
+    dot,
+    tangent_basis,
+    tangent_coordinates,
+)
 
 __all__ = ["ROUNDING", "Bools", "Polygons", "bounding_caps"]
 
@@ -36,7 +44,7 @@ def bounding_caps(vertices: Floats) -> tuple[Floats, Floats]:
     radii : ndarray of float64, shape (k,)
         Radians.
     """
-    following = np.roll(vertices, -1, axis=1)
+    following = _following(vertices)
     edges = following - vertices
     lengths = np.sqrt(dot(edges, edges))[..., None]
     # The plain mean keeps polygons of no extent from having no centre.
@@ -89,8 +97,9 @@ class Polygons(NamedTuple):
         u, v = tangent_coordinates(self.vertices, centres, basis)
         # Axes: polygon, edge, point. Beyond the horizon x and y are NaN: no edge passes them.
         x, y, u, v = x[:, None, :], y[:, None, :], u[:, :, None], v[:, :, None]
-        du, dv = np.roll(u, -1, axis=1) - u, np.roll(v, -1, axis=1) - v
-        passes = (v <= y) != (np.roll(v, -1, axis=1) <= y)
+        v_following = _following(v)
+        du, dv = _following(u) - u, v_following - v
+        passes = (v <= y) != (v_following <= y)
         left = ((x - u) * dv < (y - v) * du) == (dv > 0)
         return np.asarray(np.logical_xor.reduce(passes & left, axis=1))
 
@@ -128,11 +137,11 @@ class Polygons(NamedTuple):
         -------
         near : ndarray of bool, shape (k, m)
         """
-        a, b = self.vertices, np.roll(self.vertices, -1, axis=1)
+        a, b = self.vertices, _following(self.vertices)
         apart = points - a[:, :, None, :]
         near = dot(apart, apart) <= chord(radius) ** 2
         edge = b - a
-        normal = np.cross(a, edge)
+        normal = cross(a, edge)
         length = np.sqrt(dot(normal, normal))[..., None]
         # Point beside an edge: ahead of its start and not ahead of its end.
         ahead = (edge - a * dot(a, edge)[..., None]) @ points.T >= 0
@@ -154,9 +163,9 @@ class Polygons(NamedTuple):
         crossed : ndarray of bool, shape (k,)
             Touching without crossing does not count; `near_outline` of the ends sees that.
         """
-        a, b = self.vertices, np.roll(self.vertices, -1, axis=1)
-        edges = np.cross(a, b - a)
-        arcs = np.cross(starts, ends - starts).T
+        a, b = self.vertices, _following(self.vertices)
+        edges = cross(a, b - a)
+        arcs = cross(starts, ends - starts).T
         side_start, side_end = edges @ starts.T, edges @ ends.T
         side_a, side_b = a @ arcs, b @ arcs
         # The last condition tells the crossing from its antipode.
@@ -177,7 +186,7 @@ class Polygons(NamedTuple):
         -------
         crossed : ndarray of bool, shape (k,)
         """
-        a, b = self.vertices, np.roll(self.vertices, -1, axis=1)
+        a, b = self.vertices, _following(self.vertices)
         edge = b - a
         ahead = edge - a * dot(a, edge)[..., None]
         size = np.sqrt(dot(ahead, ahead))[..., None]
@@ -197,3 +206,11 @@ class Polygons(NamedTuple):
         crossed = np.zeros(len(a), bool)
         crossed[polygon[accept(places)]] = True
         return crossed
+
+
+def _following(along_outline: Floats) -> Floats:
+    """What belongs to the next vertex of each; axis 1 is along the outline.
+
+    `numpy.roll` does the same and takes longer than the tests of a dozen polygons.
+    """
+    return np.concatenate([along_outline[:, 1:], along_outline[:, :1]], axis=1)

@@ -12,6 +12,7 @@ __all__ = [
     "Floats",
     "angle_between",
     "chord",
+    "cross",
     "dot",
     "positions",
     "separation",
@@ -99,6 +100,26 @@ def separation(
 def dot(a: Floats, b: Floats) -> Floats:
     """Scalar products along the last axis; many times faster there than sum or norm."""
     return np.asarray(np.einsum("...i,...i->...", a, b))
+
+
+def cross(a: Floats, b: Floats) -> Floats:
+    """Vector products along the last axis; several times faster on short arrays than NumPy's.
+
+    Parameters
+    ----------
+    a, b : ndarray, shape (..., 3)
+        Shapes that broadcast together.
+
+    Returns
+    -------
+    product : ndarray of float64, shape (..., 3)
+    """
+    (a0, a1, a2), (b0, b1, b2) = ((v[..., 0], v[..., 1], v[..., 2]) for v in (a, b))
+    product = np.empty(np.broadcast_shapes(a.shape, b.shape))
+    product[..., 0] = a1 * b2 - a2 * b1
+    product[..., 1] = a2 * b0 - a0 * b2
+    product[..., 2] = a0 * b1 - a1 * b0
+    return product
 
 
 def angle_between(a: Floats, b: Floats) -> Floats:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fpgpu.errors import RegionError
-from fpgpu.sky.footprints import FootprintIndex
+from fpgpu.sky.footprints import FootprintIndex, find_containing, find_touching
 from fpgpu.sky.regions import CircularRegion, PolygonRegion, RectangularRegion
 from tests.sky.random_fields import (
     PLACES,
@@ -266,3 +266,19 @@ def test_bad_arguments_are_refused() -> None:
         FootprintIndex.from_arrays(GOOD)
     with pytest.raises(RegionError, match="no position on the sky"):
         FootprintIndex([GOOD]).containing(np.nan, 0)
+
+
+def test_several_indexes_asked_together_answer_as_each_alone() -> None:
+    rng = np.random.default_rng(8)
+    place = PLACES["RA 0"]
+    several = [squares(rng, place, n=n, side=2 * ARCMIN, spread=0.1) for n in (40, 1, 25)]
+    triangles = [outline[:3] for outline in several[0]]  # of another number of vertices
+    indexes = [FootprintIndex(outlines) for outlines in (*several, triangles, [])]
+    for _ in range(30):
+        ra, dec = on_sky(place, *rng.uniform(-0.12, 0.12, 2))
+        region = CircularRegion(ra, dec, rng.uniform(0.1, 3) * ARCMIN)
+        together = find_touching(indexes, region)
+        assert [f.tolist() for f in together] == [i.touching(region).tolist() for i in indexes]
+        covering = find_containing(indexes, ra, dec)
+        assert [f.tolist() for f in covering] == [i.containing(ra, dec).tolist() for i in indexes]
+    assert find_touching([], region) == find_containing([], ra, dec) == []

@@ -250,7 +250,9 @@ class ExposureCatalog:
             ra, dec = (float(value) for value in sky)
         except (TypeError, ValueError) as exc:
             raise RegionError(f"sky is {sky!r}; expected ra and dec in degrees") from exc
-        found = self._search(lambda index: index.containing(ra, dec), bandlist)
+        from fpgpu.sky.footprints import find_containing
+
+        found = self._search(lambda indexes: find_containing(indexes, ra, dec), bandlist)
         return [expID for _, expID in found], [band for band, _ in found]
 
     def exposures_touching(
@@ -278,6 +280,7 @@ class ExposureCatalog:
         WCSError
             If an exposure of these bands has no usable WCS.
         """
+        from fpgpu.sky.footprints import find_touching
         from fpgpu.sky.regionbase import Region
 
         if not isinstance(region, Region):
@@ -285,20 +288,20 @@ class ExposureCatalog:
                 f"region is {region!r}; expected a CircularRegion, RectangularRegion or "
                 "PolygonRegion (find_exposures takes a position)"
             )
-        return self._search(lambda index: index.touching(region), bandlist)
+        return self._search(lambda indexes: find_touching(indexes, region), bandlist)
 
     def _search(
         self,
-        ask: "Callable[[FootprintIndex], npt.NDArray[np.intp]]",
+        ask: "Callable[[Sequence[FootprintIndex]], list[npt.NDArray[np.intp]]]",
         bandlist: Iterable[str] | None,
     ) -> list[Key]:
-        """Ask the index of each band."""
+        """Ask the indexes of the bands."""
         if isinstance(bandlist, str):
             bandlist = [bandlist]
+        bands = self.bands if bandlist is None else bandlist
+        indexed = [(band, *self._contents.index(band)) for band in bands if band in self.headers]
         found: list[Key] = []
-        for band in self.bands if bandlist is None else bandlist:
-            if band in self.headers:
-                numbers = ask(self._contents.index(band)).tolist()
-                expIDs = list(self.headers[band]) if numbers else []
-                found += [(band, expIDs[number]) for number in numbers]
+        answers = ask([index for _, index, _ in indexed])
+        for (band, _, expIDs), numbers in zip(indexed, answers, strict=True):
+            found += [(band, expIDs[number]) for number in numbers.tolist()]
         return found

@@ -62,7 +62,7 @@ class MetaContents:
         self._new_texts: dict[Key, str] = {}
         self._replaced_wcs: set[Key] = set()
         self._sky: dict[Key, SkyWCS] = {}
-        self._indexes: dict[str, FootprintIndex] = {}
+        self._indexes: dict[str, tuple[FootprintIndex, list[str]]] = {}
         self._gwcs_source: GwcsSource | None = None
         self._new_gwcs: dict[Key, GwcsText] = {}
         self._changed_gwcs: set[Key] = set()
@@ -156,21 +156,23 @@ class MetaContents:
             with wcs_errors(self.place(key)):
                 return self.sky_wcs(key).footprint()
 
-    def index(self, band: str) -> "FootprintIndex":
-        """Return the index over the footprints of a band, in the store's order."""
+    def index(self, band: str) -> tuple["FootprintIndex", list[str]]:
+        """Return the index over the footprints of a band, and the expIDs in its order."""
         from fpgpu.sky.footprints import FootprintIndex
 
         with self.lock:
             if band not in self._indexes:
-                keys = [(band, expID) for expID in self.headers[band]]
+                expIDs = list(self.headers[band])
+                keys = [(band, expID) for expID in expIDs]
                 kind = "gwcs" if self.use_gwcs else "fits"
                 replaced = self._replaced_wcs.intersection(keys)
                 stacked = None if replaced else self._outlines.stacked(keys, kind)
-                self._indexes[band] = (
+                index = (
                     FootprintIndex([self.outline(key) for key in keys])
                     if stacked is None
                     else FootprintIndex.from_arrays(stacked)
                 )
+                self._indexes[band] = index, expIDs
             return self._indexes[band]
 
     # --- changes -----------------------------------------------------------------------------
