@@ -214,8 +214,8 @@ class RectangularRegion(Region):
         """Whether right ascensions are between the edges or less than `slack` beyond them."""
         if self._width == 360.0:
             return np.asarray(np.isfinite(ra))
-        # Values in 0..360 are compared as they are: no rounding decides what is on an edge.
-        ra = np.where((ra >= 0.0) & (ra < 360.0), ra, np.mod(ra, 360.0))
+        # Exact for values in 0..360: no rounding decides what is on an edge.
+        ra = np.mod(ra, 360.0)
         west, east = self.ra_min % 360.0, self.ra_max % 360.0 or 360.0
         past_west, before_east = ra > west - slack, ra < east + slack
         inside = past_west & before_east if west < east else past_west | before_east

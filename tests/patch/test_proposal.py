@@ -183,6 +183,14 @@ def test_sources_that_cannot_be_are_refused(
         proposal_from_catalog(table, BANDS, mixture, REFERENCE)
 
 
+def test_a_source_may_be_a_point_and_round_and_at_a_pole(mixture: SersicMixture) -> None:
+    """The limits of what sources can be are sources."""
+    proposal = plain(mixture, rhalf=[0.0, 2.0, 0.1], q=[1.0, 1e-3, 0.5], dec=[90.0, -90.0, 0.0])
+    assert proposal["rh"].tolist() == [0.0, 2.0, np.float32(0.1)]
+    assert proposal["q"].tolist() == [1.0, np.float32(1e-3), 0.5]
+    np.testing.assert_allclose(proposal["dec"], [117.8, -62.2, 27.8], rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["ra", "dec", "q", "pa", "sersic", "rhalf", "F200W"])
 def test_a_missing_column_is_named(mixture: SersicMixture, name: str) -> None:
     table = table_of()
