@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -10,7 +11,6 @@ from astropy.io import fits
 
 from fpgpu import MetaStore, PixelStore
 from tests.sky.made_wcs import tan_header
-from tests.stores.metasets import meta_set
 
 __all__ = ["dithered", "empty_pixels", "meta_of"]
 
@@ -19,8 +19,7 @@ def meta_of(exposures: Iterable[tuple[str, str, fits.Header]]) -> MetaStore:
     """Make a meta store in memory of (band, expID, header)."""
     store = MetaStore()
     for band, expID, header in exposures:
-        imset: Any = meta_set(expID, band)
-        imset.hdr = header.copy()
+        imset: Any = SimpleNamespace(hdr=header.copy(), band=band, expID=expID)
         imset.hdr["FILTER"] = band
         store.add_exposure(imset)
     return store
