@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from fpgpu import CircularRegion, MetaStore, PolygonRegion, RectangularRegion
 from fpgpu.errors import PlanError
-from fpgpu.patch.select import select_superpixels
-from fpgpu.patch.windows import Candidates
+from fpgpu.patch.select import _FORWARD, _near_edge, select_superpixels
+from fpgpu.patch.windows import Candidates, Members
 from fpgpu.sky.regions import Region
 from fpgpu.sky.sip import fit_sip
 from fpgpu.sky.wcs import SkyWCS
@@ -157,6 +157,29 @@ def test_a_corner_on_the_circle_s_edge_is_decided_by_the_wcs_itself() -> None:
         whole = region.contains(corners[..., 0], corners[..., 1], sky)
         expected = list(zip(*(w.tolist() for w in whole), strict=True))
         assert chosen(meta, region, "corners", (64, 64)) == [expected]
+
+
+@pytest.mark.parametrize("kind", ["rectangle", "polygon"])
+def test_what_is_close_to_any_edge_of_a_region_is_doubtful(kind: str) -> None:
+    """On both sides of it, within the error of the coefficients and no further."""
+    meta = meta_of([("F200W", "e1", tan_header(53.1, -27.5))])
+    candidates = Candidates(meta, list(meta), (128, 96), 8)
+    step = float(np.rad2deg(candidates.stretch[1, 0])) * _FORWARD
+    west, east, south, north = 53.0, 53.2, -27.50002, -27.49998
+    region = {
+        "rectangle": RectangularRegion(west, east, south, north),
+        "polygon": PolygonRegion((west, east, east, west), (south, south, north, north)),
+    }[kind]
+    off = step * np.array([0.5, -0.5, 20.0, -20.0])
+    here, wide = np.zeros(4), off / np.cos(np.deg2rad(27.5))
+    edges = [(west + wide, here - 27.5), (east + wide, here - 27.5)]
+    if kind == "rectangle":  # the others are no parallels
+        edges += [(here + 53.1, south + off), (here + 53.1, north + off)]
+    ra, dec = (np.stack(column) for column in zip(*edges, strict=True))
+    number = np.zeros(len(edges), int)
+    members = Members(number, number, number)
+    near = _near_edge(candidates, region, members, (ra, dec), region.contains_sky(ra, dec))
+    assert near.tolist() == [[True, True, False, False]] * len(edges)
 
 
 @pytest.mark.parametrize("make", [RectangularRegion, PolygonRegion])
