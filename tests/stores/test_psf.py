@@ -380,6 +380,8 @@ def test_what_cannot_be_stored_leaves_the_file_as_it_is(store, tmp_path):
     before = (tmp_path / "psf.h5").read_bytes()
     gap = mixtures()
     gap["sersic_bin"][1][gap["sersic_bin"][1] == 1] = 2
+    halves = mixtures().astype([*[(name, "f4") for name in PSF_COLS], ("sersic_bin", "f8")])
+    halves["sersic_bin"][2] += 0.5
     for parameters, locations, why in [
         (mixtures(), None, "without locations"),
         (mixtures(), CORNERS[:3], r"expected \(4, 2\)"),
@@ -387,6 +389,7 @@ def test_what_cannot_be_stored_leaves_the_file_as_it_is(store, tmp_path):
         (mixtures(), CORNERS + np.inf, "finite"),
         (mixtures(1), "centre", "^locations is 'centre'"),
         (np.zeros((4, 6)), CORNERS, "fields"),
+        (halves, CORNERS, "sersic_bin are not whole"),
         (gap, CORNERS, "location 1 has no Gaussian of sersic_bin 1"),
     ]:
         with pytest.raises(LayoutError, match=why):

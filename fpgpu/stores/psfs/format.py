@@ -126,7 +126,10 @@ def flat_parameters(mixtures: npt.ArrayLike) -> Parameters:
             )
         for name, column in columns.items():
             flat[name] = column
-        flat["sersic_bin"] = array["sersic_bin"]
+        with np.errstate(invalid="ignore"):
+            flat["sersic_bin"] = array["sersic_bin"]
+        if not np.array_equal(flat["sersic_bin"], array["sersic_bin"]):
+            raise LayoutError("mixtures whose sersic_bin are not whole numbers of an int32")
     except (TypeError, ValueError, IndexError) as exc:
         if isinstance(exc, LayoutError):
             raise
