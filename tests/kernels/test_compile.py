@@ -36,18 +36,24 @@ def needs_nvrtc() -> None:
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.fixture
+def archs(long_form):
+    """The oldest, the newest and one between; all of them in the long form."""
+    return ARCHITECTURES if long_form else (ARCHITECTURES[0], 90, ARCHITECTURES[-1])
+
+
 @pytest.mark.parametrize("name", SOURCES)
-def test_compiles_without_spills_or_warnings(name, arch):
-    compiled = compile_once(name, arch)
-    assert compiled.cubin.startswith(b"\x7fELF")
-    assert "warning" not in compiled.log
-    assert sorted(compiled.usage) == sorted(kernel_names(read_sources()[name]))
-    for kernel, usage in compiled.usage.items():
-        assert usage.spill_store_bytes == usage.spill_load_bytes == 0, (kernel, usage)
-        assert usage.stack_bytes == 0, (kernel, usage)
-        assert 0 < usage.registers * BLOCK_THREADS <= REGISTERS_PER_BLOCK, (kernel, usage)
-        assert usage.shared_bytes <= SMALLEST_SHARED_MEMORY, (kernel, usage)
+def test_compiles_without_spills_or_warnings(name, archs):
+    for arch in archs:
+        compiled = compile_once(name, arch)
+        assert compiled.cubin.startswith(b"\x7fELF")
+        assert "warning" not in compiled.log
+        assert sorted(compiled.usage) == sorted(kernel_names(read_sources()[name]))
+        for kernel, usage in compiled.usage.items():
+            assert usage.spill_store_bytes == usage.spill_load_bytes == 0, (arch, kernel, usage)
+            assert usage.stack_bytes == 0, (arch, kernel, usage)
+            assert 0 < usage.registers * BLOCK_THREADS <= REGISTERS_PER_BLOCK, (arch, kernel, usage)
+            assert usage.shared_bytes <= SMALLEST_SHARED_MEMORY, (arch, kernel, usage)
 
 
 def test_a_kernel_that_spills_is_reported_to_spill():
