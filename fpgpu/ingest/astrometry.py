@@ -9,7 +9,7 @@ from typing import Any
 from fpgpu.errors import UnusableExposureError, WCSDisagreementError, WCSError
 from fpgpu.ingest.asdfguard import check_asdf
 from fpgpu.ingest.lookup import has_lookup, refit_lookup
-from fpgpu.ingest.wcscards import replace_wcs
+from fpgpu.ingest.wcscards import frame_of, replace_wcs
 from fpgpu.sky.disagreement import Disagreement, disagreement
 from fpgpu.sky.sip import SipFit, fit_sip
 from fpgpu.sky.wcs import SkyWCS
@@ -173,7 +173,7 @@ def _fits_wcs(
         sip = refit_lookup(header, hdus, shape, sip_tolerance)
     except WCSError as error:
         raise WCSError(f"{where}: {error}") from error
-    replace_wcs(header, sip)
+    replace_wcs(header, sip, frame_of(header))
     return Astrometry(
         "fits",
         residual=sip.residual,

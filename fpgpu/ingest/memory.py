@@ -11,7 +11,7 @@ from fpgpu.ingest.flags import flags_for
 from fpgpu.ingest.lookup import fit_tables, has_lookup
 from fpgpu.ingest.pixelarea import solid_angle
 from fpgpu.ingest.units import settle_units
-from fpgpu.ingest.wcscards import drop_wcs, replace_wcs
+from fpgpu.ingest.wcscards import drop_wcs, frame_of, replace_wcs
 from fpgpu.sky.sip import fit_sip
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.names import check_band, check_expID
@@ -218,7 +218,7 @@ def _place(exposure: Exposure, wcs: Any, where: str) -> None:
         elif _has_tables(wcs):
             sip = fit_tables(sky, exposure.shape)
             exposure.provenance["sip_residual_px"] = sip.residual
-            replace_wcs(exposure.hdr, sip)
+            replace_wcs(exposure.hdr, sip, frame_of(wcs.to_header(relax=True)))
         else:
             drop_wcs(exposure.hdr)
             exposure.hdr.update(wcs.to_header(relax=True))

@@ -1,12 +1,13 @@
 """The cards of a header that make up its WCS: replaced, or moved to a part of the image."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from fpgpu.sky.sip import SipFit
 from fpgpu.sky.wcs import SkyWCS
 
-__all__ = ["drop_wcs", "move_header", "move_wcs", "replace_wcs"]
+__all__ = ["drop_wcs", "frame_of", "move_header", "move_wcs", "replace_wcs"]
 
 _WCS_CARD = re.compile(
     r"WCSAXES|WCSNAME|(CRPIX|CRVAL|CTYPE|CUNIT|CDELT|CROTA)\d|(CD|PC|PV)\d+_\d+|LONPOLE|LATPOLE"
@@ -21,7 +22,22 @@ _ALTERNATE_CARD = re.compile(
 )
 
 
-def replace_wcs(header: Any, sip: SipFit) -> None:
+def frame_of(header: Any) -> dict[str, Any]:
+    """Give the cards of a header that name the frame of its coordinates, such as FK5.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+
+    Returns
+    -------
+    dict
+        RADESYS and EQUINOX, where there are.
+    """
+    return {keyword: header[keyword] for keyword in ("RADESYS", "EQUINOX") if keyword in header}
+
+
+def replace_wcs(header: Any, sip: SipFit, frame: Mapping[str, Any] | None = None) -> None:
     """Put a SIP WCS in place of whatever celestial WCS a header has.
 
     Parameters
@@ -30,11 +46,14 @@ def replace_wcs(header: Any, sip: SipFit) -> None:
         Changed in place.
     sip : SipFit
         The WCS.
+    frame : mapping, optional
+        What `frame_of` gave of the WCS that was fitted; ICRS by default.
     """
     drop_wcs(header)
     for card in sip.to_header().cards:
         if _WCS_CARD.fullmatch(card.keyword):
             header.append(card, end=True)
+    header.update(frame or {})
 
 
 def drop_wcs(header: Any) -> None:

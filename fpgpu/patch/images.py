@@ -25,6 +25,10 @@ _KEPT = ("FILTER", "DETECTOR", "INSTRUME", "TELESCOP", "ABMAG", "EXPSTART", "MJD
 """Keywords that say what an exposure is; all others are of the whole detector image."""
 
 
+_FRAME = "RADESYS", "EQUINOX"
+"""Of the coordinates: a gWCS says for itself that they are ICRS."""
+
+
 class ExposureImage(NamedTuple):
     """Part of one exposure as an image.
 
@@ -148,7 +152,10 @@ def write_images(
     paths = []
     for image, solution in zip(images, table.solutions, strict=True):
         path = folder / check_band(image.band) / f"{check_expID(image.expID)}_{name}.fits"
-        header = _header(image, name, solution, meta.headers[image.band][image.expID])
+        original = meta.headers[image.band][image.expID]
+        header = _header(image, name, solution, original)
+        if not meta.use_gwcs or meta.wcs_kind(image.band, image.expID) == "fits":
+            header.update({key: original[key] for key in _FRAME if key in original})
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             PrimaryHDU(image.image.T, header).writeto(path, overwrite=overwrite)

@@ -75,6 +75,14 @@ def test_look_up_tables_are_refitted_to_sip(flc):
             assert not any(key.startswith(("CPDIS", "DP1", "D2IM")) for key in exposure.hdr)
 
 
+def test_a_refit_keeps_the_frame_of_the_header(flc):
+    with fits.open(flc, mode="update") as hdus:
+        hdus["SCI", 2].header["RADESYS"] = "FK5"
+        hdus["SCI", 2].header["EQUINOX"] = 2000.0
+    frames = [(hdr["RADESYS"], hdr.get("EQUINOX")) for hdr in (e.hdr for e in read(flc))]
+    assert frames == [("ICRS", None), ("FK5", 2000.0)]
+
+
 def test_a_refit_that_misses_is_refused(tmp_path):
     path = write_flc(tmp_path / "j9_flc.fits", amplitude=0.5)
     with pytest.raises(WCSError, match=r"j9_flc\.fits: the SIP refit .* the tolerance is 0\.001"):

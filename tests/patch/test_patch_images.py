@@ -127,6 +127,19 @@ def test_a_projection_other_than_gnomonic_is_fitted(tmp_path):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("use_gwcs", [True, False])
+def test_the_frame_is_that_of_the_wcs_in_use(tmp_path, use_gwcs):
+    shape = (64, 96)
+    imset = meta_set("e1", gwcs=sky_gwcs(shape=shape), shape=shape, ra=53.17)
+    imset.hdr["RADESYS"], imset.hdr["EQUINOX"] = "FK5", 2000.0
+    image = ExposureImage("F200W", "e1", np.zeros(shape, "f4"), (0, 0), shape)
+    with MetaStore(write_store(tmp_path / "meta.json", imset), use_gwcs=use_gwcs) as meta:
+        (written,) = write_images(tmp_path, "data", [image], meta)
+    found = fits.getheader(written)
+    expected = ("ICRS", None) if use_gwcs else ("FK5", 2000.0)
+    assert (found["RADESYS"], found.get("EQUINOX")) == expected
+
+
 def test_files_that_exist_are_replaced_only_when_told(patch, tmp_path):
     patch.write_fits(tmp_path, "data")
     with pytest.raises(StoreWriteError, match="overwrite=True"):
