@@ -194,21 +194,54 @@ def _take(path: Path, break_lock: bool) -> FolderLock:
 
 
 def _create(path: Path, content: bytes) -> bool:
-    """Create a file that nobody else can create at the same time; False when it is there."""
+    """Create a file that nobody else can create at the same time; False when it is there.
+
+    It appears with its content, so that a process killed here leaves no lock without a name. Where
+    the file system cannot do that, as NFS, the content follows.
+    """
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            descriptor = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o644)
+        except OSError:
+            return _create_and_fill(path, content)
+        try:
+            _write_durably(descriptor, content)
+            try:
+                # By the folder's descriptor, for then the link of /proc is followed.
+                os.link(f"/proc/self/fd/{descriptor}", path.name, dst_dir_fd=folder)
+            except FileExistsError:
+                return False
+            except OSError:  # no /proc, no hard links
+                return _create_and_fill(path, content)
+        finally:
+            os.close(descriptor)
+    finally:
+        os.close(folder)
+    return True
+
+
+def _create_and_fill(path: Path, content: bytes) -> bool:
+    """Create a file, as `_create`, that is there before its content."""
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
         return False
     try:
-        while content:  # a disk that is nearly full takes only the beginning
-            content = content[os.write(descriptor, content) :]
-        os.fsync(descriptor)
+        _write_durably(descriptor, content)
     except OSError:
         path.unlink(missing_ok=True)
         raise
     finally:
         os.close(descriptor)
     return True
+
+
+def _write_durably(descriptor: int, content: bytes) -> None:
+    """Write all of a file's content."""
+    while content:  # a disk that is nearly full takes only the beginning
+        content = content[os.write(descriptor, content) :]
+    os.fsync(descriptor)
 
 
 def _is_stale(path: Path, owner: Owner | None) -> bool:

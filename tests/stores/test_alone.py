@@ -1,5 +1,6 @@
 """One writer at a time in a folder, whose lock needs nothing that NFS or Lustre lack."""
 
+import errno
 import json
 import os
 import re
@@ -22,6 +23,13 @@ from fpgpu.stores.alone import alone_in
 with alone_in(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
+"""
+
+KILLED = """
+import os, signal
+def kill(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGKILL)
+os.{call} = kill
 """
 
 
@@ -110,6 +118,43 @@ def test_a_lock_without_a_name_is_respected_while_it_is_fresh(tmp_path):
     os.utime(path, (0, 0))
     with alone_in(tmp_path):
         pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "link", "close"])
+def test_a_writer_killed_while_it_takes_the_lock_is_no_obstacle(tmp_path, call):
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED.format(call=call) + HOLD, str(tmp_path), "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    with alone_in(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [LOCK_NAME]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("lacking", ["nameless files", "links"])
+def test_a_file_system_that_can_do_less_will_do(tmp_path, monkeypatch, lacking):
+    real = os.open
+
+    def refuse(path, flags, *args, **kwargs):
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported", str(path))
+        return real(path, flags, *args, **kwargs)
+
+    def refuse_link(*args, **kwargs):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if lacking == "links":
+        monkeypatch.setattr(os, "link", refuse_link)
+    else:
+        monkeypatch.setattr(os, "open", refuse)
+    with alone_in(tmp_path):
+        assert json.loads((tmp_path / LOCK_NAME).read_text())["pid"] == os.getpid()
+        with pytest.raises(StoreBusyError, match=f"process {os.getpid()} on"), alone_in(tmp_path):
+            pass
     assert list(tmp_path.iterdir()) == []
 
 
