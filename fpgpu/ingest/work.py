@@ -4,6 +4,7 @@ Nothing here knows of other workers or of what is published. A task and what com
 file names and options one way, names of shards and counts the other.
 """
 
+import logging
 import resource
 import threading
 import time
@@ -24,6 +25,8 @@ from fpgpu.ingest.report import IngestRow, by_cause
 from fpgpu.stores.shards import Shard, write_shard
 
 __all__ = ["STORE_FAILURES", "Made", "Task", "discard", "make_shards"]
+
+logger = logging.getLogger(__name__)
 
 STORE_FAILURES = (StoreBusyError, StoreFormatError, StoreWriteError)
 """Errors after which no other exposure could go in either."""
@@ -109,6 +112,9 @@ def make_shards(task: Task) -> list[Made]:
 def discard(made: list[Made]) -> None:
     """Remove shards that will not be published.
 
+    What cannot be removed is left to the next run, which finds it: that is nobody's error, least
+    of all in place of the one that ends the run.
+
     Parameters
     ----------
     made : list of Made
@@ -116,7 +122,10 @@ def discard(made: list[Made]) -> None:
     """
     for each in made:
         if each.shard is not None:
-            each.shard.file.unlink(missing_ok=True)
+            try:
+                each.shard.file.unlink(missing_ok=True)
+            except OSError as error:
+                logger.warning("%s: cannot be removed: %s", each.shard.file, error)
 
 
 def _attempt(task: Task, *, complete: bool) -> list[Made]:

@@ -1,17 +1,19 @@
 """What is in flight is bounded and small; what nobody foresaw takes one file with it."""
 
+import errno
 import pickle
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 
 from fpgpu import PixelStore
-from fpgpu.errors import StoreBusyError
-from fpgpu.ingest import machine, readers, work
+from fpgpu.errors import StoreBusyError, StoreWriteError
+from fpgpu.ingest import coordinator, machine, readers, work
 from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.pipeline import ingest
 from fpgpu.stores.alone import alone_in
+from fpgpu.stores.shards import find_orphans
 from tests.ingest.contents import contents
 from tests.ingest.smallfiles import make_small_files
 
@@ -130,3 +132,30 @@ def test_what_was_stored_can_be_read_in_between(files, tmp_path, monkeypatch):
 
     ingest(files[:4], tmp_path / "s", on_progress=look)
     assert seen == [True] * 4
+
+
+def test_what_ends_a_run_is_told_although_its_shards_cannot_be_removed(
+    files, tmp_path, monkeypatch, caplog
+):
+    executor = Counting(3)
+
+    def cannot_publish(*args, **kwargs):
+        wait(executor.futures)  # so that there are shards which nobody has taken in
+        raise StoreWriteError("the disk is full")
+
+    real = Path.unlink
+
+    def cannot_remove(path, missing_ok=False):
+        if path.suffix == ".h5":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        real(path, missing_ok)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(coordinator, "publish_shards", cannot_publish)
+        patched.setattr(Path, "unlink", cannot_remove)
+        with pytest.raises(StoreWriteError, match="the disk is full"):
+            ingest(files, tmp_path / "s", executor=executor)
+    executor.pool.shutdown()
+    assert "cannot be removed" in caplog.text
+    assert ingest(files, tmp_path / "s").ok
+    assert not find_orphans(tmp_path / "s")

@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -52,8 +53,8 @@ def in_child(work: Callable[[], None]) -> int:
     if pid == 0:
         try:
             work()
-        except BaseException as exc:  # noqa: BLE001 (a child must not return into the parent)
-            sys.stderr.write(f"child: {exc!r}\n")
+        except BaseException:  # noqa: BLE001 (a child must not return into the parent)
+            traceback.print_exc()
             os._exit(1)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
