@@ -91,7 +91,7 @@ class CpuBackend(Backend):
         int
             In host memory.
         """
-        return int(array.__array_interface__["data"][0])  # `array.ctypes` takes ten times as long
+        return int(array.ctypes.data)
 
     def memory_state(self) -> MemoryState:
         """Tell how much memory the host has and how much is free.

@@ -1,8 +1,8 @@
 """Host memory that was freed, kept to be lent again.
 
 The kernel clears every page that a process gets, and takes it back when it is freed: for the arena
-of a large patch that costs as much as filling it. CuPy keeps freed device memory for the same
-reason.
+of a large patch that costs nearly as much as filling it. CuPy keeps freed device memory for the
+same reason.
 """
 
 import itertools

@@ -9,7 +9,8 @@ from typing import Any
 from fpgpu.errors import UnusableExposureError, WCSDisagreementError, WCSError
 from fpgpu.ingest.asdfguard import check_asdf
 from fpgpu.ingest.lookup import has_lookup, refit_lookup
-from fpgpu.ingest.wcscards import frame_of, replace_wcs
+from fpgpu.ingest.wcscards import replace_wcs
+from fpgpu.sky.celestial import frame_of
 from fpgpu.sky.disagreement import Disagreement, disagreement
 from fpgpu.sky.sip import SipFit, fit_sip
 from fpgpu.sky.wcs import SkyWCS

@@ -11,7 +11,8 @@ from fpgpu.ingest.flags import flags_for
 from fpgpu.ingest.lookup import fit_tables, has_lookup
 from fpgpu.ingest.pixelarea import solid_angle
 from fpgpu.ingest.units import settle_units
-from fpgpu.ingest.wcscards import drop_wcs, frame_of, replace_wcs
+from fpgpu.ingest.wcscards import drop_wcs, replace_wcs
+from fpgpu.sky.celestial import frame_of
 from fpgpu.sky.sip import fit_sip
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.names import check_band, check_expID

@@ -7,7 +7,7 @@ from typing import Any
 from fpgpu.sky.sip import SipFit
 from fpgpu.sky.wcs import SkyWCS
 
-__all__ = ["drop_wcs", "frame_of", "move_header", "move_wcs", "replace_wcs"]
+__all__ = ["drop_wcs", "move_header", "move_wcs", "replace_wcs"]
 
 _WCS_CARD = re.compile(
     r"WCSAXES|WCSNAME|(CRPIX|CRVAL|CTYPE|CUNIT|CDELT|CROTA)\d|(CD|PC|PV)\d+_\d+|LONPOLE|LATPOLE"
@@ -22,21 +22,6 @@ _ALTERNATE_CARD = re.compile(
 )
 
 
-def frame_of(header: Any) -> dict[str, Any]:
-    """Give the cards of a header that name the frame of its coordinates, such as FK5.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-
-    Returns
-    -------
-    dict
-        RADESYS and EQUINOX, where there are.
-    """
-    return {keyword: header[keyword] for keyword in ("RADESYS", "EQUINOX") if keyword in header}
-
-
 def replace_wcs(header: Any, sip: SipFit, frame: Mapping[str, Any] | None = None) -> None:
     """Put a SIP WCS in place of whatever celestial WCS a header has.
 
@@ -47,7 +32,7 @@ def replace_wcs(header: Any, sip: SipFit, frame: Mapping[str, Any] | None = None
     sip : SipFit
         The WCS.
     frame : mapping, optional
-        What `frame_of` gave of the WCS that was fitted; ICRS by default.
+        What `fpgpu.sky.celestial.frame_of` gave of the WCS that was fitted; ICRS by default.
     """
     drop_wcs(header)
     for card in sip.to_header().cards:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from fpgpu.errors import LayoutError, StoreWriteError
 from fpgpu.patch.astrometry import WcsTable
 from fpgpu.patch.plan import ExposurePlan, PatchPlan
+from fpgpu.sky.celestial import frame_of
 from fpgpu.sky.sip import SipFit, fit_sip
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.meta import MetaStore
@@ -23,10 +24,6 @@ __all__ = ["ExposureImage", "exposure_images", "write_images"]
 
 _KEPT = ("FILTER", "DETECTOR", "INSTRUME", "TELESCOP", "ABMAG", "EXPSTART", "MJD-AVG")
 """Keywords that say what an exposure is; all others are of the whole detector image."""
-
-
-_FRAME = "RADESYS", "EQUINOX"
-"""Of the coordinates: a gWCS says for itself that they are ICRS."""
 
 
 class ExposureImage(NamedTuple):
@@ -155,7 +152,7 @@ def write_images(
         original = meta.headers[image.band][image.expID]
         header = _header(image, name, solution, original)
         if not meta.use_gwcs or meta.wcs_kind(image.band, image.expID) == "fits":
-            header.update({key: original[key] for key in _FRAME if key in original})
+            header.update(frame_of(original))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             PrimaryHDU(image.image.T, header).writeto(path, overwrite=overwrite)

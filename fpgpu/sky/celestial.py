@@ -15,6 +15,7 @@ __all__ = [
     "axis_count",
     "celestial_header",
     "check_celestial",
+    "frame_of",
     "image_shape",
     "wcs_header",
     "wcs_text",
@@ -72,6 +73,21 @@ def image_shape(header: Any) -> tuple[int, int]:
             raise WCSError(f"the header has {keyword} = {value!r}; expected a positive integer")
         sizes.append(value)
     return sizes[0], sizes[1]
+
+
+def frame_of(header: Any) -> dict[str, Any]:
+    """Give the cards of a header that name the frame of its coordinates, such as FK5.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+
+    Returns
+    -------
+    dict
+        RADESYS and EQUINOX, where there are.
+    """
+    return {keyword: header[keyword] for keyword in ("RADESYS", "EQUINOX") if keyword in header}
 
 
 def wcs_header(header: Any) -> Any:

@@ -103,7 +103,7 @@ def dot(a: Floats, b: Floats) -> Floats:
 
 
 def cross(a: Floats, b: Floats) -> Floats:
-    """Vector products along the last axis; several times faster on short arrays than NumPy's.
+    """Vector products along the last axis; on short arrays twice as quick as NumPy's.
 
     Parameters
     ----------

@@ -194,31 +194,25 @@ def _take(path: Path, break_lock: bool) -> FolderLock:
 
 
 def _create(path: Path, content: bytes) -> bool:
-    """Create a file that nobody else can create at the same time; False when it is there.
-
-    It appears with its content, so that a process killed here leaves no lock without a name. Where
-    the file system cannot do that, as NFS, the content follows.
-    """
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    """Create a file that nobody else can create at the same time; False when it is there."""
     try:
-        try:
-            descriptor = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o644)
-        except OSError:
-            return _create_and_fill(path, content)
-        try:
-            _write_durably(descriptor, content)
-            try:
-                # By the folder's descriptor, for then the link of /proc is followed.
-                os.link(f"/proc/self/fd/{descriptor}", path.name, dst_dir_fd=folder)
-            except FileExistsError:
-                return False
-            except OSError:  # no /proc, no hard links
-                return _create_and_fill(path, content)
-        finally:
-            os.close(descriptor)
-    finally:
-        os.close(folder)
+        _create_complete(path, content)
+    except FileExistsError:
+        return False
+    except OSError:  # NFS has no nameless files, a container may have no /proc
+        return _create_and_fill(path, content)
     return True
+
+
+def _create_complete(path: Path, content: bytes) -> None:
+    """Create a file that appears with its content: who is killed here leaves no nameless lock."""
+    descriptor = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o644)
+    try:
+        _write_durably(descriptor, content)
+        # Told of a descriptor, Python follows the link of /proc; the path is absolute all the same.
+        os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _create_and_fill(path: Path, content: bytes) -> bool:

@@ -246,12 +246,12 @@ class ExposureCatalog:
         WCSError
             If an exposure of these bands has no usable WCS.
         """
+        from fpgpu.sky.footprints import find_containing
+
         try:
             ra, dec = (float(value) for value in sky)
         except (TypeError, ValueError) as exc:
             raise RegionError(f"sky is {sky!r}; expected ra and dec in degrees") from exc
-        from fpgpu.sky.footprints import find_containing
-
         found = self._search(lambda indexes: find_containing(indexes, ra, dec), bandlist)
         return [expID for _, expID in found], [band for band, _ in found]
 
