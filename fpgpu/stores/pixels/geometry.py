@@ -42,6 +42,9 @@ class Geometry:
             raise LayoutError(f"images of {self.shape} pixels in super-pixels of {self.size}")
         grid_shape(self.shape, self.size)
 
+    def __str__(self) -> str:
+        return f"images of {self.shape[0]} x {self.shape[1]} in super-pixels of {self.size}"
+
     @property
     def grid(self) -> tuple[int, int]:
         """Super-pixels along x and y."""
