@@ -234,13 +234,22 @@ def _values_and_slopes(coefficients: Floats, u: Floats, v: Floats) -> tuple[Floa
     """The same, and the derivatives along u and v."""
     size = coefficients.shape[-1]
     u, v = u[:, None], v[:, None]
-    value, by_u, by_v = (np.zeros((*coefficients.shape[:2], u.shape[-1])) for _ in range(3))
-    for p in reversed(range(size)):
-        row, row_by_v = np.zeros_like(value), np.zeros_like(value)
-        for q in reversed(range(size - p)):
-            row_by_v = row_by_v * v + row
-            row = row * v + coefficients[..., p, q, None]
-        by_u = by_u * u + value
-        by_v = by_v * u + row_by_v
-        value = value * u + row
+    shape = (*coefficients.shape[:2], u.shape[-1])
+    # The polynomials in v of all powers of u together: of few positions each call is felt.
+    rows, rows_by_v = np.zeros((2, size, *shape))
+    columns = coefficients.transpose(3, 2, 0, 1)[..., None]
+    for q in reversed(range(size)):
+        row, row_by_v = rows[: size - q], rows_by_v[: size - q]
+        row_by_v *= v
+        row_by_v += row
+        row *= v
+        row += columns[q, : size - q]
+    value, by_u, by_v = np.zeros((3, *shape))
+    for row, row_by_v in zip(reversed(rows), reversed(rows_by_v), strict=True):
+        by_u *= u
+        by_u += value
+        by_v *= u
+        by_v += row_by_v
+        value *= u
+        value += row
     return value, by_u, by_v
