@@ -5,7 +5,9 @@ table then answers for all of them and all sources at once. The others (further 
 tables, gWCS without a refit) are asked one by one, for all sources at once.
 """
 
+from collections import deque
 from collections.abc import Iterable, Sequence
+from operator import is_
 from typing import Any, NamedTuple, Self
 from weakref import WeakKeyDictionary
 
@@ -29,6 +31,9 @@ _POLAR_PIXELS = 1000.0
 """Closer to a pole than this, a step of a pixel is no small step in right ascension."""
 
 _ARCSEC = 3600.0
+
+_N_LATEST = 4
+"""Tables that are remembered of a meta store."""
 
 Key = tuple[str, str]
 
@@ -98,7 +103,7 @@ class WcsTable:
         self._others = [(k, s) for k, s in enumerate(solutions) if isinstance(s, SkyWCS)]
 
     @classmethod
-    def of_exposures(cls, meta: MetaStore, keys: Iterable[Key]) -> Self:
+    def of_exposures(cls, meta: MetaStore, keys: Iterable[Key]) -> "WcsTable":
         """Take the WCS of exposures from a meta store.
 
         Parameters
@@ -121,7 +126,14 @@ class WcsTable:
             If a WCS cannot be used.
         """
         keys = list(keys)
-        return cls([_solution(meta, *key) for key in keys], ["/".join(key) for key in keys])
+        solutions, names = [_solution(meta, *key) for key in keys], ["/".join(key) for key in keys]
+        tables = _latest.setdefault(meta, deque(maxlen=_N_LATEST))
+        for table in list(tables):
+            if table.names == names and all(map(is_, table.solutions, solutions)):
+                return table
+        table = cls(solutions, names)
+        tables.append(table)
+        return table
 
     def __len__(self) -> int:
         return len(self.solutions)
@@ -168,6 +180,10 @@ class WcsTable:
         for k, wcs in self._others:
             x[k], y[k] = wcs.world_to_pixel(ra, dec)
         return x, y
+
+
+_latest: WeakKeyDictionary[MetaStore, deque[WcsTable]] = WeakKeyDictionary()
+"""Of each meta store: neighbouring regions are in the same exposures, as are plan and patch."""
 
 
 def _solution(meta: MetaStore, band: str, expID: str) -> SipFit | SkyWCS:

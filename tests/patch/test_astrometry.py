@@ -259,6 +259,18 @@ def test_a_wcs_that_replaces_another_is_used_from_then_on(tmp_path):
     np.testing.assert_allclose(np.squeeze(table.world_to_pixel(ra, dec)), [10, 20], atol=1e-6)
 
 
+def test_the_table_of_the_same_exposures_is_remembered(tmp_path):
+    sets = [meta_set(expID, shape=SHAPE) for expID in ("e1", "e2")]
+    with MetaStore(write_store(tmp_path / "meta.json", *sets)) as meta:
+        both = [("F200W", "e1"), ("F200W", "e2")]
+        table = WcsTable.of_exposures(meta, both)
+        assert WcsTable.of_exposures(meta, both[::-1]) is not table
+        assert WcsTable.of_exposures(meta, both[:1]) is not table
+        assert WcsTable.of_exposures(meta, both) is table
+        meta.wcs["F200W"]["e2"] = header_wcs(ra=53.1601).native
+        assert WcsTable.of_exposures(meta, both) is not table
+
+
 # --- sources without a pixel -----------------------------------------------------------------
 
 
