@@ -1,6 +1,6 @@
 """What a patch will hold, known before anything is read: exposures, super-pixels, bytes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -302,17 +302,15 @@ def make_plan(
     size, shape = pixels.super_pixel_size, pixels.shape
     candidates = Candidates(meta, keys, shape, size)
     chosen = select_superpixels(candidates, region, select)
-    counts = np.bincount(chosen.exposure, minlength=len(keys))
     indices = np.empty((len(chosen.ix), 2), np.int32)
     indices[:, 0], indices[:, 1] = chosen.ix, chosen.iy
-    pieces = np.split(indices, np.cumsum(counts)[:-1]) if keys else []
+    bounds = np.searchsorted(chosen.exposure, np.arange(len(keys) + 1)).tolist()
     exposures = tuple(
-        ExposurePlan(*key, shape, piece)
-        for key, piece in zip(keys, pieces, strict=True)
-        if len(piece)
+        ExposurePlan(*key, shape, indices[start:end])
+        for key, start, end in zip(keys, bounds[:-1], bounds[1:], strict=True)
+        if start < end
     )
-    for exposure in exposures:
-        _require_same(pixels, meta, exposure)
+    _require_same(pixels, meta, exposures)
     bandlist = tuple(dict.fromkeys(exposure.band for exposure in exposures))
     plan = PatchPlan(region, bandlist, exposures, size, select)
     layout = plan.arena_layout(0, 0, 0)
@@ -339,18 +337,20 @@ def _surroundings(region: Region) -> CircularRegion:
     return CircularRegion(float(ra), float(dec), min(float(wider), 180.0))
 
 
-def _require_same(pixels: PixelStore, meta: MetaStore, exposure: ExposurePlan) -> None:
-    """Refuse an exposure that the two stores do not agree on."""
-    band, expID = exposure.band, exposure.expID
-    if (band, expID) not in pixels:
+def _require_same(pixels: PixelStore, meta: MetaStore, exposures: Sequence[ExposurePlan]) -> None:
+    """Refuse exposures that the two stores do not agree on."""
+    missing = pixels.reader.first_missing((e.band, e.expID) for e in exposures)
+    if missing is not None:
         raise NotInStoreError(
-            f"{pixels.h5file}: has no exposure {band}/{expID}, which the meta store has where the"
-            " region is; the two stores do not belong together, or an exposure was not added to"
+            f"{pixels.h5file}: has no exposure {'/'.join(missing)}, which the meta store has where"
+            " the region is; the two stores do not belong together, or an exposure was not added to"
             " both"
         )
-    shape = meta.shape(band, expID)
-    if shape != exposure.shape:
-        raise StoreConflictError(
-            f"exposure {band}/{expID} has {shape[0]} x {shape[1]} pixels by its header, but the"
-            f" images of {pixels.h5file} have {exposure.shape[0]} x {exposure.shape[1]}"
-        )
+    for exposure in exposures:
+        shape = meta.shape(exposure.band, exposure.expID)
+        if shape != exposure.shape:
+            raise StoreConflictError(
+                f"exposure {exposure.band}/{exposure.expID} has {shape[0]} x {shape[1]} pixels by"
+                f" its header, but the images of {pixels.h5file} have {exposure.shape[0]} x"
+                f" {exposure.shape[1]}"
+            )

@@ -1,6 +1,6 @@
 """Reading the exposures of a pixel store."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -120,6 +120,11 @@ class ExposureReader:
                     return False
             present.add((band, expID))
         return True
+
+    def first_missing(self, keys: Iterable[Key]) -> Key | None:
+        """Return the first of several exposures that is not there, None if all are."""
+        known = self._present[1] if self._present[0] == signature(self.path) else set()
+        return next((key for key in keys if key not in known and not self.holds(*key)), None)
 
     def read_window(
         self, band: str, expID: str, window: Window, out: npt.NDArray[Any] | None
