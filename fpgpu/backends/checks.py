@@ -178,7 +178,7 @@ def require_indices(
         wanted = ", ".join("any" if length is None else str(length) for length in shape)
         raise LayoutError(f"{name} has shape {indices.shape}; expected ({wanted})")
     bounds = np.asarray(below, np.int64)
-    bad = (indices < 0) | (indices >= bounds)
+    bad = np.False_ if _is_plainly_below(indices, bounds) else (indices < 0) | (indices >= bounds)
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])
         raise KernelLaunchError(
@@ -186,3 +186,13 @@ def require_indices(
             f" {int(np.broadcast_to(bounds, indices.shape)[where])}"
         )
     return np.ascontiguousarray(indices)
+
+
+def _is_plainly_below(indices: npt.NDArray[np.int32], bounds: npt.NDArray[np.int64]) -> bool:
+    """Whether the largest index settles that all are inside, as it usually does."""
+    # As unsigned numbers, negative ones are the largest.
+    unsigned = indices.view(np.uint32)
+    if bounds.ndim == 1:
+        columns = zip(unsigned.T, bounds.tolist(), strict=True)
+        return all(column.max(initial=0) < bound for column, bound in columns)
+    return bool(unsigned.max(initial=0) < bounds.min(initial=np.iinfo(np.int64).max))
