@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fpgpu.backends.checks import Owner, require_array, require_count, require_indices
 from fpgpu.backends.memory import Array
-from fpgpu.errors import LayoutError, UnusableExposureError
+from fpgpu.errors import KernelLaunchError, LayoutError, UnusableExposureError
 from fpgpu.layout import ImageFlag
 from fpgpu.superpixels import grid_shape
 
@@ -18,6 +18,7 @@ __all__ = [
     "PatchPixels",
     "PlaneGeometry",
     "StagedExposure",
+    "check_pixels",
     "check_planes",
     "check_staged",
     "mask_bits",
@@ -289,3 +290,32 @@ def check_staged(
         arrays[name] = array
         start += exposure.count
     return arrays
+
+
+def check_pixels(owner: Owner, out: PatchPixels, n: int, size: int, max_snr: float) -> None:
+    """Check the pixel arrays that super-pixels are unpacked into, and the cap of their errors.
+
+    Parameters
+    ----------
+    owner : Owner
+        The backend.
+    out : PatchPixels
+        The arrays.
+    n : int
+        Number of super-pixels.
+    size : int
+        Pixels along each side of a super-pixel.
+    max_snr : float
+        Limit of flux times inverse uncertainty, 0 for none.
+
+    Raises
+    ------
+    LayoutError, KernelLaunchError
+        When one does not fit.
+    """
+    if not (np.isfinite(max_snr) and max_snr >= 0):
+        raise KernelLaunchError(f"max_snr is {max_snr}; it must be finite and not negative")
+    n_pixels = n * size * size
+    require_count("pixels in the patch", n_pixels, 2**31 - 1, "int32 exposure_start")
+    for name, array in out._asdict().items():
+        require_array(owner, name, array, _PIXEL, (n_pixels,), output=True)

@@ -17,6 +17,7 @@ from fpgpu.backends.arguments import (
     PatchPixels,
     PlaneGeometry,
     StagedExposure,
+    check_pixels,
     check_planes,
     check_staged,
     mask_bits,
@@ -240,11 +241,7 @@ class Operations(ABC):
         """
         inputs = check_staged(self, exposures, places, size)
         n = len(places)
-        if not (np.isfinite(max_snr) and max_snr >= 0):
-            raise KernelLaunchError(f"max_snr is {max_snr}; it must be finite and not negative")
-        require_count("pixels in the patch", n * size * size, _MOST_INT, "int32 exposure_start")
-        for name, array in out._asdict().items():
-            require_array(self, name, array, _WORD, (n * size * size,), output=True)
+        check_pixels(self, out, n, size, max_snr)
         if places_on_device is not None:
             require_array(self, "places_on_device", places_on_device, _INT, (n, 2))
             inputs["places_on_device"] = places_on_device

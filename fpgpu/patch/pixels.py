@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import groupby
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from fpgpu.backends.arguments import PatchPixels, StagedExposure
 from fpgpu.backends.base import Backend
 from fpgpu.backends.memory import Array
+from fpgpu.backends.unpacking import Unpacker
 from fpgpu.errors import LayoutError
 from fpgpu.patch.clock import Clock, untimed
 from fpgpu.patch.plan import PatchPlan
@@ -20,19 +22,11 @@ from fpgpu.superpixels import grid_shape
 
 __all__ = ["send_pixels"]
 
-_IN_CACHE = 16 << 20
-"""Bytes staged at a time where nothing has to cross a bus: what was read is still in the cache that
-cores share, and the calls for each piece are not felt."""
+_IN_CACHE = 4 << 20
+"""Bytes staged at a time where nothing has to cross a bus: what was read is still in the caches
+when it is unpacked."""
 
 _PLACE_BYTES = 8
-
-
-class Piece(NamedTuple):
-    """Some super-pixels of one exposure: ``superpixels[start:stop]`` of its plan."""
-
-    exposure: int
-    start: int
-    stop: int
 
 
 def send_pixels(
@@ -86,126 +80,151 @@ def send_pixels(
             f"the resident exposures are of another backend, on {resident.backend.description};"
             f" make those of the patch's, on {backend.description}"
         )
+    filling = _Filling(store, plan, backend, backgrounds, max_snr, clock)
+    in_place = backend.complaint(np.empty(0, np.float32)) is None
+    read = filling.read_in_place if in_place else filling.read_and_upload
     keys = [(exposure.band, exposure.expID) for exposure in plan.exposures]
     with (
         resident.lent(store, keys) if resident is not None else nullcontext([None] * len(keys))
     ) as whole:
         start = 0
-        for batch in _all_batches(store, plan, backend, backgrounds, whole, clock):
-            stop = start + len(batch.places) * plan.super_pixel_size**2
-            with clock("unpack"):
-                backend.unpack(
-                    batch.exposures,
-                    batch.places,
-                    PatchPixels(*(array[start:stop] for array in out)),
-                    plan.super_pixel_size,
-                    max_snr=max_snr,
-                    places_on_device=batch.places_there,
-                )
+        not_empty = [n for n, exposure in enumerate(plan.exposures) if len(exposure.superpixels)]
+        for is_read, group in groupby(not_empty, lambda number: whole[number] is None):
+            pieces = [Piece(n, 0, len(plan.exposures[n].superpixels)) for n in group]
+            stop = start + _count(pieces) * plan.super_pixel_size**2
+            here = PatchPixels(*(array[start:stop] for array in out))
+            if is_read:
+                read(pieces, here)
+            else:
+                filling.pick(whole, pieces, here)
             start = stop
 
 
-Staged: TypeAlias = tuple[list[Piece], Array, npt.NDArray[np.int32], Array | None]
-"""Pieces, their super-pixels, where these belong, and the same in the backend's memory."""
+class Piece(NamedTuple):
+    """Some super-pixels of one exposure: ``superpixels[start:stop]`` of its plan."""
+
+    exposure: int
+    start: int
+    stop: int
 
 
-class Batch(NamedTuple):
-    """Super-pixels of each piece, or its whole exposure, and where they belong."""
+@dataclass(frozen=True)
+class _Filling:
+    """Ways to fill the pixel arrays of a plan, or of some exposures of it."""
 
-    exposures: list[StagedExposure]
-    places: npt.NDArray[np.int32]
-    places_there: Array | None
+    store: PixelStore
+    plan: PatchPlan
+    backend: Backend
+    backgrounds: Sequence[float]
+    max_snr: float
+    clock: Clock
 
+    def pick(
+        self, whole: Sequence[Array | None], pieces: Sequence[Piece], out: PatchPixels
+    ) -> None:
+        """Take super-pixels from whole exposures in the backend's memory."""
+        exposures = [StagedExposure(whole[n], stop, self.backgrounds[n]) for n, _, stop in pieces]
+        self._unpack(exposures, self._places(pieces), out)
 
-def _all_batches(
-    store: PixelStore,
-    plan: PatchPlan,
-    backend: Backend,
-    backgrounds: Sequence[float],
-    whole: Sequence[Array | None],
-    clock: Clock,
-) -> Iterator[Batch]:
-    """Give all super-pixels of the plan in order: of resident exposures, or read."""
-    in_place = backend.complaint(np.empty(0, np.float32)) is None
-    slot_bytes = backend.staging_settings.slot_bytes
-    batch_bytes = min(slot_bytes, _IN_CACHE) if in_place else slot_bytes
-    most = max(1, batch_bytes // (8 * plan.super_pixel_size**2 + _PLACE_BYTES))
-    staged = _staged_here if in_place else _staged_there
-    not_empty = [n for n, exposure in enumerate(plan.exposures) if len(exposure.superpixels)]
-    for is_read, group in groupby(not_empty, lambda number: whole[number] is None):
-        numbers = list(group)
-        if is_read:
-            for pieces, superpixels, places, places_there in staged(
-                store, plan, backend, _batches(plan, numbers, most), clock
-            ):
-                exposures = _staged_together(plan, pieces, superpixels, backgrounds)
-                yield Batch(exposures, places, places_there)
-        else:
-            pieces = [Piece(n, 0, len(plan.exposures[n].superpixels)) for n in numbers]
-            exposures = [StagedExposure(whole[n], stop, backgrounds[n]) for n, _, stop in pieces]
-            yield Batch(exposures, _places(plan, pieces), None)
-
-
-def _staged_here(
-    store: PixelStore,
-    plan: PatchPlan,
-    backend: Backend,
-    batches: Iterable[list[Piece]],
-    clock: Clock,
-) -> Iterator[Staged]:
-    """Read batch after batch into one slot, where the backend can use them."""
-    n_values = 2 * plan.super_pixel_size**2
-    batches = list(batches)
-    most = max(sum(stop - start for _, start, stop in pieces) for pieces in batches)
-    with backend.stage(most * n_values * 4) as slot:
-        for pieces in batches:
-            places = _places(plan, pieces)
-            superpixels = slot.view((len(places), n_values), np.float32)
-            with clock("read"):
-                _read(store, plan, pieces, superpixels)
-            yield pieces, superpixels, places, None
-
-
-def _staged_there(
-    store: PixelStore,
-    plan: PatchPlan,
-    backend: Backend,
-    batches: Iterable[list[Piece]],
-    clock: Clock,
-) -> Iterator[Staged]:
-    """Read batch after batch, each into a slot of its own, and send it in one transfer."""
-    n_values = 2 * plan.super_pixel_size**2
-    for pieces in batches:
-        places = _places(plan, pieces)
-        shape, after = (len(places), n_values), len(places) * n_values * 4
-        with backend.stage(after + places.nbytes) as slot:
-            with clock("read"):
-                _read(store, plan, pieces, slot.view(shape, np.float32))
-                slot.view(places.shape, np.int32, after)[...] = places
-            with clock("upload"):
-                memory = backend.allocate(slot.nbytes)
-                backend.upload(slot, out=memory.view((slot.nbytes,), np.uint8), fresh=True)
-        yield (
-            pieces,
-            memory.view(shape, np.float32),
-            places,
-            memory.view(places.shape, np.int32, after),
+    def read_in_place(self, pieces: Sequence[Piece], out: PatchPixels) -> None:
+        """Read a few exposures after the other into one slot, where the backend can use them."""
+        at_most = self.backend.staging_settings.slot_bytes // self._bytes_each or 1
+        batches = list(_batches(pieces, at_most, _IN_CACHE // self._bytes_each))
+        largest = max(map(_count, batches))
+        size, grid = self.plan.super_pixel_size, self._grid
+        unpacker = Unpacker(
+            self.backend, self._places(pieces), out, size, grid=grid, max_snr=self.max_snr
         )
+        with self.backend.stage(largest * self._bytes_each) as slot, unpacker:
+            memory = slot.view((largest, self._n_values), np.float32)
+            for batch in batches:
+                with self.clock("read"):
+                    self._read(batch, memory[: _count(batch)])
+                with self.clock("unpack"):
+                    for staged in self._staged(batch, memory):
+                        unpacker.add(staged.superpixels, staged.background)
+            with self.clock("unpack"):
+                unpacker.finish()
 
+    def read_and_upload(self, pieces: Sequence[Piece], out: PatchPixels) -> None:
+        """Read as many exposures as fit into a slot, and send them with their places."""
+        start, pixels = 0, self.plan.super_pixel_size**2
+        at_most = self.backend.staging_settings.slot_bytes // (self._bytes_each + _PLACE_BYTES) or 1
+        for batch in _batches(pieces, at_most, at_most):
+            places = self._places(batch)
+            shape, after = (len(places), self._n_values), len(places) * self._bytes_each
+            with self.backend.stage(after + places.nbytes) as slot:
+                with self.clock("read"):
+                    self._read(batch, slot.view(shape, np.float32))
+                    slot.view(places.shape, np.int32, after)[...] = places
+                with self.clock("upload"):
+                    memory = self.backend.allocate(slot.nbytes)
+                    self.backend.upload(slot, out=memory.view((slot.nbytes,), np.uint8), fresh=True)
+            stop = start + len(places) * pixels
+            self._unpack(
+                self._staged(batch, memory.view(shape, np.float32)),
+                places,
+                PatchPixels(*(array[start:stop] for array in out)),
+                memory.view(places.shape, np.int32, after),
+            )
+            start = stop
 
-def _places(plan: PatchPlan, pieces: Sequence[Piece]) -> npt.NDArray[np.int32]:
-    """Indices of the super-pixels of some pieces, shape (n, 2)."""
-    parts = [plan.exposures[p.exposure].superpixels[p.start : p.stop] for p in pieces]
-    return np.concatenate(parts).astype(np.int32, copy=False)
+    @property
+    def _n_values(self) -> int:
+        """Values of a super-pixel."""
+        return 2 * self.plan.super_pixel_size**2
 
+    @property
+    def _bytes_each(self) -> int:
+        """Bytes of a super-pixel."""
+        return 4 * self._n_values
 
-def _read(
-    store: PixelStore, plan: PatchPlan, pieces: Sequence[Piece], out: npt.NDArray[np.float32]
-) -> None:
-    """Read some pieces one after the other."""
-    exposures = [(plan.exposures[number], start, stop) for number, start, stop in pieces]
-    lists = [(e.band, e.expID, e.superpixels[start:stop]) for e, start, stop in exposures]
-    store.reader.read_lists(lists, out)
+    @property
+    def _grid(self) -> tuple[int, int]:
+        """Super-pixels along x and y of every exposure: images have one size."""
+        return grid_shape(self.plan.exposures[0].shape, self.plan.super_pixel_size)
+
+    def _places(self, pieces: Sequence[Piece]) -> npt.NDArray[np.int32]:
+        """Indices of the super-pixels of some pieces, shape (n, 2)."""
+        parts = [self.plan.exposures[n].superpixels[start:stop] for n, start, stop in pieces]
+        return np.concatenate(parts)
+
+    def _read(self, pieces: Sequence[Piece], out: npt.NDArray[np.float32]) -> None:
+        """Read some pieces one after the other."""
+        exposures = [(self.plan.exposures[n], start, stop) for n, start, stop in pieces]
+        lists = [(e.band, e.expID, e.superpixels[start:stop]) for e, start, stop in exposures]
+        self.store.reader.read_lists(lists, out)
+
+    def _staged(self, pieces: Iterable[Piece], superpixels: Array) -> list[StagedExposure]:
+        """Say what is subtracted from which super-pixels.
+
+        To `unpack`, neighbours of the same background are one exposure.
+        """
+        staged, row = [], 0
+        for background, group in groupby(pieces, lambda piece: self.backgrounds[piece.exposure]):
+            count = _count(group)
+            rows = superpixels[row : row + count]
+            staged.append(StagedExposure(rows, count, background, self._grid))
+            row += count
+        return staged
+
+    def _unpack(
+        self,
+        exposures: Sequence[StagedExposure],
+        places: npt.NDArray[np.int32],
+        out: PatchPixels,
+        places_there: Array | None = None,
+    ) -> None:
+        """Unpack what is in the backend's memory."""
+        with self.clock("unpack"):
+            self.backend.unpack(
+                exposures,
+                places,
+                out,
+                self.plan.super_pixel_size,
+                max_snr=self.max_snr,
+                places_on_device=places_there,
+            )
 
 
 def _require_fit(store: PixelStore, plan: PatchPlan) -> None:
@@ -224,38 +243,27 @@ def _require_fit(store: PixelStore, plan: PatchPlan) -> None:
         )
 
 
-def _batches(plan: PatchPlan, numbers: Iterable[int], most: int) -> Iterator[list[Piece]]:
-    """Cut the super-pixels of some exposures into batches of at most so many."""
+def _count(pieces: Iterable[Piece]) -> int:
+    """Number of super-pixels."""
+    return sum(stop - start for _, start, stop in pieces)
+
+
+def _batches(pieces: Iterable[Piece], at_most: int, enough: int) -> Iterator[list[Piece]]:
+    """Gather pieces into batches of `enough` super-pixels, or of one piece of at most `at_most`.
+
+    An exposure is only cut where it is more than `at_most`: what is read of it at once is of one
+    state of the store.
+    """
+    enough = min(enough, at_most)
     batch: list[Piece] = []
-    room = most
-    for number in numbers:
-        start, n = 0, len(plan.exposures[number].superpixels)
-        while start < n:
-            stop = min(n, start + room)
-            batch.append(Piece(number, start, stop))
-            room -= stop - start
-            start = stop
-            if room == 0:
+    room = 0
+    for exposure, begin, end in pieces:
+        for start in range(begin, end, at_most):
+            stop = min(end, start + at_most)
+            if batch and stop - start > room:
                 yield batch
-                batch, room = [], most
+                batch = []
+            room = (room if batch else enough) - (stop - start)
+            batch.append(Piece(exposure, start, stop))
     if batch:
         yield batch
-
-
-def _staged_together(
-    plan: PatchPlan,
-    pieces: Iterable[Piece],
-    superpixels: Array,
-    backgrounds: Sequence[float],
-) -> list[StagedExposure]:
-    """Say what is subtracted from which super-pixels.
-
-    To `unpack`, neighbours of the same background are one exposure: images have one size.
-    """
-    grid = grid_shape(plan.exposures[0].shape, plan.super_pixel_size)
-    staged, row = [], 0
-    for background, group in groupby(pieces, lambda piece: backgrounds[piece.exposure]):
-        count = sum(stop - start for _, start, stop in group)
-        staged.append(StagedExposure(superpixels[row : row + count], count, background, grid))
-        row += count
-    return staged
