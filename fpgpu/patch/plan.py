@@ -1,9 +1,9 @@
 """What a patch will hold, known before anything is read: exposures, super-pixels, bytes."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -133,22 +133,22 @@ class PatchPlan:
         """Bytes to read and to send: flux and inverse uncertainty of every pixel, float32."""
         return self.n_pixels * _PIXEL_BYTES
 
-    @property
+    @cached_property
     def band_N(self) -> npt.NDArray[np.int64]:
-        """Number of exposures of each band, shape (n_bands,)."""
-        runs = groupby(self.exposures, key=lambda exposure: exposure.band)
-        return np.array([len(list(run)) for _, run in runs], np.int64)
+        """Number of exposures of each band, shape (n_bands,), read-only."""
+        counts = Counter(exposure.band for exposure in self.exposures)
+        return _fixed([counts[band] for band in self.bandlist])
 
     @property
     def band_start(self) -> npt.NDArray[np.int64]:
         """Number of each band's first exposure, shape (n_bands,)."""
         return _starts(self.band_N)
 
-    @property
+    @cached_property
     def exposure_N(self) -> npt.NDArray[np.int64]:
-        """Number of pixels of each exposure, shape (n_exp,)."""
-        counts = [exposure.n_superpixels for exposure in self.exposures]
-        return np.array(counts, np.int64) * self.super_pixel_size**2
+        """Number of pixels of each exposure, shape (n_exp,), read-only."""
+        pixels_each = self.super_pixel_size**2
+        return _fixed([exposure.n_superpixels * pixels_each for exposure in self.exposures])
 
     @property
     def exposure_start(self) -> npt.NDArray[np.int64]:
@@ -317,6 +317,13 @@ def make_plan(
     if backend is not None:
         plan.require_memory(backend, layout)
     return plan
+
+
+def _fixed(counts: list[int]) -> npt.NDArray[np.int64]:
+    """Make an array that nobody changes by mistake."""
+    array = np.array(counts, np.int64)
+    array.setflags(write=False)
+    return array
 
 
 def _starts(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -158,7 +158,7 @@ class ExposureReader:
         out : ndarray, shape (sum of n, 2 * size**2)
             Where to put them, C-contiguous.
         """
-        known = [self._known_extent((band, expID)) for band, expID, _ in lists]
+        known = self._known_extents([(band, expID) for band, expID, _ in lists])
         found = [extent for extent in known if extent is not None]
         if found and len(found) == len(lists):
             places = np.concatenate([places for _, _, places in lists])
@@ -176,7 +176,7 @@ class ExposureReader:
         self, band: str, expID: str, selection: extents.Selection, out: npt.NDArray[Any]
     ) -> None:
         """Read from the place that is known, or else look it up."""
-        known = self._known_extent((band, expID))
+        (known,) = self._known_extents([(band, expID)])
         if known is not None and extents.read_selection(known, selection, out):
             return
 
@@ -253,13 +253,18 @@ class ExposureReader:
         for name in listing if band is None else [band]:
             yield from ((name, exposure) for exposure in listing[name])
 
-    def _known_extent(self, key: Key) -> Extent | None:
-        """Return where an exposure lies, if that was looked up and still holds."""
-        seen, extent = self._extents.get(key, (None, None))
+    def _known_extents(self, keys: Sequence[Key]) -> list[Extent | None]:
+        """Return where exposures lie, of those that were looked up if that still holds."""
+        known = [self._extents.get(key, (None, None)) for key in keys]
         # Of the file that holds the pixels the read itself tells whether it has changed.
-        if extent and extent.filename != str(self.path) and signature(self.path) != seen:
-            return None
-        return extent
+        here = str(self.path)
+        if all(extent is None or extent.filename == here for _, extent in known):
+            return [extent for _, extent in known]
+        now = signature(self.path)
+        return [
+            extent if extent and (extent.filename == here or seen == now) else None
+            for seen, extent in known
+        ]
 
     def visit(
         self, band: str, expID: str, work: Callable[[h5py.Dataset, Extent], Result]
