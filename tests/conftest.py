@@ -11,6 +11,9 @@ import pytest
 
 HERE = Path(__file__).parent
 
+_MOST_WORKERS = 8
+"""Processes that the whole suite is shared among: each may need a gigabyte."""
+
 # How long an example takes says how busy the machine is, not whether the code is right.
 hypothesis.settings.register_profile("fpgpu", deadline=None)
 hypothesis.settings.load_profile("fpgpu")
@@ -21,6 +24,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--only-long", action="store_true", help="run the long form of those that have one, alone"
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Share the whole suite among the cores; what is asked for by name runs in this process."""
+    asked, cores = config.option, os.cpu_count() or 1
+    is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    is_chosen = asked.markexpr or asked.keyword or asked.collectonly
+    # One of those that it is shared among comes by here, too.
+    is_free = "PYTEST_XDIST_WORKER" not in os.environ and hasattr(asked, "numprocesses")
+    if is_whole and not is_chosen and is_free and asked.numprocesses is None and cores > 1:
+        asked.numprocesses, asked.dist = min(cores, _MOST_WORKERS), "worksteal"
 
 
 def pytest_configure() -> None:

@@ -17,10 +17,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def call(*arguments: str, module: str = "benchmarks") -> subprocess.CompletedProcess[str]:
+    # What is called is no part of this run, whose tests may be shared among processes.
+    own = {name: value for name, value in os.environ.items() if "XDIST" not in name}
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+        env={**own, "CUDA_VISIBLE_DEVICES": "-1"},
         capture_output=True,
         text=True,
         check=False,
