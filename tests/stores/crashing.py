@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from operator import sub
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -155,6 +156,7 @@ def kill_at_random(folder: Path, n_kills: int, seed: int) -> dict[str, Any]:
     durable: dict[str, float] = {}
     problems: list[str] = []
     n_changes = n_undone = 0
+    longest = 0.005  # seconds that a change took so far: kills come at any moment of one
     # On a busy machine many kills come before a change begins; some must come in the middle.
     for kill in range(10 * n_kills):
         if kill >= n_kills and n_undone:
@@ -166,8 +168,12 @@ def kill_at_random(folder: Path, n_kills: int, seed: int) -> dict[str, Any]:
         os.close(writer)
         with os.fdopen(reader) as told:
             # However slow the machine is today, the writer gets to change something.
-            lines = [told.readline() for _ in range(rng.randint(1, 6))]
-            time.sleep(rng.uniform(0.0, 0.005))
+            lines, moments = [], [time.monotonic()]
+            for _ in range(rng.randint(1, 6)):
+                lines.append(told.readline())
+                moments.append(time.monotonic())
+            longest = max([longest, *map(sub, moments[2::2], moments[1::2])])
+            time.sleep(rng.uniform(0.0, longest))
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             lines += told.readlines()
