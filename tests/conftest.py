@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Share the whole suite among the cores; what is asked for by name runs in this process."""
-    asked, cores = config.option, os.cpu_count() or 1
+    asked, cores = config.option, len(os.sched_getaffinity(0))
     is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     is_chosen = asked.markexpr or asked.keyword or asked.collectonly
     # One of those that it is shared among comes by here, too.

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from contextlib import suppress
 from functools import cache
 from types import TracebackType
 from typing import Self
@@ -153,7 +154,7 @@ class Unpacker:
 
 
 class _Coordinates:
-    """Coordinates of all pixels, filled by a thread where that pays."""
+    """Coordinates of all pixels, filled by a thread where that pays, or else at the end."""
 
     def __init__(
         self, places: npt.NDArray[np.int32], size: int, xpix: Pixels, ypix: Pixels
@@ -163,13 +164,14 @@ class _Coordinates:
         self._thread: threading.Thread | None = None
 
     def begin(self) -> None:
-        """Start to fill them, or fill them."""
-        xpix = self._arguments[2]
-        if xpix.size < _WORTH_A_THREAD or os.cpu_count() == 1:
-            _fill_coordinates(*self._arguments)
+        """Start the thread; where there can be none it is done without."""
+        n_pixels = self._arguments[2].size
+        if n_pixels < _WORTH_A_THREAD or len(os.sched_getaffinity(0)) == 1:
             return
-        self._thread = threading.Thread(target=self._fill, name="fpgpu coordinates", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._fill, name="fpgpu coordinates", daemon=True)
+        with suppress(RuntimeError):
+            thread.start()
+            self._thread = thread
 
     def wait(self) -> None:
         """Wait until nothing is written any more."""
@@ -177,7 +179,9 @@ class _Coordinates:
             self._thread.join()
 
     def finish(self) -> None:
-        """Wait, and raise what the thread raised."""
+        """Wait until they are filled, and raise what went wrong."""
+        if self._thread is None:
+            _fill_coordinates(*self._arguments)
         self.wait()
         if self._error is not None:
             raise self._error

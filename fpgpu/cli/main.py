@@ -1,11 +1,12 @@
 """The command line, ``fpgpu COMMAND``: all commands, and how each of them may end."""
 
 import logging
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import cast
 
 from fpgpu import __version__
@@ -95,7 +96,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # a full disk or a closed pipe is told here, not at exit
     except BrokenPipeError:
         # `fpgpu info DIR | head` closes the pipe early; that is not a user's mistake.
-        sys.stderr.close()
         return OK
     except (FpgpuError, OSError, MemoryError) as error:
         if args.debug:
@@ -107,7 +107,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _tell(args.command, "interrupted")
         return INTERRUPTED
+    finally:
+        _settle_output()
     return code
+
+
+def _settle_output() -> None:
+    """Write what is left, or give it up: Python would fail over it again at exit, with code 120."""
+    with suppress(OSError, ValueError):
+        try:
+            sys.stdout.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
 
 
 def _tell(command: str, message: str) -> None:

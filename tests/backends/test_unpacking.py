@@ -20,7 +20,8 @@ GRID = (6, 9)
 @pytest.fixture(params=["one core", "two cores"], autouse=True)
 def _cores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fill coordinates in the calling thread, and in another one however few they are."""
-    monkeypatch.setattr(unpacking.os, "cpu_count", lambda: 1 if request.param == "one core" else 2)
+    cores = {0} if request.param == "one core" else {0, 1}
+    monkeypatch.setattr(unpacking.os, "sched_getaffinity", lambda _: cores)
     monkeypatch.setattr(unpacking, "_WORTH_A_THREAD", 0)
 
 
@@ -105,6 +106,18 @@ def test_what_goes_wrong_with_coordinates_is_raised(monkeypatch: pytest.MonkeyPa
     ):
         parts.add(np.zeros((1, 128), np.float32))
         parts.finish()
+
+
+def test_where_no_thread_can_be_started_it_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    out = pixels(1)
+    with unpacker(np.array([[2, 3]], np.int32), out) as parts:
+        parts.add(np.zeros((1, 128), np.float32))
+        parts.finish()
+    assert (out.xpix[0], out.ypix[0]) == (16, 24)
 
 
 def test_nothing_is_written_after_the_block_also_when_it_fails() -> None:
