@@ -14,7 +14,7 @@ from benchmarks.sizes import Size
 from fpgpu import CircularRegion
 from fpgpu.backends.base import Backend
 
-_ROUNDS = 3
+_ROUNDS = 7
 
 Consumer = Callable[[float], None]
 
