@@ -16,6 +16,7 @@ GPU_COMMAND = "python -m benchmarks --backend cuda"
 
 _COLUMNS = ("fpgpu cpu", "fpgpu cuda")
 _MOST_LOAD = 1.5  # for each core
+_LOAD_MINUTES = (1, 5, 15)  # that the averages of the load are over
 
 
 def replaced(text: str, section: str) -> str:
@@ -48,7 +49,14 @@ def speed_section(folder: Path = RESULTS) -> str:
 def _note_of_load(report: Report) -> list[str]:
     """Warn of a machine that had more to do than it has cores."""
     machine = report.facts["machine"]
-    load = machine.get("load", [0.0])[-1]
+    # Longer averages tell of what went on before the run.
+    minutes = report.facts.get("seconds", 0.0) / 60
+    within = [
+        load
+        for load, over in zip(machine.get("load", ()), _LOAD_MINUTES, strict=False)
+        if over <= minutes
+    ]
+    load = within[-1] if within else 0.0
     if load <= _MOST_LOAD * machine["cores"]:
         return []
     return [

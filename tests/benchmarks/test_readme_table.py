@@ -44,11 +44,19 @@ def test_the_newest_report_of_each_backend_is_taken(tmp_path: Path) -> None:
 
 
 def test_a_busy_machine_is_not_passed_over(tmp_path: Path) -> None:
-    machine = {"cpu": "Some CPU", "cores": 2, "load": [0.0, 0.0, 9.5]}
+    machine = {"cpu": "Some CPU", "cores": 2, "load": [0.0, 9.5, 0.0]}
     keep(tmp_path, "cpu", full_report(CPU_COLUMNS, machine=machine))
     assert "Others used it, too (load 9.5 on 2 cores)" in speed_section(tmp_path)
     keep(tmp_path, "cpu", full_report(CPU_COLUMNS))
     assert "Others used it" not in speed_section(tmp_path)
+
+
+def test_the_load_before_a_run_is_not_held_against_it(tmp_path: Path) -> None:
+    machine = {"cpu": "Some CPU", "cores": 2, "load": [1.0, 1.0, 9.5]}
+    keep(tmp_path, "cpu", full_report(CPU_COLUMNS, machine=machine, seconds=400))
+    assert "Others used it" not in speed_section(tmp_path)
+    keep(tmp_path, "cpu", full_report(CPU_COLUMNS, machine=machine, seconds=1000))
+    assert "Others used it, too (load 9.5 on 2 cores)" in speed_section(tmp_path)
 
 
 def test_a_goal_that_was_not_measured_is_not_passed_over(tmp_path: Path) -> None:
