@@ -178,7 +178,9 @@ def require_indices(
         wanted = ", ".join("any" if length is None else str(length) for length in shape)
         raise LayoutError(f"{name} has shape {indices.shape}; expected ({wanted})")
     bounds = np.asarray(below, np.int64)
-    bad = np.False_ if _is_plainly_below(indices, bounds) else (indices < 0) | (indices >= bounds)
+    if _is_plainly_below(indices, bounds):
+        return np.ascontiguousarray(indices)
+    bad = (indices < 0) | (indices >= bounds)
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])
         raise KernelLaunchError(

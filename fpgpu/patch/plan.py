@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -307,7 +308,7 @@ def make_plan(
     bounds = np.searchsorted(chosen.exposure, np.arange(len(keys) + 1)).tolist()
     exposures = tuple(
         ExposurePlan(*key, shape, indices[start:end])
-        for key, start, end in zip(keys, bounds[:-1], bounds[1:], strict=True)
+        for key, (start, end) in zip(keys, pairwise(bounds), strict=True)
         if start < end
     )
     _require_same(pixels, meta, exposures)

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -97,36 +98,32 @@ class TestMistakes:
         with pytest.raises(type(error)):
             fpgpu_command("info", "stores", "--debug")
 
-    @pytest.mark.parametrize("unbuffered", ["", "1"])
-    def test_a_full_disk_behind_standard_output_is_told(
-        self, tiny_stores: Path, unbuffered: str
-    ) -> None:
+    def test_a_full_disk_behind_standard_output_is_told(self, tiny_stores: Path) -> None:
         with Path("/dev/full").open("w") as full:
-            done = subprocess.run(
-                [*FPGPU, "info", tiny_stores],
-                stdout=full,
-                stderr=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
-            )
-        assert done.returncode == 2
-        assert re.fullmatch(r"fpgpu info: .*No space left on device\n", done.stderr)
+            for done in info_buffered_and_not(tiny_stores, full):
+                assert done.returncode == 2
+                assert re.fullmatch(r"fpgpu info: .*No space left on device\n", done.stderr)
 
-    @pytest.mark.parametrize("unbuffered", ["", "1"])
-    def test_a_pipe_that_is_closed_early_is_no_mistake(
-        self, tiny_stores: Path, unbuffered: str
-    ) -> None:
+    def test_a_pipe_that_is_closed_early_is_no_mistake(self, tiny_stores: Path) -> None:
         reading, writing = os.pipe()
         os.close(reading)
         with os.fdopen(writing, "w") as closed:
-            done = subprocess.run(
-                [*FPGPU, "info", tiny_stores],
-                stdout=closed,
-                stderr=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
-            )
-        assert (done.returncode, done.stderr) == (0, "")
+            for done in info_buffered_and_not(tiny_stores, closed):
+                assert (done.returncode, done.stderr) == (0, "")
+
+
+def info_buffered_and_not(
+    stores: Path, output: TextIO
+) -> Iterator[subprocess.CompletedProcess[str]]:
+    """Print into a file, at once and, as is usual, at the end."""
+    for unbuffered in ("", "1"):
+        yield subprocess.run(
+            [*FPGPU, "info", stores],
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
