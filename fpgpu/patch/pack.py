@@ -100,7 +100,7 @@ def pack_metadata(
     """
     ra, dec = _positions(catalog)
     radii = np.asarray(radii, np.float64)
-    n_psf = _n_psf_per_source(psf, plan, bool(ra.size))
+    n_psf = _n_psf_per_source(psf, plan, bool(ra.size), radii.size)
     n_gaussians = int(n_psf.astype(np.int64) @ plan.band_N) * ra.size
     layout = plan.arena_layout(ra.size, radii.size, n_gaussians)
     if reference is None:
@@ -167,7 +167,7 @@ def _positions(catalog: Any) -> tuple[Floats, Floats]:
 
 
 def _n_psf_per_source(
-    psf: PSFStore | None, plan: PatchPlan, has_sources: bool
+    psf: PSFStore | None, plan: PatchPlan, has_sources: bool, n_radii: int
 ) -> npt.NDArray[np.int32]:
     """Gaussians in a PSF of each band; 0 where no source needs any."""
     if not has_sources:
@@ -177,7 +177,16 @@ def _n_psf_per_source(
             "there are sources but no PSF store; add one, or leave the catalogue out for pixels"
             " alone"
         )
-    return np.array([psf.n_psf_per_source(band) for band in plan.bandlist], np.int32)
+    counts = []
+    for band in plan.bandlist:
+        made_for = psf.n_radii(band)
+        if made_for not in (1, n_radii):
+            raise LayoutError(
+                f"the PSF of {band} has Gaussians for {made_for} radii, but there are {n_radii}"
+                " radii; give the radii that the PSFs were made for"
+            )
+        counts.append(psf.n_psf_per_source(band) * (n_radii // made_for))
+    return np.array(counts, np.int32)
 
 
 def _psf_of_sources(
@@ -190,15 +199,15 @@ def _psf_of_sources(
         if psf is None or n_src == 0:
             break
         if psf_per_source:
-            block = psf.lookup_many(band, of_band.reshape(-1, 2)).ravel()
+            block = psf.lookup_many(band, of_band.reshape(-1, 2))
         else:
-            block = np.tile(psf.lookup(band), len(of_band) * n_src)
-        if block["sersic_bin"].max() >= n_radii:
-            raise LayoutError(
-                f"the PSF of {band} has Gaussians for radius {block['sersic_bin'].max()}, but there"
-                f" are {n_radii} radii; give the radii that the PSFs were made for"
-            )
-        blocks.append(block)
+            block = np.tile(psf.lookup(band), (len(of_band) * n_src, 1))
+        if psf.n_radii(band) < n_radii:
+            # The same for all radii: kernels want it of each.
+            n_gauss = block.shape[1]
+            block = np.tile(block, n_radii)
+            block["sersic_bin"] = np.repeat(np.arange(n_radii), n_gauss)
+        blocks.append(block.ravel())
     return np.concatenate(blocks)
 
 

@@ -24,10 +24,10 @@ from fpgpu.stores.psfs.format import (
     BandPSF,
     Float,
     Parameters,
-    check_bins,
     check_mixtures,
     flat_parameters,
     read_band,
+    warn_of_lost_light,
 )
 
 if TYPE_CHECKING:
@@ -98,6 +98,30 @@ class PSFStore:
             If the store has no such band, or it cannot be used.
         """
         return self._band(band).n_psf
+
+    def n_radii(self, band: str) -> int:
+        """Count the radii of a profile that the mixtures are made for.
+
+        Parameters
+        ----------
+        band : str
+            The band.
+
+        Returns
+        -------
+        int
+            Its ``sersic_bin`` are 0 to one less; 1 where the PSF is the same for all radii.
+
+        Raises
+        ------
+        NotInStoreError, StoreFormatError
+            If the store has no such band, or it cannot be used; if a radius has no Gaussian at some
+            location, so that its light would be lost.
+        """
+        try:
+            return self._band(band).n_radii
+        except LayoutError as exc:
+            raise StoreFormatError(f"{self._path}: band {band}: {exc}; write it again") from exc
 
     def locations(self, band: str) -> Float | None:
         """Give the detector positions of a band's mixtures.
@@ -296,7 +320,10 @@ class PSFStore:
             The band.
         parameters : structured array, shape (n_locations, n_psf) or (n_locations, n_radii, n_gauss)
             Mixtures with fields `PSF_COLS` and ``sersic_bin``, or ``gauss_params`` (amp, x, y, Cxx,
-            Cyy, Cxy) and ``sersic_bin``; without the first axis for one location.
+            Cyy, Cxy) and ``sersic_bin``; without the first axis for one location. Every location
+            has Gaussians of each ``sersic_bin``, the number of a radius of the profile, from 0 on;
+            of 0 alone where the PSF is the same for all radii. The amplitudes of each sum to 1: a
+            warning is logged where they do not, with the sum.
         locations : array_like of float, shape (n_locations, 2), optional
             Zero-based detector pixels (x, y); needed with several locations.
 
@@ -310,10 +337,12 @@ class PSFStore:
             If the file cannot be written, or the existing one is no HDF5 file; it is as it was.
         """
         band = check_band(band)
-        flat = flat_parameters(parameters)
+        places = None if locations is None else np.atleast_2d(_floats(locations, "locations"))
+        flat = flat_parameters(parameters, None if places is None else len(places))
         check_mixtures(flat)
-        check_bins(flat)
-        places = _checked_locations(locations, len(flat))
+        _ = BandPSF(flat, None).n_radii
+        places = _checked_locations(places, len(flat))
+        warn_of_lost_light(flat, f"{self._path}: band {band}")
         with self._lock:
             for attempt in range(RETRIES):
                 try:
@@ -372,15 +401,14 @@ def _floats(values: Any, name: str = "xy") -> Float:
         raise LayoutError(f"{name} is {values!r}; expected pixels as numbers") from exc
 
 
-def _checked_locations(locations: npt.ArrayLike | None, n_locations: int) -> Float | None:
+def _checked_locations(places: Float | None, n_locations: int) -> Float | None:
     """Refuse locations that do not fit their mixtures."""
-    if locations is None:
+    if places is None:
         if n_locations > 1:
             raise LayoutError(
                 f"{n_locations} mixtures without locations; give their detector pixels (x, y)"
             )
         return None
-    places = _floats(locations, "locations")
     if places.shape != (n_locations, 2) or not np.isfinite(places).all():
         raise LayoutError(
             f"locations have shape {places.shape}; expected ({n_locations}, 2) finite pixels, "

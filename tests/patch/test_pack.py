@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 from astropy import units as u
@@ -14,6 +15,7 @@ from fpgpu.errors import (
     MissingStoreError,
     NotInStoreError,
     PlanError,
+    StoreFormatError,
     UnusableExposureError,
     WCSError,
 )
@@ -107,7 +109,7 @@ def test_every_source_has_the_psf_of_its_own_place_on_every_exposure(
 ):
     locations = np.random.default_rng(2).uniform(0, 128, (64, 2))
     with numbered_psf(tmp_path / "psf.h5", plan.bandlist, locations) as psf:
-        found = pack_metadata(stores.meta, psf, plan, sources)
+        found = pack_metadata(stores.meta, psf, plan, sources, radii=[0.0])
     numbers = found.arrays["psfgauss"]["amp"].reshape(plan.n_exp, len(sources), 3) - 1
     expected = np.empty((plan.n_exp, len(sources)))
     for e, exposure in enumerate(plan.exposures):
@@ -126,7 +128,7 @@ def test_bands_may_have_psfs_of_different_numbers_of_gaussians(stores, plan, sou
             mixture = np.zeros((1, n), PSF_DTYPE)
             mixture["amp"], mixture["Cxx"], mixture["Cyy"] = 10.0 * n, 1.0, 1.0
             psf.add_psf(band, mixture)
-        found = pack_metadata(stores.meta, psf, plan, sources).arrays
+        found = pack_metadata(stores.meta, psf, plan, sources, radii=[0.0]).arrays
     np.testing.assert_array_equal(found["n_psf_per_source"], [2, 3, 4])
     np.testing.assert_array_equal(found["psfgauss_start"], [0, 6, 12, 21, 30, 42])
     ends = [*found["psfgauss_start"][1:], found["psfgauss"].size]
@@ -147,9 +149,41 @@ def test_sources_without_a_psf_store_are_an_error(stores, plan, sources):
         pack_metadata(stores.meta, None, plan, sources)
 
 
-def test_psfs_for_more_radii_than_there_are_are_refused(pack, sources):
-    with pytest.raises(LayoutError, match="for radius 8, but there are 5 radii"):
-        pack(sources, radii=RADII[:5])
+@pytest.mark.parametrize("n_radii", [1, 5, 8, 10])
+def test_psfs_for_other_radii_than_there_are_are_refused(pack, sources, n_radii):
+    # Too few would lose the light of the radii that have none, too many that of their own.
+    with pytest.raises(LayoutError, match=f"for 9 radii, but there are {n_radii} radii"):
+        pack(sources, radii=np.linspace(0, 1, n_radii))
+
+
+def test_a_psf_that_is_the_same_for_all_radii_is_packed_for_each(stores, plan, sources, tmp_path):
+    mixture = np.zeros((1, 2), PSF_DTYPE)
+    mixture["amp"], mixture["Cxx"], mixture["Cyy"] = [0.75, 0.25], [1.0, 3.0], 1.0
+    with PSFStore(tmp_path / "psf.h5") as psf:
+        for band in plan.bandlist:
+            psf.add_psf(band, mixture)
+        found = pack_metadata(stores.meta, psf, plan, sources).arrays
+    assert found["n_psf_per_source"].tolist() == [2 * len(RADII)] * plan.n_bands
+    gauss = found["psfgauss"].reshape(plan.n_exp, len(sources), len(RADII), 2)
+    assert (gauss["sersic_bin"] == np.arange(len(RADII))[:, None]).all()
+    for name in ("amp", "Cxx", "Cyy", "xcen"):
+        assert (gauss[name] == mixture[name]).all()
+
+
+def test_psfs_with_a_radius_missing_are_refused(stores, plan, sources, tmp_path):
+    mixture = np.zeros((2, 9), PSF_DTYPE)
+    mixture["amp"] = mixture["Cxx"] = mixture["Cyy"] = 1
+    mixture["sersic_bin"] = np.arange(9)
+    mixture["sersic_bin"][1, 4] = 3
+    with h5py.File(tmp_path / "psf.h5", "w") as file:
+        for band in plan.bandlist:
+            file[f"{band}/parameters"] = mixture
+            file[f"{band}/detector_locations"] = np.zeros((2, 2))
+    with (
+        PSFStore(tmp_path / "psf.h5") as psf,
+        pytest.raises(StoreFormatError, match="F090W: location 1 has no Gaussian of sersic_bin 4"),
+    ):
+        pack_metadata(stores.meta, psf, plan, sources)
 
 
 # --- sources ---------------------------------------------------------------------------------
@@ -190,6 +224,7 @@ def test_sources_over_ra_0_are_packed_close_together():
     catalog = Table({"ra": [359.9999, 0.0001, 0.0002], "dec": [10.0, 10.0, 10.0]})
     psf = SimpleNamespace(
         n_psf_per_source=lambda band: 1,
+        n_radii=lambda band: len(RADII),
         lookup_many=lambda band, xy: np.zeros((len(xy), 1), PSF_DTYPE),
     )
     found = pack_metadata(meta, psf, plan, catalog)

@@ -342,6 +342,57 @@ def test_one_location_may_come_without_axis_and_place(tmp_path):
         np.testing.assert_array_equal(store.lookup("F200W", (1, 2)), mixtures(1).reshape(6))
 
 
+@pytest.mark.parametrize("place", [None, [(1.0, 2.0)], (1.0, 2.0)])
+@pytest.mark.parametrize("convert", [lambda m: m, documented])
+def test_one_location_may_come_as_radii_and_gaussians(tmp_path, convert, place):
+    with PSFStore(tmp_path / "psf.h5") as store:
+        store.add_psf("F200W", convert(mixtures(1)[0]), place)
+        assert store.n_radii("F200W") == 3
+        np.testing.assert_array_equal(store.lookup("F200W", (1, 2)), mixtures(1).reshape(6))
+
+
+def test_rows_with_a_place_each_are_locations(tmp_path):
+    # The same bin everywhere, and as many places as rows: no radii.
+    rows = mixtures(n_locations=4, n_radii=1)[:, 0]
+    with PSFStore(tmp_path / "psf.h5") as store:
+        store.add_psf("F200W", rows, CORNERS)
+        assert store.n_psf_per_source("F200W") == 2
+        with pytest.raises(LayoutError, match="4 mixtures without locations"):
+            store.add_psf("F115W", rows)
+
+
+def test_the_documented_layout_of_one_location_is_read(tmp_path):
+    write_band(tmp_path / "psf.h5", psfs=documented(mixtures(1)[0]))
+    with PSFStore(tmp_path / "psf.h5") as store:
+        np.testing.assert_array_equal(store.lookup("F200W"), mixtures(1).reshape(6))
+
+
+def test_a_file_with_a_radius_missing_says_so(tmp_path):
+    gap = mixtures()
+    gap["sersic_bin"][2, 1] = 2
+    write_band(tmp_path / "psf.h5", parameters=gap.reshape(4, 6), detector_locations=CORNERS.T)
+    with (
+        PSFStore(tmp_path / "psf.h5") as store,
+        pytest.raises(StoreFormatError, match=r"F200W: location 2 has no Gaussian of sersic_bin 1"),
+    ):
+        store.n_radii("F200W")
+
+
+def test_light_that_is_lost_is_told_with_the_sum(tmp_path, caplog):
+    sound = mixtures(2)
+    sound["amp"] = 0.5
+    with PSFStore(tmp_path / "psf.h5") as store:
+        store.add_psf("F200W", sound, CORNERS[:2])
+        assert store.n_radii("F200W") == 3
+        assert caplog.text == ""
+        sound["amp"][1, 2] = 0.375
+        store.add_psf("F200W", sound, CORNERS[:2])
+        assert "F200W: the amplitudes of sersic_bin 2 at location 1 sum to 0.75;" in caplog.text
+        caplog.clear()
+        store.lookup("F200W")
+        assert "sum to 0.75; expected about 1" in caplog.text
+
+
 def test_other_bands_and_attributes_stay(store, tmp_path):
     with h5py.File(tmp_path / "psf.h5", "a") as h5:
         h5.attrs.update(author="someone", version=3)

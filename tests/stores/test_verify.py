@@ -302,11 +302,14 @@ def test_psfs_that_cannot_be_used_are_told(folder, golden):
     shutil.copy(golden / "tiny" / "psf.h5", folder / "psf.h5")
     assert verify(folder).ok
     with PSFStore(folder / "psf.h5") as psf:
-        band, table = psf.bands[0], psf.table(psf.bands[0])
+        (band, other, _), table = psf.bands, psf.table(psf.bands[0])
     with h5py.File(folder / "psf.h5", "r+") as h5:
         table["amp"][0, 0] = np.nan
         h5[band]["parameters"][...] = table
-    assert found(folder) == [("PSF", f"psf.h5: {band}")]
+        table = h5[other]["parameters"][...]
+        table["sersic_bin"][3][table["sersic_bin"][3] == 4] = 5
+        h5[other]["parameters"][...] = table
+    assert found(folder) == [("PSF", f"psf.h5: {band}"), ("PSF", f"psf.h5: {other}")]
     (folder / "psf.h5").write_bytes(b"garbage")
     assert found(folder) == [("PSF", "psf.h5")]
 

@@ -1,6 +1,8 @@
 """PSF mixtures as they are stored: the two documented layouts, and what makes a mixture valid."""
 
+import logging
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,13 +12,18 @@ from fpgpu.errors import LayoutError, StoreFormatError
 from fpgpu.layout import MAXRADII, PSF_COLS, PSF_DTYPE
 from fpgpu.stores.hdf5.soundness import has_sound_type, read_attribute
 
-__all__ = ["BandPSF", "check_bins", "check_mixtures", "flat_parameters", "read_band"]
+__all__ = ["BandPSF", "check_mixtures", "flat_parameters", "read_band", "warn_of_lost_light"]
+
+logger = logging.getLogger(__name__)
 
 Parameters = npt.NDArray[Any]
 Float = npt.NDArray[np.float64]
 
 MAX_BYTES = 1 << 30
 """More than this is no PSF; a damaged file can claim any size."""
+
+MOST_LOST = 0.01
+"""Share of the light by which amplitudes may differ from 1 without a word."""
 
 DOCUMENTED_DTYPE = np.dtype([("gauss_params", np.float32, len(PSF_COLS)), ("sersic_bin", np.int32)])
 """One Gaussian in the layout that forcepho's documentation describes."""
@@ -41,6 +48,27 @@ class BandPSF:
     def n_psf(self) -> int:
         """Gaussians of one source."""
         return int(self.parameters.shape[1])
+
+    @cached_property
+    def n_radii(self) -> int:
+        """Radii of the profile that the mixtures are for: every location has all of them.
+
+        Raises
+        ------
+        LayoutError
+            If a location has no Gaussian of a bin between 0 and the largest of all locations.
+        """
+        bins = self.parameters["sersic_bin"]
+        number = int(bins.max()) + 1
+        for radius in range(number):
+            without = np.flatnonzero(~(bins == radius).any(axis=1))
+            if without.size:
+                raise LayoutError(
+                    f"location {without[0]} has no Gaussian of sersic_bin {radius}, other bins go"
+                    f" up to {number - 1}: the light of that radius would be lost; every radius"
+                    " needs one at every location"
+                )
+        return number
 
 
 def read_band(group: Any, place: str) -> BandPSF:
@@ -75,18 +103,23 @@ def read_band(group: Any, place: str) -> BandPSF:
     stored = datasets[name]
     if getattr(stored, "dtype", None) is None:
         raise StoreFormatError(f"{place}/{name}: expected a dataset")
+    locations = datasets.get("detector_locations")
     try:
-        parameters = flat_parameters(_read_dataset(stored, f"{place}/{name}"))
+        values = _read_dataset(stored, f"{place}/{name}")
+        n_stated = (
+            stored.shape[:1] if name == "parameters" else getattr(locations, "shape", ())[-1:]
+        )
+        parameters = flat_parameters(values, *n_stated)
         check_mixtures(parameters)
     except LayoutError as exc:
         raise StoreFormatError(f"{place}/{name}: {exc}") from exc
     if "n_psf_per_source" in group.attrs:
         _check_count(read_attribute(group.attrs, "n_psf_per_source"), parameters.shape[1], place)
-    locations = datasets.get("detector_locations")
+    warn_of_lost_light(parameters, place)
     return BandPSF(parameters, _read_locations(locations, len(parameters), place))
 
 
-def flat_parameters(mixtures: npt.ArrayLike) -> Parameters:
+def flat_parameters(mixtures: npt.ArrayLike, n_locations: int | None = None) -> Parameters:
     """Bring mixtures of either layout into the one that kernels read.
 
     Parameters
@@ -95,6 +128,8 @@ def flat_parameters(mixtures: npt.ArrayLike) -> Parameters:
         Fields `PSF_COLS` and ``sersic_bin``, or ``gauss_params`` (amp, x, y, Cxx, Cyy, Cxy) and
         ``sersic_bin``, in any byte order; shape (n_locations, n_psf) or (n_locations, n_radii,
         n_gauss); without the first axis for one location.
+    n_locations : int, optional
+        How many locations there are, where that is known.
 
     Returns
     -------
@@ -134,8 +169,12 @@ def flat_parameters(mixtures: npt.ArrayLike) -> Parameters:
         if isinstance(exc, LayoutError):
             raise
         raise LayoutError(f"mixtures of {array.dtype} cannot be used: {exc}") from exc
-    n_locations = 1 if array.ndim == 1 else len(array)
-    return flat.reshape(n_locations, -1)
+    is_one = array.ndim == 1
+    if array.ndim == 2 and n_locations != len(array):
+        # (n_radii, n_gauss) of one location, where each row is a radius of its own.
+        bins = flat["sersic_bin"]
+        is_one = bool((bins == bins[:, :1]).all()) and len(set(bins[:, 0])) == len(bins)
+    return flat.reshape(1 if is_one else len(array), -1)
 
 
 def check_mixtures(parameters: Parameters) -> None:
@@ -161,6 +200,30 @@ def check_mixtures(parameters: Parameters) -> None:
     _refuse(
         (bins < 0) | (bins >= MAXRADII), parameters, f"sersic_bin is not in 0 .. {MAXRADII - 1}"
     )
+
+
+def warn_of_lost_light(parameters: Parameters, place: str) -> None:
+    """Log a warning where the Gaussians of a radius do not hold all the light of a source.
+
+    Parameters
+    ----------
+    parameters : ndarray of PSF_DTYPE, shape (n_locations, n_psf)
+        The mixtures.
+    place : str
+        File and band, for the message.
+    """
+    bins, amplitudes = parameters["sersic_bin"], parameters["amp"].astype(np.float64)
+    present = np.unique(bins)
+    sums = np.stack([np.where(bins == number, amplitudes, 0).sum(axis=1) for number in present])
+    off = np.where([(bins == number).any(axis=1) for number in present], abs(sums - 1), 0)
+    if off.max() > MOST_LOST:
+        row, location = np.unravel_index(np.argmax(off), off.shape)
+        logger.warning(
+            "%s: the amplitudes of sersic_bin %d at location %d sum to %.6g; expected about 1:"
+            " fluxes are wrong by this factor unless that is meant (%d of %d sums are like that)",
+            place, present[row], location, sums[row, location],
+            np.count_nonzero(off > MOST_LOST), off.size,
+        )  # fmt: skip
 
 
 def _refuse(bad: npt.NDArray[np.bool_], parameters: Parameters, why: str) -> None:
@@ -211,26 +274,3 @@ def _read_locations(stored: Any, n_locations: int, place: str) -> Float | None:
     if not np.isfinite(locations).all():
         raise StoreFormatError(f"{place}: holds values that are not finite")
     return np.ascontiguousarray(locations)
-
-
-def check_bins(parameters: Parameters) -> None:
-    """Refuse mixtures to be stored that would lose the light of a Sersic radius.
-
-    Parameters
-    ----------
-    parameters : ndarray of PSF_DTYPE, shape (n_locations, n_psf)
-        The mixtures.
-
-    Raises
-    ------
-    LayoutError
-        If a location has no Gaussian of a bin between 0 and the largest of all locations.
-    """
-    bins = parameters["sersic_bin"]
-    for number in range(int(bins.max()) + 1):
-        without = np.flatnonzero(~(bins == number).any(axis=1))
-        if without.size:
-            raise LayoutError(
-                f"location {without[0]} has no Gaussian of sersic_bin {number}, other bins go up "
-                f"to {bins.max()}; every radius needs one at every location"
-            )

@@ -352,10 +352,13 @@ def _look_at_psfs(place: StoreFolder, verdict: Verdict) -> None:
     if not place.psf.exists():
         return
     where = place.psf.name
+    remedy = "restore it from a copy or write it again"
     try:
         with PSFStore(place.psf) as store:
             for band in store.bands:
-                where = f"{place.psf.name}: {band}"
-                store.table(band)
+                try:
+                    store.n_radii(band)
+                except FpgpuError as exc:
+                    verdict.add("PSF", f"{where}: {band}", exc, remedy)
     except FpgpuError as exc:
-        verdict.add("PSF", where, exc, "restore it from a copy or write it again")
+        verdict.add("PSF", where, exc, remedy)
