@@ -29,6 +29,7 @@ FLOORS = [
     {"layout", "planes", "tiling", "superpixels", "fluxes", "calibration", "sky"},
     {"backends"},
     {"stores"},
+    {"likelihood"},
     {"ingest", "doctor", "patch"},
     {"plots", "storage", "survey", "forcepho"},
     {"demo"},

@@ -175,7 +175,7 @@ def _sources_inside(path: Path, region: "CircularRegion") -> Any:
     from astropy.io.registry import IORegistryError
     from astropy.table import Table
 
-    from fpgpu.patch.proposal import catalog_column
+    from fpgpu.likelihood.scene import catalog_column
 
     if not path.is_file():
         raise CatalogError(f"{path}: no such catalogue; check the path")

@@ -246,9 +246,9 @@ def _pixels(survey: "Survey", patch: "Patch", units: str) -> Iterator["Figure"]:
 
 def _residuals(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]:
     """Data, model, residual: the model is that of a catalogue of Sersic profiles."""
-    from fpgpu.patch.likelihood import evaluate
-    from fpgpu.patch.mixture import SersicMixture
-    from fpgpu.patch.proposal import proposal_from_catalog
+    from fpgpu.likelihood.mixture import SersicMixture
+    from fpgpu.likelihood.reference import evaluate
+    from fpgpu.likelihood.scene import proposal_from_catalog
     from fpgpu.plots import pages, plot_residuals
     from fpgpu.sky.regions import CircularRegion
 
@@ -271,7 +271,7 @@ def _residuals(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]
 
 def _times(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]:
     """Where the time goes, a bar a radius."""
-    from fpgpu.patch.mixture import SersicMixture
+    from fpgpu.likelihood.mixture import SersicMixture
     from fpgpu.patch.timing import time_patch
     from fpgpu.plots import plot_times
     from fpgpu.sky.regions import CircularRegion

@@ -12,8 +12,8 @@ from fpgpu.demo.field import Field
 from fpgpu.demo.patch import gaussian_mixture, open_stores, scene
 from fpgpu.demo.report import DemoReport
 from fpgpu.errors import StoreWriteError
-from fpgpu.patch.likelihood import evaluate
-from fpgpu.patch.proposal import proposal_from_catalog
+from fpgpu.likelihood.reference import evaluate
+from fpgpu.likelihood.scene import proposal_from_catalog
 from fpgpu.patch.timing import time_patch
 from fpgpu.sky.regions import CircularRegion
 from fpgpu.stores.folder import StoreFolder

@@ -16,12 +16,12 @@ from fpgpu.backends.base import Backend
 from fpgpu.demo.field import Field, pixel_scale, psf_sigma
 from fpgpu.demo.report import Narrator
 from fpgpu.layout import MAXRADII, PSF_DTYPE
+from fpgpu.likelihood.mixture import SersicMixture
+from fpgpu.likelihood.reference import evaluate
+from fpgpu.likelihood.scene import proposal_from_catalog
 from fpgpu.patch.device import Patch
-from fpgpu.patch.likelihood import evaluate
-from fpgpu.patch.mixture import SersicMixture
 from fpgpu.patch.pack import pack_metadata
 from fpgpu.patch.plan import PatchPlan
-from fpgpu.patch.proposal import proposal_from_catalog
 from fpgpu.sky.regions import CircularRegion
 from fpgpu.sky.sphere import separation
 from fpgpu.stores.folder import StoreFolder

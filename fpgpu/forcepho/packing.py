@@ -13,11 +13,11 @@ from fpgpu.backends.choose import BackendName, get_backend
 from fpgpu.errors import LayoutError, RegionError
 from fpgpu.forcepho.device import DevicePatch
 from fpgpu.layout import PATCH_ARRAYS
+from fpgpu.likelihood.scene import relative_longitude
 from fpgpu.patch.astrometry import reference_position
 from fpgpu.patch.build import build_patch
 from fpgpu.patch.pack import pack_metadata
 from fpgpu.patch.plan import PatchPlan, Selection, make_plan
-from fpgpu.patch.proposal import relative_longitude
 from fpgpu.patch.stores import Stores
 from fpgpu.sky.regions import CircularRegion, RectangularRegion, Region
 from fpgpu.sky.sphere import wrapped

@@ -1,1 +1,1 @@
-"""From a region of sky to a patch: planned, packed, and judged by its likelihood."""
+"""From a region of sky to a patch in the memory of a backend."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fpgpu.errors import WCSError
-from fpgpu.patch.proposal import relative_longitude
+from fpgpu.likelihood.scene import relative_longitude
 from fpgpu.sky.sip import SipFit
 from fpgpu.sky.siptable import SipTable
 from fpgpu.sky.sphere import Floats, tangent_basis, tangent_coordinates, unit_vectors, wrapped

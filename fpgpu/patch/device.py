@@ -268,7 +268,7 @@ class Patch:
         -------
         dict of str to ndarray or int
             By the names of the struct, with ``n_sources`` and ``n_radii``: what
-            `fpgpu.patch.likelihood` takes.
+            `fpgpu.likelihood.reference` takes.
         """
         names = [name for name in self._metadata.layout.sections if name != "residual"]
         counts = {"n_sources": self.n_sources, "n_radii": self.n_radii}

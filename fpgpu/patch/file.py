@@ -82,7 +82,7 @@ class PatchFile:
         Region, bands, exposures and super-pixels.
     arrays : mapping of str to ndarray or int
         By the struct's names, with ``n_sources`` and ``n_radii``: what
-        `fpgpu.patch.likelihood.evaluate` takes.
+        `fpgpu.likelihood.reference.evaluate` takes.
     reference : (float, float)
         Right ascension and declination, degrees, that ``crval`` is relative to.
     flux_units : str

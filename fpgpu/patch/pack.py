@@ -10,9 +10,9 @@ import numpy.typing as npt
 from fpgpu.backends.arena import ArenaLayout
 from fpgpu.errors import CatalogError, LayoutError, MissingStoreError, UnusableExposureError
 from fpgpu.layout import PATCH_ARRAYS, PSF_DTYPE
+from fpgpu.likelihood.scene import catalog_column
 from fpgpu.patch.astrometry import Astrometry, WcsTable, local_astrometry, reference_position
 from fpgpu.patch.plan import PatchPlan
-from fpgpu.patch.proposal import catalog_column
 from fpgpu.sky.sphere import Floats
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.psf import PSFStore

@@ -102,7 +102,7 @@ def plot_residuals(
     data, ierr : ndarray of float32, shape (n_pixels,)
         Flux and inverse uncertainty, in the order of the patch.
     model : ndarray of float, shape (n_pixels,)
-        Flux of all sources, as `fpgpu.patch.likelihood.evaluate` gives it.
+        Flux of all sources, as `fpgpu.likelihood.reference.evaluate` gives it.
     flux_units : str, optional
         Of the flux.
     first : int, optional

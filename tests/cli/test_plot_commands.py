@@ -11,7 +11,7 @@ from fpgpu.cli.plot import OF_A_CIRCLE, WHOLE
 from fpgpu.demo.field import make_field
 from fpgpu.demo.patch import gaussian_catalog, gaussian_mixture, pixel_psf
 from fpgpu.ingest.pipeline import ingest
-from fpgpu.patch.mixture import SersicMixture
+from fpgpu.likelihood.mixture import SersicMixture
 from fpgpu.sky.regions import CircularRegion
 from fpgpu.stores.psf import PSFStore
 from tests.cli.conftest import Run

@@ -12,8 +12,8 @@ from fpgpu.backends import reference
 from fpgpu.backends.base import MemoryState
 from fpgpu.errors import LayoutError, PlanError, ReleasedMemoryError
 from fpgpu.layout import PATCH_ARRAYS, SEEN_DTYPE
+from fpgpu.likelihood.reference import evaluate
 from fpgpu.patch.build import build_patch
-from fpgpu.patch.likelihood import evaluate
 from fpgpu.patch.pack import pack_metadata
 from fpgpu.patch.plan import ExposurePlan, PatchPlan
 from fpgpu.patch.stores import Stores

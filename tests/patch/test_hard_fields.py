@@ -12,9 +12,9 @@ import pytest
 
 from fpgpu import CircularRegion, PixelStore, PSFStore
 from fpgpu.backends.base import Backend
+from fpgpu.likelihood.reference import evaluate
 from fpgpu.patch.build import build_patch
 from fpgpu.patch.device import Patch
-from fpgpu.patch.likelihood import evaluate
 from fpgpu.patch.plan import PatchPlan, make_plan
 from fpgpu.patch.stores import Stores
 from fpgpu.sky.wcs import SkyWCS

@@ -19,10 +19,10 @@ from fpgpu.errors import (
     StoreFormatError,
 )
 from fpgpu.layout import PATCH_ARRAYS
+from fpgpu.likelihood.reference import evaluate
 from fpgpu.patch.device import Patch
 from fpgpu.patch.file import read_patch, write_patch
 from fpgpu.patch.images import exposure_images
-from fpgpu.patch.likelihood import evaluate
 from fpgpu.sky.regions import Region
 
 RA, DEC, RADIUS = 53.16, -27.79, 1.2 / 3600

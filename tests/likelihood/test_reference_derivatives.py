@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fpgpu.patch.gaussians import Gaussians, Rendering, reaching
-from fpgpu.patch.likelihood import DERIVATIVES, evaluate
-from tests.patch.random_scenes import random_scene, stamp
+from fpgpu.likelihood.gaussians import Gaussians, Rendering, reaching
+from fpgpu.likelihood.reference import DERIVATIVES, evaluate
+from tests.likelihood.random_scenes import random_scene, stamp
 
 Float = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from fpgpu.errors import CatalogError
 from fpgpu.layout import MAXBANDS, MAXSOURCES, SOURCE_DTYPE
-from fpgpu.patch.mixture import SersicMixture
+from fpgpu.likelihood.mixture import SersicMixture
 
 __all__ = ["catalog_column", "proposal_from_catalog", "relative_longitude"]
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from fpgpu.errors import CatalogError
 from fpgpu.layout import MAXBANDS, MAXSOURCES, SOURCE_DTYPE
-from fpgpu.patch.mixture import SersicMixture
-from fpgpu.patch.proposal import catalog_column, proposal_from_catalog, relative_longitude
+from fpgpu.likelihood.mixture import SersicMixture
+from fpgpu.likelihood.scene import catalog_column, proposal_from_catalog, relative_longitude
 
 BANDS = ["F200W", "F444W"]
 REFERENCE = (53.1, -27.8)

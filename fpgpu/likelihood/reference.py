@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fpgpu.layout import NPARAMS
-from fpgpu.patch.checks import check_patch, check_proposal
-from fpgpu.patch.gaussians import Gaussians, Rendering, reaching
+from fpgpu.likelihood.checks import check_patch, check_proposal
+from fpgpu.likelihood.gaussians import Gaussians, Rendering, reaching
 
 __all__ = ["DERIVATIVES", "Evaluation", "evaluate"]
 

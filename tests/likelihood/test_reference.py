@@ -10,9 +10,9 @@ from scipy.special import erf
 
 from fpgpu.errors import LayoutError
 from fpgpu.layout import MAXBANDS, MAXRADII, SOURCE_DTYPE
-from fpgpu.patch import likelihood
-from fpgpu.patch.likelihood import DERIVATIVES, Evaluation, evaluate
-from tests.patch.random_scenes import Arrays, blank_patch, plain_sources, random_scene
+from fpgpu.likelihood import reference
+from fpgpu.likelihood.reference import DERIVATIVES, Evaluation, evaluate
+from tests.likelihood.random_scenes import Arrays, blank_patch, plain_sources, random_scene
 
 Float = npt.NDArray[np.float64]
 
@@ -168,7 +168,7 @@ def test_one_psf_an_exposure_is_the_first_sources() -> None:
 def test_the_steps_that_bound_memory_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     arrays, sources = random_scene(np.random.default_rng(7))
     whole = evaluate(arrays, sources)
-    monkeypatch.setattr(likelihood, "PIXELS_AT_ONCE", 7)
+    monkeypatch.setattr(reference, "PIXELS_AT_ONCE", 7)
     for found, expected in zip(evaluate(arrays, sources), whole, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fpgpu.errors import CatalogError, LayoutError, MissingStoreError, StoreFormatError
 from fpgpu.layout import MAXRADII
-from fpgpu.patch.mixture import SersicMixture
+from fpgpu.likelihood.mixture import SersicMixture
 
 Float = npt.NDArray[np.float64]
 
