@@ -115,14 +115,17 @@ class Survey:
         ----------
         region : CircularRegion, RectangularRegion, PolygonRegion or PatchPlan
             What to build; a plan is taken as it is.
-        catalog : astropy.table.Table or structured array, shape (n_src,), optional
-            The sources, with columns ra and dec in degrees; none by default.
+        catalog : astropy.table.Table, structured array or dict of lists, optional
+            The sources, with ra and dec in degrees or in the unit of the columns, or a SkyCoord;
+            none by default. Those in the region are taken, and those outside by no more than the
+            option ``margin`` (degrees; half an arcsec by default, None for all): the patch's
+            ``sources`` are their rows.
         bands : iterable of str, optional
             As in `plan`; not with a plan, which has its own.
         select : {"corners", "overlap"}, optional
             As in `plan`; a plan has its own.
         **options
-            Of `fpgpu.patch.build.build_patch`, such as ``max_snr`` and ``psf_per_source``.
+            Of `fpgpu.patch.build.build_patch`, such as ``max_snr`` and ``margin``.
 
         Returns
         -------
@@ -167,8 +170,9 @@ class Survey:
         ----------
         regions : iterable
             Regions or plans, or pairs of one of them and the catalogue of its sources.
-        catalog : astropy.table.Table or structured array, shape (n_src,), optional
-            Sources of the regions that come without their own; none by default.
+        catalog : astropy.table.Table, structured array or dict of lists, optional
+            Sources of the regions that come without their own; none by default. Each patch takes
+            those in and near its region.
         bands : iterable of str, optional
             As in `plan`, for the regions; plans have their own.
         select : {"corners", "overlap"}, optional
@@ -177,7 +181,7 @@ class Survey:
             How many patches are built ahead of the one in use: the stream holds one more than
             these.
         **options
-            Of `fpgpu.patch.build.build_patch`, such as ``max_snr`` and ``psf_per_source``.
+            Of `fpgpu.patch.build.build_patch`, such as ``max_snr`` and ``margin``.
 
         Returns
         -------

@@ -11,7 +11,6 @@ from fpgpu.errors import CatalogError, MissingStoreError, NotInStoreError, PlanE
 
 if TYPE_CHECKING:
     from fpgpu.patch.plan import PatchPlan
-    from fpgpu.sky.regions import CircularRegion
     from fpgpu.survey import Survey
 
 __all__ = [
@@ -144,39 +143,15 @@ def sources_near(args: argparse.Namespace, radius: float) -> Any:
     CatalogError
         If it cannot be read, or has no usable positions.
     """
-    from fpgpu.sky.regions import CircularRegion
-
-    if args.catalog is None:
-        return None
-    reach = CircularRegion(args.ra, args.dec, (radius + args.margin) / 3600)
-    return _sources_inside(args.catalog, reach)
-
-
-def _sources_inside(path: Path, region: "CircularRegion") -> Any:
-    """Read the sources of a catalogue that are inside a region.
-
-    Parameters
-    ----------
-    path : Path
-        A table that astropy reads, with columns ra and dec in degrees.
-    region : CircularRegion
-        The region.
-
-    Returns
-    -------
-    astropy.table.Table
-        Its rows.
-
-    Raises
-    ------
-    CatalogError
-        If it cannot be read, or has no usable positions.
-    """
     from astropy.io.registry import IORegistryError
     from astropy.table import Table
 
-    from fpgpu.likelihood.scene import catalog_column
+    from fpgpu.catalog import catalog_column, sources_in
+    from fpgpu.sky.regions import CircularRegion
 
+    path = args.catalog
+    if path is None:
+        return None
     if not path.is_file():
         raise CatalogError(f"{path}: no such catalogue; check the path")
     try:
@@ -184,11 +159,12 @@ def _sources_inside(path: Path, region: "CircularRegion") -> Any:
     except (IORegistryError, OSError, ValueError, TypeError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise CatalogError(f"{path}: cannot be read as a table: {reason}") from error
+    region = CircularRegion(args.ra, args.dec, radius / 3600)
     try:
-        inside = region.contains_sky(catalog_column(table, "ra"), catalog_column(table, "dec"))
+        ra, dec = catalog_column(table, "ra"), catalog_column(table, "dec")
+        return table[sources_in(region, ra, dec, args.margin / 3600)]
     except CatalogError as error:
         raise CatalogError(f"{path}: {error}") from error
-    return table[inside]
 
 
 def require_bands(known: Sequence[str], asked: Iterable[str] | None, folder: Path) -> None:

@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
             plan = survey.plan(region, args.bands, select=args.select)
         circle.require_exposures(survey, plan, args.bands)
         with _timed(seconds, "build"):
-            patch = survey.patch(plan, catalog)
+            patch = survey.patch(plan, catalog, margin=None)
         with patch:
             units = circle.flux_units(survey, plan)
             with _timed(seconds, "write"):

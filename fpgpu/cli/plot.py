@@ -261,7 +261,7 @@ def _residuals(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]
     circle.require_psf(survey, args.folder, catalog)
     plan = survey.plan(region, args.bands, select=args.select)
     circle.require_exposures(survey, plan, args.bands)
-    with survey.patch(plan, catalog, radii=mixture.radii) as patch:
+    with survey.patch(plan, catalog, radii=mixture.radii, margin=None) as patch:
         arrays, reference = patch.arrays(), patch.reference
     proposal = proposal_from_catalog(catalog, plan.bandlist, mixture, reference)
     model = evaluate(arrays, proposal).model
@@ -276,7 +276,7 @@ def _times(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]:
     from fpgpu.plots import plot_times
     from fpgpu.sky.regions import CircularRegion
 
-    options: dict[str, Any] = {"backend": survey.backend, "select": args.select}
+    options: dict[str, Any] = {"backend": survey.backend, "select": args.select, "margin": None}
     if args.profiles is not None:
         options["radii"] = SersicMixture.from_file(args.profiles).radii
     times = []

@@ -6,6 +6,7 @@ from typing import Any
 import numpy.typing as npt
 
 from fpgpu.backends.base import Backend
+from fpgpu.catalog import MARGIN
 from fpgpu.errors import PlanError
 from fpgpu.patch.clock import Clock, untimed
 from fpgpu.patch.device import Patch
@@ -25,6 +26,7 @@ def build_patch(
     *,
     backend: Backend,
     radii: npt.ArrayLike = RADII,
+    margin: float | None = MARGIN,
     psf_per_source: bool = True,
     background_keyword: str | None = None,
     max_snr: float | None = None,
@@ -41,12 +43,17 @@ def build_patch(
         A survey, or `Stores`.
     plan : PatchPlan
         What to read; with at least one exposure.
-    catalog : astropy.table.Table or structured array, shape (n_src,), optional
-        The sources, with columns ra and dec in degrees; none by default.
+    catalog : astropy.table.Table, structured array or dict of lists, optional
+        The sources, with ra and dec in degrees or in the unit of the columns, or a SkyCoord; none
+        by default. `fpgpu.patch.device.Patch.sources` tells which are in the patch.
     backend : Backend
         Where the patch shall live.
+    margin : float or None, optional
+        Degrees: sources that are outside the region by more than this, half an arcsec by default,
+        are left out; None takes all. A warning is logged where none is left.
     radii, psf_per_source, tweak_keyword, reference : optional
-        As in `fpgpu.patch.pack.pack_metadata`; the first three hold for later catalogues, too.
+        As in `fpgpu.patch.pack.pack_metadata`; all but the last hold for later catalogues, too, as
+        does the margin.
     background_keyword : str, optional
         Header keyword of an offset to subtract from the fluxes of each exposure, in the unit of
         the store; an exposure without it has none.
@@ -81,6 +88,7 @@ def build_patch(
         stores.psf,
         plan,
         radii=radii,
+        margin=margin,
         psf_per_source=psf_per_source,
         tweak_keyword=tweak_keyword,
     )

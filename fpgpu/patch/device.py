@@ -92,6 +92,11 @@ class Patch:
         return self._metadata.layout.n_src
 
     @property
+    def sources(self) -> npt.NDArray[np.intp]:
+        """Rows of the catalogue that are in it, shape (n_src,): ``catalog[patch.sources]``."""
+        return self._metadata.sources.copy()
+
+    @property
     def n_radii(self) -> int:
         """Number of Gaussians in the mixture of a profile."""
         return self._metadata.layout.n_radii
@@ -157,8 +162,9 @@ class Patch:
 
         Parameters
         ----------
-        catalog : astropy.table.Table, structured array or PatchMetadata, shape (n_src,), optional
-            The sources; or what `fpgpu.patch.pack.pack_metadata` made of them for this plan.
+        catalog : astropy.table.Table, structured array, dict or PatchMetadata, optional
+            The sources, of which those in or near the region are taken as when the patch was built;
+            or what `fpgpu.patch.pack.pack_metadata` made of them for this plan.
         reference : (float, float), optional
             Position in degrees that coordinates are relative to; by default the median of the new
             sources.

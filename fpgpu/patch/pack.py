@@ -1,5 +1,6 @@
 """From a plan, a catalogue and PSFs to the arrays that describe exposures and sources."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fpgpu.backends.arena import ArenaLayout
-from fpgpu.errors import CatalogError, LayoutError, MissingStoreError, UnusableExposureError
+from fpgpu.catalog import catalog_column, position_rounding, refuse_sources, sources_in
+from fpgpu.errors import LayoutError, MissingStoreError, UnusableExposureError
 from fpgpu.layout import PATCH_ARRAYS, PSF_DTYPE
 from fpgpu.likelihood.scene import catalog_column
 from fpgpu.patch.astrometry import Astrometry, WcsTable, local_astrometry, reference_position
@@ -19,9 +21,14 @@ from fpgpu.stores.psf import PSFStore
 
 __all__ = ["RADII", "PatchMetadata", "background_offsets", "pack_metadata"]
 
+logger = logging.getLogger(__name__)
+
 RADII = np.array([0.0, *np.geomspace(0.012, 0.7, 7), 1.5])
 """Standard deviations in arcsec of the Gaussians in forcepho's table of Sersic profiles."""
 
+
+_MOST_ROUNDING = 0.01
+"""Pixels that a position may be off for its precision without a word."""
 
 _MOST_FLOAT32 = float(np.finfo(np.float32).max)
 
@@ -38,11 +45,14 @@ class PatchMetadata:
         Of the whole patch.
     reference : (float, float)
         Right ascension and declination, degrees, that ``crval`` is relative to.
+    sources : ndarray of int, shape (n_src,)
+        Rows of the catalogue that are in it.
     """
 
     arrays: Mapping[str, npt.NDArray[Any]]
     layout: ArenaLayout
     reference: tuple[float, float]
+    sources: npt.NDArray[np.intp]
 
 
 def pack_metadata(
@@ -52,6 +62,7 @@ def pack_metadata(
     catalog: Any = None,
     *,
     radii: npt.ArrayLike = RADII,
+    margin: float | None = None,
     psf_per_source: bool = True,
     tweak_keyword: str | None = None,
     reference: tuple[float, float] | None = None,
@@ -66,11 +77,14 @@ def pack_metadata(
         Needed when there are sources.
     plan : PatchPlan
         The exposures and their super-pixels.
-    catalog : astropy.table.Table or structured array, shape (n_src,), optional
-        The sources, with columns ra and dec in degrees; none by default. They may lie anywhere
-        that the WCS of all exposures reach, beyond the edges too.
+    catalog : astropy.table.Table, structured array or dict of lists, optional
+        The sources, as `fpgpu.catalog.catalog_column` takes them: with ra and dec in degrees
+        or in the unit of the columns, or a SkyCoord; none by default.
     radii : array_like of float, shape (n_radii,), optional
         Standard deviations in arcsec of the Gaussians that a profile is made of.
+    margin : float, optional
+        Degrees: sources that are outside the plan's region by more are left out. By default all are
+        taken, wherever the WCS of all exposures reach, beyond their edges too.
     psf_per_source : bool, optional
         Whether each source gets the PSF of its own place on each detector. If not, all sources get
         the first PSF of the band, for kernels that use one PSF per exposure, as forcepho's do.
@@ -99,6 +113,10 @@ def pack_metadata(
         If a header has no number at `tweak_keyword`.
     """
     ra, dec = _positions(catalog)
+    sources = np.arange(ra.size)
+    if catalog is not None and margin is not None:
+        sources = sources_in(plan.region, ra, dec, margin)
+        ra, dec = ra[sources], dec[sources]
     radii = np.asarray(radii, np.float64)
     n_psf = _n_psf_per_source(psf, plan, bool(ra.size), radii.size)
     n_gaussians = int(n_psf.astype(np.int64) @ plan.band_N) * ra.size
@@ -108,6 +126,7 @@ def pack_metadata(
     if ra.size:
         table = WcsTable.of_exposures(meta, [(e.band, e.expID) for e in plan.exposures])
         astrometry = local_astrometry(table, ra, dec, reference)
+        _tell_rounding(catalog, sources, table, astrometry)
     else:
         astrometry = Astrometry.of_no_sources(plan.n_exp)
     G = [1.0] * plan.n_exp if tweak_keyword is None else _numbers(meta, plan, tweak_keyword)
@@ -127,7 +146,7 @@ def pack_metadata(
     arrays = {
         name: np.ascontiguousarray(value, PATCH_ARRAYS[name]) for name, value in values.items()
     }
-    return PatchMetadata(arrays, layout, (float(reference[0]), float(reference[1])))
+    return PatchMetadata(arrays, layout, (float(reference[0]), float(reference[1])), sources)
 
 
 def background_offsets(meta: MetaStore, plan: PatchPlan, keyword: str | None) -> list[float]:
@@ -160,10 +179,26 @@ def _positions(catalog: Any) -> tuple[Floats, Floats]:
     if catalog is None:
         return np.empty(0), np.empty(0)
     ra, dec = catalog_column(catalog, "ra"), catalog_column(catalog, "dec")
-    beyond = np.flatnonzero(np.abs(dec) > 90.0)
-    if beyond.size:
-        raise CatalogError(f"source {beyond[0]} has dec {dec[beyond[0]]}; expected -90 to 90 deg")
+    refuse_sources(np.abs(dec) > 90.0, "dec", dec, "beyond a pole; expected -90 to 90 deg")
     return ra, dec
+
+
+def _tell_rounding(
+    catalog: Any, sources: npt.NDArray[np.intp], table: WcsTable, astrometry: Astrometry
+) -> None:
+    """Log a warning where the precision of the catalogue moves a source on a detector."""
+    steps = position_rounding(catalog)
+    if steps is None:
+        return
+    step = np.stack(steps, axis=-1)[sources]
+    off = np.hypot(*np.moveaxis((abs(astrometry.CW) * step[:, None, :]).sum(axis=-1), -1, 0))
+    if off.max() > _MOST_ROUNDING:
+        exposure, source = np.unravel_index(np.argmax(off), off.shape)
+        logger.warning(
+            "positions of the catalogue are of single precision, and may be off by %.2g px (source"
+            " %d on %s): give them as float64",
+            off.max(), sources[source], table.names[exposure],
+        )  # fmt: skip
 
 
 def _n_psf_per_source(

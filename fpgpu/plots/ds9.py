@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from fpgpu.likelihood.scene import catalog_column
+from fpgpu.catalog import catalog_column
 from fpgpu.plots.canvas import band_looks
 from fpgpu.plots.skyplane import region_outline
 from fpgpu.sky.regions import CircularRegion, Region

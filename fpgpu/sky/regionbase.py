@@ -50,6 +50,25 @@ class Region(ABC):
         """
         return self._inside(np.asarray(ra, np.float64), np.asarray(dec, np.float64))
 
+    def near_sky(self, ra: npt.ArrayLike, dec: npt.ArrayLike, margin: float) -> Bools:
+        """Tell which positions are inside, or not far outside.
+
+        Parameters
+        ----------
+        ra, dec : array_like
+            Degrees, shapes that broadcast together.
+        margin : float
+            Degrees that they may be outside; from each of its edges for a rectangle.
+
+        Returns
+        -------
+        near : ndarray of bool
+            False for NaN.
+        """
+        ra, dec = np.broadcast_arrays(np.asarray(ra, np.float64), np.asarray(dec, np.float64))
+        near = self._inside(ra, dec)
+        return near | self._near(ra, dec, margin) if margin > 0 else near
+
     def touches(self, polygons: Polygons) -> Bools:
         """Tell which polygons have any point in common with the region, edges included.
 
@@ -67,6 +86,10 @@ class Region(ABC):
     @abstractmethod
     def _inside(self, ra: Floats, dec: Floats) -> Bools:
         """`contains_sky` for float64 arrays."""
+
+    @abstractmethod
+    def _near(self, ra: Floats, dec: Floats, margin: float) -> Bools:
+        """`near_sky` for positions that may be outside."""
 
     @abstractmethod
     def _touches(self, polygons: Polygons) -> Bools:

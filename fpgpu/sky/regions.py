@@ -67,6 +67,9 @@ class CircularRegion(Region):
     def _inside(self, ra: Floats, dec: Floats) -> Bools:
         return np.asarray(separation(self.ra, self.dec, ra, dec) < self.radius)
 
+    def _near(self, ra: Floats, dec: Floats, margin: float) -> Bools:
+        return np.asarray(separation(self.ra, self.dec, ra, dec) < self.radius + margin)
+
     def _touches(self, polygons: Polygons) -> Bools:
         centre, radius = self.bounding_cap
         return polygons.within(centre[None, :], radius)[:, 0]
@@ -196,6 +199,12 @@ class RectangularRegion(Region):
     def _inside(self, ra: Floats, dec: Floats) -> Bools:
         return self._between_meridians(ra, np.zeros(())) & self._between_parallels(dec, 0.0)
 
+    def _near(self, ra: Floats, dec: Floats, margin: float) -> Bools:
+        # How far from a meridian: the sine of the distance is cos(dec) times that of the angle.
+        sine = np.sin(np.deg2rad(min(margin, 90.0))) / np.maximum(np.cos(np.deg2rad(dec)), 1e-9)
+        slack = np.where(sine < 1, np.rad2deg(np.arcsin(np.minimum(sine, 1))), 360.0)
+        return self._between_meridians(ra, slack) & self._between_parallels(dec, margin)
+
     def _touches(self, polygons: Polygons) -> Bools:
         return touches_across_edges(self, polygons, unit_vectors(*self.center), self._meets)
 
@@ -304,6 +313,12 @@ class PolygonRegion(Region):
         points = unit_vectors(ra, dec)
         inside = Polygons.of(self._vertices[None]).contain(points.reshape(-1, 3))
         return inside.reshape(points.shape[:-1])
+
+    def _near(self, ra: Floats, dec: Floats, margin: float) -> Bools:
+        points = unit_vectors(ra, dec)
+        outline = Polygons.of(self._vertices[None])
+        near = outline.near_outline(points.reshape(-1, 3), float(np.deg2rad(margin)))
+        return near.reshape(points.shape[:-1])
 
     def _touches(self, polygons: Polygons) -> Bools:
         return touches_across_edges(
