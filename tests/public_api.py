@@ -24,6 +24,7 @@ MODULES = [
     "fpgpu.backends.launches",
     "fpgpu.backends.memory",
     "fpgpu.calibration",
+    "fpgpu.catalog",
     "fpgpu.demo.field",
     "fpgpu.doctor",
     "fpgpu.errors",

@@ -1,6 +1,7 @@
 """Options of the commands that work on a circle of sky, and what they make of them."""
 
 import argparse
+import warnings
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -145,6 +146,7 @@ def sources_near(args: argparse.Namespace, radius: float) -> Any:
     """
     from astropy.io.registry import IORegistryError
     from astropy.table import Table
+    from astropy.units import UnitsWarning
 
     from fpgpu.catalog import catalog_column, sources_in
     from fpgpu.sky.regions import CircularRegion
@@ -155,7 +157,9 @@ def sources_near(args: argparse.Namespace, radius: float) -> Any:
     if not path.is_file():
         raise CatalogError(f"{path}: no such catalogue; check the path")
     try:
-        table = Table.read(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnitsWarning)  # a unit that matters is judged below
+            table = Table.read(path)
     except (IORegistryError, OSError, ValueError, TypeError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise CatalogError(f"{path}: cannot be read as a table: {reason}") from error

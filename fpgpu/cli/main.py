@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 done in part, 2 refused, 130 interrupted.
     """
     args = build_parser().parse_args(sys.argv[1:] if argv is None else argv)
-    level = logging.INFO if args.verbose else logging.ERROR if args.quiet else logging.WARNING
+    level = logging.INFO if args.verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
         with _ended_in_order():

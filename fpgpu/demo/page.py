@@ -98,7 +98,7 @@ def _pictures(survey: Survey, field: Field | None) -> Iterator[_Picture]:
     """All kinds of pictures, none drawn yet."""
     meta, (region, catalog) = survey.meta, scene(survey, field)
     radii = gaussian_mixture().radii
-    with survey.patch(region, catalog, radii=radii) as patch:
+    with survey.patch(region, catalog, radii=radii, margin=None) as patch:
         plan, arrays, reference = patch.plan, patch.arrays(), patch.reference
     data, ierr = arrays["data"], arrays["ierr"]
     yield _Picture(

@@ -81,7 +81,7 @@ def check_patch(tell: Narrator, engine: Backend, folder: StoreFolder, field: Fie
             plan = survey.plan(region)
             detail.append(f"{plan.n_exp} exposures, {plan.n_pixels} pixels within 0.6 arcsec")
         with tell.step("built the patch") as detail:
-            patch = survey.patch(plan, catalog, radii=mixture.radii)
+            patch = survey.patch(plan, catalog, radii=mixture.radii, margin=None)
             detail.append(f"{patch.n_sources} sources, {patch.nbytes / 1e6:.2f} MB")
         with patch:
             _check_round_trip(tell, survey, patch, catalog, mixture)

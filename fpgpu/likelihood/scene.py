@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fpgpu.catalog import UNITS, catalog_column, refuse_sources
+from fpgpu.catalog import UNITS, as_catalog, catalog_column, refuse_sources
 from fpgpu.errors import CatalogError
 from fpgpu.layout import MAXBANDS, MAXSOURCES, SOURCE_DTYPE
 from fpgpu.likelihood.mixture import SersicMixture
@@ -47,6 +47,7 @@ def proposal_from_catalog(
         If a column is missing, a value is one that no source can have or that `mixture` does not
         cover, or there are more sources or bands than kernels take.
     """
+    catalog = as_catalog(catalog)
     columns = {name: catalog_column(catalog, name) for name in UNITS}
     fluxes = [catalog_column(catalog, band) for band in bandlist]
     n_sources = len(columns["ra"])

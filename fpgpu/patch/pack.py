@@ -9,10 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fpgpu.backends.arena import ArenaLayout
-from fpgpu.catalog import catalog_column, position_rounding, refuse_sources, sources_in
+from fpgpu.catalog import (
+    as_catalog,
+    catalog_column,
+    position_rounding,
+    refuse_sources,
+    sources_in,
+)
 from fpgpu.errors import LayoutError, MissingStoreError, UnusableExposureError
 from fpgpu.layout import PATCH_ARRAYS, PSF_DTYPE
-from fpgpu.likelihood.scene import catalog_column
 from fpgpu.patch.astrometry import Astrometry, WcsTable, local_astrometry, reference_position
 from fpgpu.patch.plan import PatchPlan
 from fpgpu.sky.sphere import Floats
@@ -112,6 +117,7 @@ def pack_metadata(
     UnusableExposureError
         If a header has no number at `tweak_keyword`.
     """
+    catalog = as_catalog(catalog)
     ra, dec = _positions(catalog)
     sources = np.arange(ra.size)
     if catalog is not None and margin is not None:

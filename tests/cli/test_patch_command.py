@@ -67,12 +67,13 @@ def test_the_sources_of_a_catalogue_in_and_near_the_circle_are_taken(
 
 
 def test_a_catalogue_of_sources_elsewhere_leaves_pixels_and_geometry(
-    fpgpu_command: Run, tiny_stores: Path
+    fpgpu_command: Run, tiny_stores: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     Table({"ra": [10.0], "dec": [-27.79]}).write("sources.fits")
     done = fpgpu_command("patch", tiny_stores, *PLACE, "--catalog", "sources.fits")
     assert done.code == 0, done.err
     assert "no sources" in done.out
+    assert "none of the 1 sources of the catalogue is in" in caplog.text
 
 
 def test_bands_and_selection_are_as_asked(

@@ -11,10 +11,11 @@ from astropy.table import MaskedColumn, QTable, Table
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fpgpu.catalog import catalog_column
 from fpgpu.errors import CatalogError
 from fpgpu.layout import MAXBANDS, MAXSOURCES, SOURCE_DTYPE
 from fpgpu.likelihood.mixture import SersicMixture
-from fpgpu.likelihood.scene import catalog_column, proposal_from_catalog, relative_longitude
+from fpgpu.likelihood.scene import proposal_from_catalog, relative_longitude
 
 BANDS = ["F200W", "F444W"]
 REFERENCE = (53.1, -27.8)
@@ -213,9 +214,11 @@ def test_a_column_holds_one_number_a_source(column: Any) -> None:
 
 
 def test_what_is_no_catalogue_is_refused() -> None:
-    for thing in (np.zeros(3), {"ra": [1.0]}, None):
+    for thing in (np.zeros(3), "ra", None):
         with pytest.raises(CatalogError, match="no column 'ra'; it has none"):
             catalog_column(thing, "ra")
+    with pytest.raises(CatalogError, match="do not make a table"):
+        catalog_column({"ra": [1.0], "dec": [1.0, 2.0]}, "ra")
 
 
 def test_more_than_a_kernel_takes_is_refused_with_the_number(mixture: SersicMixture) -> None:

@@ -258,7 +258,7 @@ def test_a_source_that_no_wcs_reaches_is_refused(pack, sources):
     [
         (lambda t: t.remove_column("dec"), "no column 'dec'"),
         (lambda t: t["ra"].__setitem__(1, np.nan), "source 1: ra nan"),
-        (lambda t: t["dec"].__setitem__(0, 91.0), "source 0 has dec 91"),
+        (lambda t: t["dec"].__setitem__(0, 91.0), "source 0: dec 91.0 is beyond a pole"),
     ],
 )
 def test_catalogues_without_usable_positions_are_refused(pack, sources, change, message):

@@ -107,8 +107,22 @@ def test_each_region_gives_what_it_gives_alone_in_order(
 def test_a_region_may_bring_its_own_sources(survey: Survey) -> None:
     first, second, third = regions(3)
     entries = [first, (second, SOURCES[:1]), (survey.plan(third), None)]
-    with survey.stream(entries, SOURCES) as stream:
+    with survey.stream(entries, SOURCES, margin=None) as stream:
         assert [item.patch.n_sources for item in stream] == [2, 1, 0]
+
+
+def test_each_patch_takes_the_sources_of_its_region(survey: Survey) -> None:
+    # A catalogue of a survey: two sources in each region, and thousands elsewhere.
+    asked = regions(5)
+    ra = np.repeat([region.ra for region in asked], 2) + np.tile([0.0, 1e-5], 5)
+    everywhere = np.concatenate([ra, np.linspace(60, 61, 4000)])
+    catalog = {"ra": everywhere, "dec": np.full(len(everywhere), CENTRE[1])}
+    with survey.stream(asked, catalog) as stream:
+        taken = [item.patch.sources.tolist() for item in stream]
+    away = np.cos(np.deg2rad(CENTRE[1])) * abs(everywhere - [[region.ra] for region in asked])
+    reach = [[region.radius + 0.5 / 3600] for region in asked]
+    assert taken == [np.flatnonzero(inside).tolist() for inside in away < reach]
+    assert [2 * k in rows for k, rows in enumerate(taken)] == [True] * 5
 
 
 def test_bands_selection_and_options_are_those_of_a_patch(survey: Survey) -> None:
