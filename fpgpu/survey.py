@@ -80,7 +80,7 @@ class Survey:
         region : CircularRegion, RectangularRegion or PolygonRegion
             The region.
         bands : iterable of str, optional
-            The bands, in the order that the patch shall have; all by default.
+            The bands, or one, in the order that the patch shall have; all by default.
         select : {"corners", "overlap"}, optional
             Which super-pixels are taken, as in `fpgpu.patch.plan.make_plan`.
 
@@ -93,6 +93,8 @@ class Survey:
         ------
         PlanError
             When the patch is over a limit, or over the free memory of the backend.
+        NotInStoreError
+            When the store does not have a band; the message names what is near.
         NotInStoreError, StoreConflictError
             When pixel and meta store do not agree.
         WCSError
@@ -156,7 +158,7 @@ class Survey:
 
     def stream(
         self,
-        regions: Iterable[StreamEntry],
+        regions: Iterable[StreamEntry] | Region | PatchPlan,
         catalog: Any = None,
         bands: Iterable[str] | None = None,
         *,
@@ -169,7 +171,8 @@ class Survey:
         Parameters
         ----------
         regions : iterable
-            Regions or plans, or pairs of one of them and the catalogue of its sources.
+            Regions or plans, or pairs of one of them and the catalogue of its sources; or a single
+            region or plan.
         catalog : astropy.table.Table, structured array or dict of lists, optional
             Sources of the regions that come without their own; none by default. Each patch takes
             those in and near its region.
@@ -194,8 +197,12 @@ class Survey:
         ------
         PlanError
             When the depth is not positive.
+        NotInStoreError
+            When the store does not have a band.
         """
-        bandlist = None if bands is None else each_band(bands)
+        if isinstance(regions, Region | PatchPlan):
+            regions = [regions]
+        bandlist = None if bands is None else each_band(bands, self.bands)
         plan = partial(make_plan, self.pixels, self.meta, bandlist=bandlist, select=select)
         build = partial(build_patch, self, backend=self.backend, resident=self.resident, **options)
         return PatchStream(regions, plan, build, self.backend, catalog=catalog, depth=depth)

@@ -7,9 +7,17 @@ import numpy as np
 import pytest
 
 import fpgpu
+import fpgpu.plots
 from fpgpu import CircularRegion
 from fpgpu.backends.cpu import CpuBackend
-from fpgpu.errors import BackendUnavailableError, MissingStoreError, PlanError, StoreFormatError
+from fpgpu.errors import (
+    BackendUnavailableError,
+    MissingStoreError,
+    NotInStoreError,
+    PlanError,
+    StoreFormatError,
+)
+from fpgpu.patch.timing import time_patch
 from fpgpu.sky.wcs import SkyWCS
 from tests.patch.fields import empty_pixels
 from tests.sky.made_wcs import sky_gwcs
@@ -164,3 +172,31 @@ def test_gwcs_are_used_when_every_exposure_has_one(
 def test_gwcs_that_are_asked_for_but_not_there_are_an_error(tiny: Path) -> None:
     with pytest.raises(MissingStoreError, match=r"meta\.asdf"):
         fpgpu.open(tiny, use_gwcs=True, backend="cpu")
+
+
+def test_one_region_and_one_band_are_lists_of_one(tiny: Path) -> None:
+    with fpgpu.open(tiny, backend="cpu") as survey:
+        plan = survey.plan(REGION, "F200W")
+        assert plan.bandlist == ("F200W",)
+        for single in (REGION, plan):
+            with survey.stream(single) as stream:
+                (n_pixels,) = [item.patch.plan.n_pixels for item in stream]
+            assert n_pixels == (survey.plan(REGION) if single is REGION else plan).n_pixels
+        with survey.stream([REGION], bands="F200W") as stream:
+            assert next(stream).patch.plan.bandlist == ("F200W",)
+        assert "circle" in fpgpu.plots.ds9_regions(survey.meta, regions=REGION)
+
+
+def test_no_band_that_is_asked_for_is_dropped_silently(tiny: Path) -> None:
+    with fpgpu.open(tiny, backend="cpu") as survey:
+        asked = (
+            lambda bands: survey.plan(REGION, bands),
+            lambda bands: survey.patch(REGION, bands=bands),
+            lambda bands: survey.stream([REGION], bands=bands),
+            lambda bands: time_patch(survey, REGION, bands=bands, backend=survey.backend),
+            lambda bands: fpgpu.plots.plot_survey(survey.meta, bands),
+        )
+        for ask in asked:
+            for bands in ("F444X", ["F200W", "F444X"], ("f444w",)):
+                with pytest.raises(NotInStoreError, match=r"did you mean F444W\?"):
+                    ask(bands)

@@ -2,13 +2,12 @@
 
 import argparse
 import warnings
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpgpu.cli.arguments import add_backend
-from fpgpu.errors import CatalogError, MissingStoreError, NotInStoreError, PlanError, UsageError
+from fpgpu.errors import CatalogError, MissingStoreError, PlanError, UsageError
 
 if TYPE_CHECKING:
     from fpgpu.patch.plan import PatchPlan
@@ -20,7 +19,6 @@ __all__ = [
     "add_circle",
     "add_selection",
     "flux_units",
-    "require_bands",
     "require_exposures",
     "require_psf",
     "require_whole",
@@ -169,32 +167,6 @@ def sources_near(args: argparse.Namespace, radius: float) -> Any:
         return table[sources_in(region, ra, dec, args.margin / 3600)]
     except CatalogError as error:
         raise CatalogError(f"{path}: {error}") from error
-
-
-def require_bands(known: Sequence[str], asked: Iterable[str] | None, folder: Path) -> None:
-    """Refuse bands that are not there, with the nearest ones.
-
-    Parameters
-    ----------
-    known : sequence of str
-        Bands of the stores.
-    asked : iterable of str or None
-        Bands that were typed.
-    folder : Path
-        The store folder.
-
-    Raises
-    ------
-    NotInStoreError
-        If one is not there.
-    """
-    for band in asked or ():
-        if band not in known:
-            by_case = {name.upper(): name for name in known}
-            near = [by_case[name] for name in get_close_matches(band.upper(), by_case, n=3)]
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
-            there = ", ".join(known) or "none"
-            raise NotInStoreError(f"{folder}: no band {band!r}; it has {there}{hint}")
 
 
 def require_psf(survey: "Survey", folder: Path, catalog: Any) -> None:

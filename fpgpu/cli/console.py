@@ -1,11 +1,69 @@
 """What the commands print with: a progress line and tables of plain text."""
 
+import json
+import math
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
-__all__ = ["Progress", "format_bytes", "format_table"]
+__all__ = ["Progress", "format_bytes", "format_table", "print_json", "results_alone"]
+
+_results: list[TextIO] = []
+
+
+@contextmanager
+def results_alone() -> Iterator[None]:
+    """Keep standard output for `print_json`.
+
+    What anything else prints there goes to standard error: libraries, readers of other packages,
+    and what is compiled, also in the processes that are started meanwhile.
+    """
+    sys.stdout.flush()
+    with ExitStack() as stack:
+        results = sys.stdout
+        # Somebody who has put another object in its place sees what that gets.
+        if _descriptor(results) == 1:
+            own = os.dup(1)
+            stack.callback(os.close, own)
+            results = stack.enter_context(open(own, "w", encoding="utf-8", closefd=False))
+            os.dup2(2, 1)
+            stack.callback(os.dup2, own, 1)
+        stack.enter_context(redirect_stdout(sys.stderr))
+        _results.append(results)
+        stack.callback(_results.pop)
+        yield
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    """Give what a stream writes to; None when that is no file."""
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):
+        return None
+
+
+def print_json(value: Any) -> None:
+    """Print the result of a command for a script.
+
+    Parameters
+    ----------
+    value : dict, list, str, float, int, bool or None
+        What JSON can hold; a number that is not finite becomes null, for JSON has none.
+    """
+    text = json.dumps(_finite(value), indent=2, allow_nan=False)
+    print(text, file=_results[-1] if _results else None, flush=True)
+
+
+def _finite(value: Any) -> Any:
+    """Replace what JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Progress:

@@ -1,10 +1,9 @@
 """``fpgpu consolidate``: one file, or a file per exposure."""
 
 import argparse
-import json
 
 from fpgpu.cli.arguments import add_folder, add_json, count_exposures
-from fpgpu.cli.console import Progress, format_bytes
+from fpgpu.cli.console import Progress, format_bytes, print_json
 from fpgpu.errors import UsageError
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
@@ -72,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     with Progress(total, "copy", enabled=not (args.quiet or args.json)) as progress:
         done = change(args.folder, compression, lambda key: progress.step("/".join(key)))
     if args.json:
-        print(json.dumps(done.as_dict(), indent=2))
+        print_json(done.as_dict())
     else:
         form = "one file" if done.form == "single" else "a file per exposure"
         print(

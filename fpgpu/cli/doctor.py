@@ -1,11 +1,10 @@
 """``fpgpu doctor``: what works on this machine and what to install."""
 
 import argparse
-import json
 from typing import TYPE_CHECKING
 
 from fpgpu.cli.arguments import add_json
-from fpgpu.cli.console import format_bytes, format_table
+from fpgpu.cli.console import format_bytes, format_table, print_json
 
 if TYPE_CHECKING:
     from fpgpu.doctor import BackendReport, KernelReport
@@ -70,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     healthy = diagnosis.works and not any(kernel.error for kernel in diagnosis.kernels)
     as_required = args.require in (None, diagnosis.choice)
     if args.json:
-        print(json.dumps(diagnosis.as_dict(), indent=2))
+        print_json(diagnosis.as_dict())
         return 0 if healthy and as_required else 1
     print(f"backend auto takes: {diagnosis.choice}, because {diagnosis.reason}\n")
     versions = [[name, version or "not found"] for name, version in diagnosis.versions.items()]

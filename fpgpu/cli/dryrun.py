@@ -1,11 +1,11 @@
 """``fpgpu ingest --dry-run``: what would happen, printed."""
 
-import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpgpu.cli.console import Progress, format_table
+from fpgpu.cli.console import Progress, format_table, print_json
 
 if TYPE_CHECKING:
     from fpgpu.ingest.dryrun import PlannedExposure
@@ -34,6 +34,7 @@ def run_dry(items: "list[Input]", out: Path, *, as_json: bool, quiet: bool) -> i
         The exit code of the ingest that this is a rehearsal of.
     """
     from fpgpu.ingest.dryrun import plan_ingest
+    from fpgpu.ingest.report import unknown_bands
 
     plan: list[PlannedExposure] = []
     with Progress(len(items), "dry run", enabled=not quiet and not as_json) as progress:
@@ -45,14 +46,17 @@ def run_dry(items: "list[Input]", out: Path, *, as_json: bool, quiet: bool) -> i
                 done += 1
         for item in items[done:]:
             progress.step(item.path.name)
+    unknown = unknown_bands(items, (one.band for one in plan))
     if as_json:
-        print(json.dumps({"out": str(out), "exposures": [_plain(one) for one in plan]}, indent=2))
+        exposures = [_plain(one) for one in plan]
+        print_json({"out": str(out), "exposures": exposures, "unknown_bands": unknown})
     else:
         _print_plan(plan, out, quiet)
-    refused = sum(one.status == "refused" for one in plan)
-    if refused == len(plan):
+    for text in unknown:
+        print(text, file=sys.stderr)
+    if not any(one.status in {"new", "replace"} for one in plan):
         return 2
-    return 1 if refused else 0
+    return 1 if unknown or any(one.status == "refused" for one in plan) else 0
 
 
 def _plain(planned: "PlannedExposure") -> dict[str, Any]:
@@ -62,8 +66,10 @@ def _plain(planned: "PlannedExposure") -> dict[str, Any]:
 
 def _print_plan(plan: "list[PlannedExposure]", out: Path, quiet: bool) -> None:
     """Print tables for people."""
-    good = [one for one in plan if one.status != "refused"]
-    bad = [one for one in plan if one.status == "refused"]
+    good, bad, left = (
+        [one for one in plan if one.status in kinds]
+        for kinds in (("new", "replace"), ("refused",), ("left out",))
+    )
     if good and not quiet:
         columns = ["band", "exposure", "would be", "reader", "pixels", "unit", "nJy/unit"]
         columns += ["errors", "bad flags", "WCS", "refit px"]
@@ -77,7 +83,8 @@ def _print_plan(plan: "list[PlannedExposure]", out: Path, quiet: bool) -> None:
         print()
     new = sum(one.status == "new" for one in good)
     print(
-        f"dry run: {new} new and {len(good) - new} replaced in {out}, {len(bad)} refused; "
+        f"dry run: {new} new and {len(good) - new} replaced in {out}, {len(bad)} refused"
+        f"{f', {len(left)} left out' if left else ''}; "
         "nothing was written"
     )
 

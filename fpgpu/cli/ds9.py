@@ -65,9 +65,8 @@ def run(args: argparse.Namespace) -> int:
     if args.catalog is not None and args.radius is None:
         raise UsageError("--catalog takes the sources of a circle: give --ra, --dec, --radius, too")
     with MetaStore(StoreFolder(args.folder).require().meta) as meta:
-        circle.require_bands(meta.bands, args.bands, args.folder)
         region = catalog = None
-        bands = each_band(args.bands or meta.bands)
+        bands = each_band(args.bands or meta.bands, meta.bands, args.folder)
         keys = [(band, expID) for band in bands for expID in meta.exposures(band)]
         if args.radius is not None:
             region = CircularRegion(args.ra, args.dec, args.radius / 3600)

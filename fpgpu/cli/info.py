@@ -1,11 +1,10 @@
 """``fpgpu info``: what a store folder holds."""
 
 import argparse
-import json
 from pathlib import Path
 
 from fpgpu.cli.arguments import add_folder, add_json
-from fpgpu.cli.console import format_bytes, format_table
+from fpgpu.cli.console import format_bytes, format_table, print_json
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
 
@@ -71,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
     summary = summarize(args.folder)
     if args.json:
-        print(json.dumps(summary.as_dict(), indent=2))
+        print_json(summary.as_dict())
         return 0 if summary.consistent else 1
     (nx, ny), size = summary.shape, summary.super_pixel_size
     print(
@@ -110,7 +109,7 @@ def _show_exposures(args: argparse.Namespace) -> int:
         write_records(table, args.out)
         print(f"{len(table)} exposures, {len(table.colnames)} columns in {args.out}")
     elif args.json:
-        print(json.dumps(as_dicts(table), indent=2))
+        print_json(as_dicts(table))
     else:
         columns = [name for name in PRINTED if name in table.colnames]
         rows = [[_printable(row[name]) for name in columns] for row in as_dicts(table)]

@@ -1,13 +1,12 @@
 """``fpgpu ingest``: put exposure files into a store folder."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fpgpu.cli.arguments import add_backend, add_json, folder_name, positive
-from fpgpu.cli.console import Progress, format_table
+from fpgpu.cli.console import Progress, format_table, print_json
 from fpgpu.cli.dryrun import run_dry
 from fpgpu.errors import UsageError
 
@@ -219,9 +218,11 @@ def run(args: argparse.Namespace) -> int:
             break_lock=args.break_lock,
         )
     if args.json:
-        print(json.dumps(report.as_dict(), indent=2))
+        print_json(report.as_dict())
     else:
         print_report(report, quiet=args.quiet)
+    for text in report.unknown_bands:
+        print(text, file=sys.stderr)
     if not (report.added or report.unchanged):
         return 2
     return 1 if _print_disagreements(report.out) or not report.ok else 0
@@ -293,6 +294,8 @@ def print_report(report: "IngestReport", quiet: bool = False) -> None:
     counts = [f"{len(rows)} exposure{plural} in {report.out}", f"{len(report.refused)} refused"]
     if report.unchanged:
         counts.insert(1, f"{len(report.unchanged)} unchanged")
+    if report.left_out:
+        counts.append(f"{len(report.left_out)} left out")
     if report.removed:
         counts.append(f"{len(report.removed)} unpublished of an earlier run removed")
     print(", ".join(counts))

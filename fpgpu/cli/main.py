@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import cast
 
 from fpgpu import __version__
@@ -24,6 +24,7 @@ from fpgpu.cli import (
     remove,
     verify,
 )
+from fpgpu.cli.console import results_alone
 from fpgpu.cli.parser import EXIT_CODES, Command, CommandParser, add_command
 from fpgpu.errors import FpgpuError
 
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     level = logging.INFO if args.verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
-        with _ended_in_order():
+        with _ended_in_order(), results_alone() if getattr(args, "json", False) else nullcontext():
             code: int = args.run(args)
             sys.stdout.flush()  # a full disk or a closed pipe is told here, not at exit
     except BrokenPipeError:

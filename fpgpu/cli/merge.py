@@ -1,11 +1,10 @@
 """``fpgpu merge``: put the exposures of several store folders into one."""
 
 import argparse
-import json
 from pathlib import Path
 
 from fpgpu.cli.arguments import add_json, count_exposures, folder_name
-from fpgpu.cli.console import Progress
+from fpgpu.cli.console import Progress, print_json
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
 
@@ -65,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
             on_progress=lambda key: progress.step("/".join(key)),
         )
     if args.json:
-        print(json.dumps(done.as_dict(), indent=2))
+        print_json(done.as_dict())
         return 0
     psfs = f"; PSFs for {', '.join(done.psf_bands)}" if done.psf_bands else ""
     print(f"{done.out}: {len(done.added)} exposures added, {len(done.replaced)} replaced{psfs}")

@@ -1,7 +1,6 @@
 """``fpgpu patch``: build the patch of a region of sky, and write it."""
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fpgpu.cli import circle
 from fpgpu.cli.arguments import add_folder, add_json
-from fpgpu.cli.console import format_bytes, format_table
+from fpgpu.cli.console import format_bytes, format_table, print_json
 
 if TYPE_CHECKING:
     from fpgpu.patch.device import Patch
@@ -94,7 +93,6 @@ def run(args: argparse.Namespace) -> int:
     with _timed(seconds, "open"):
         survey = fpgpu.survey.open(args.folder, backend=args.backend)
     with survey:
-        circle.require_bands(survey.bands, args.bands, args.folder)
         circle.require_psf(survey, args.folder, catalog)
         with _timed(seconds, "plan"):
             plan = survey.plan(region, args.bands, select=args.select)
@@ -118,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
                 "pictures": pictures,
             }
     if args.json:
-        print(json.dumps(summary, indent=2))
+        print_json(summary)
     else:
         _print(summary, args.quiet)
     return 0

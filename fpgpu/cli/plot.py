@@ -1,7 +1,6 @@
 """``fpgpu plot``: pictures of a survey, of its exposures, and of patches of it."""
 
 import argparse
-import json
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from fpgpu.cli import circle
 from fpgpu.cli.arguments import add_folder, add_json
-from fpgpu.cli.console import Progress
+from fpgpu.cli.console import Progress, print_json
 from fpgpu.errors import CatalogError, NotInStoreError, UsageError
+from fpgpu.stores.names import each_band
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -144,18 +144,16 @@ def run(args: argparse.Namespace) -> int:
         fpgpu.survey.open(args.folder, backend=args.backend) as survey,
         Progress(len(kinds), "plot", enabled=not (args.quiet or args.json)) as progress,
     ):
-        circle.require_bands(survey.bands, args.bands, args.folder)
+        each_band(args.bands or (), survey.bands, args.folder)
         for kind in kinds:
             figures = DRAW[kind](survey, args)
             written += map(str, plots.save_all(args.out, {kind: figures}, args.format))
             progress.step(kind)
-    print(json.dumps({"pictures": written}, indent=2) if args.json else _listed(written))
+    if args.json:
+        print_json({"pictures": written})
+    else:
+        print("\n".join(f"wrote {path}" for path in written))
     return 0
-
-
-def _listed(written: list[str]) -> str:
-    """Name the files."""
-    return "\n".join(f"wrote {path}" for path in written)
 
 
 def _require_options(args: argparse.Namespace) -> None:

@@ -1,9 +1,9 @@
 """``fpgpu remove``: take exposures out of a store folder."""
 
 import argparse
-import json
 
 from fpgpu.cli.arguments import add_folder, add_json
+from fpgpu.cli.console import print_json
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
     names = ["/".join(key) for key in remove(args.folder, args.patterns, dry_run=args.dry_run)]
     if args.json:
-        print(json.dumps({"removed": names, "dry_run": args.dry_run}, indent=2))
+        print_json({"removed": names, "dry_run": args.dry_run})
         return 0
     for name in names:
         print(name)

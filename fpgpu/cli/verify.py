@@ -2,14 +2,13 @@
 
 import argparse
 import itertools
-import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fpgpu.cli.arguments import add_folder, add_json, count_exposures
-from fpgpu.cli.console import Progress, format_table
+from fpgpu.cli.console import Progress, format_table, print_json
 from fpgpu.errors import UsageError
 
 if TYPE_CHECKING:
@@ -110,7 +109,7 @@ def _print(verdicts: "list[Verdict]", repaired: "Repaired | None", as_json: bool
         result = verdicts[-1].as_dict()
         if repaired is not None:
             result |= {"before": verdicts[0].as_dict(), "repair": repaired.as_dict()["steps"]}
-        print(json.dumps(result, indent=2))
+        print_json(result)
         return
     _print_verdict(verdicts[0])
     if repaired is None:

@@ -18,6 +18,7 @@ from fpgpu.demo.telescope import Pointing
 from fpgpu.ingest.flags import JWST
 from fpgpu.sky.sip import fit_sip
 from fpgpu.sky.wcs import SkyWCS
+from fpgpu.stores.names import each_band
 
 __all__ = ["Field", "Scene", "make_field", "pixel_scale", "psf_sigma"]
 
@@ -80,7 +81,7 @@ class Field:
 def make_field(
     folder: str | Path,
     *,
-    bands: Sequence[str] = BANDS,
+    bands: Sequence[str] | str = BANDS,
     n_per_band: int = 2,
     size: int | tuple[int, int] = 256,
     seed: int = 1,
@@ -93,7 +94,7 @@ def make_field(
     ----------
     folder : str or Path
         Where to write; made when missing.
-    bands : sequence of str, optional
+    bands : sequence of str or str, optional
         NIRCam filter names; those from F250M on are seen by the long-wave detector with its
         larger pixels.
     n_per_band : int, optional
@@ -112,7 +113,7 @@ def make_field(
     Field
         The files, and what was put into them.
     """
-    folder = Path(folder)
+    folder, bands = Path(folder), each_band(bands)
     folder.mkdir(parents=True, exist_ok=True)
     shape = (size, size) if isinstance(size, int) else size
     random = np.random.default_rng(seed)

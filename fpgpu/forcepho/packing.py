@@ -133,7 +133,9 @@ class StorePatch(DevicePatch):
         sourcecat : structured array, shape (n_src,), optional
             The sources, as `set_scene` takes them; they are packed but not sent.
         allbands : iterable of str, optional
-            The bands, in the order that the patch shall have; all of the store by default.
+            The bands, in the order that the patch shall have; all of the store by default. As in
+            forcepho, whose default is all bands of JWST, those that the store lacks are passed
+            over.
         tweak_background : str, optional
             Header keyword of an offset to subtract from the fluxes of each exposure.
 
@@ -151,7 +153,7 @@ class StorePatch(DevicePatch):
             self.pixelstore,
             self.metastore,
             as_region(region),
-            bands,
+            [band for band in bands if band in self.metastore.headers],
             select=self.select,
             backend=self.backend,
         )

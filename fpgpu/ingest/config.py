@@ -116,14 +116,12 @@ class IngestConfig:
     _defaults: _Section = field(default_factory=lambda: _Section("*", {}, ""))
     _sections: tuple[_Section, ...] = ()
 
-    def inputs(
-        self, items: Iterable[object] = (), overrides: Mapping[str, Any] | None = None
-    ) -> list[Input]:
+    def inputs(self, items: object = (), overrides: Mapping[str, Any] | None = None) -> list[Input]:
         """Find the inputs and give each its options.
 
         Parameters
         ----------
-        items : iterable of str, Path or Input, optional
+        items : str, Path, Input, or iterable of these, optional
             What `fpgpu.ingest.find.find_inputs` takes; by default the files that the configuration
             names.
         overrides : mapping, optional
@@ -140,10 +138,9 @@ class IngestConfig:
         MissingFileError
             When a pattern gives no file.
         """
-        named = list(items) or list(self.named)
-        if not named:
+        found = find_inputs(items) or find_inputs(self.named)
+        if not found:
             raise ConfigError(f"{self.path}: no inputs; name files here or on the command line")
-        found = find_inputs(named)
         used: set[int] = set()
         result = [self._with_options(item, overrides or {}, used) for item in found]
         for number, section in enumerate(self._sections):

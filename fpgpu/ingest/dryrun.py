@@ -10,8 +10,10 @@ from fpgpu.ingest.admission import Admission
 from fpgpu.ingest.exposure import Exposure, sip_residual
 from fpgpu.ingest.flags import flags_for
 from fpgpu.ingest.inputs import Input
+from fpgpu.ingest.prepare import prepare
 from fpgpu.ingest.readers import read_exposures
 from fpgpu.ingest.record import absolute
+from fpgpu.ingest.report import left_out_row
 from fpgpu.ingest.resume import look
 from fpgpu.stores.meta import MetaStore
 
@@ -27,9 +29,9 @@ class PlannedExposure:
     file : Path
         The file as given.
     status : str
-        ``"new"``, ``"replace"`` or ``"refused"``.
+        ``"new"``, ``"replace"``, ``"refused"`` or ``"left out"`` (of none of the bands asked for).
     reason : str
-        Why it would be refused; empty otherwise.
+        Why it would be refused or left out; empty otherwise.
     reader : str
         What kind of file it is.
     companions : dict of str to str
@@ -76,13 +78,13 @@ class PlannedExposure:
 
 
 def plan_ingest(
-    items: Iterable[Input], out: str | Path, nside_full: int | tuple[int, int] | None = None
+    items: Input | Iterable[Input], out: str | Path, nside_full: int | tuple[int, int] | None = None
 ) -> Iterator[PlannedExposure]:
     """Find out what an ingest would do.
 
     Parameters
     ----------
-    items : iterable of Input
+    items : Input, or iterable of Input
         What would be ingested.
     out : str or Path
         The store folder, which need not exist and is not changed.
@@ -102,8 +104,8 @@ def plan_ingest(
     folder = Path(out)
     present = look(folder, nside_full)
     known, admission = present.in_pixels | present.in_meta, Admission(folder, present)
-    for item in items:
-        exposures = read_exposures(absolute(item))
+    for item in [items] if isinstance(items, Input) else items:
+        exposures = read_exposures(absolute(item).as_found())
         while True:
             try:
                 exposure = next(exposures, None)
@@ -112,7 +114,14 @@ def plan_ingest(
                 break
             if exposure is None:
                 break
+            if not item.wants(exposure.band):
+                left = left_out_row(item, exposure)
+                yield PlannedExposure(
+                    item.path, left.status, left.reason, band=left.band, expID=left.expID
+                )
+                continue
             try:
+                prepare(exposure, item.calibration)
                 MetaStore().prepare(exposure)
                 key = exposure.band, exposure.expID
                 planned = _planned(item, exposure, "replace" if key in known else "new")

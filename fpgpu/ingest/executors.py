@@ -126,6 +126,8 @@ def _begin_worker(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     limit_threads(threads)
+    # What concerns an exposure is in its notes; a worker's own words would come once from each.
+    logging.getLogger("fpgpu.sky").setLevel(logging.ERROR)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from fpgpu.errors import MissingFileError
-from fpgpu.ingest.inputs import CalibrationOptions, Input, ReadOptions, as_input
+from fpgpu.ingest.inputs import CalibrationOptions, Input, ReadOptions, as_input, is_single
 
 __all__ = ["COMPANION_ENDINGS", "companions_of", "find_inputs"]
 
@@ -32,7 +33,7 @@ _PATTERN = re.compile(r"[*?\[]")
 
 
 def find_inputs(
-    items: Iterable[object],
+    items: object,
     options: ReadOptions | None = None,
     calibration: CalibrationOptions | None = None,
 ) -> list[Input]:
@@ -40,7 +41,7 @@ def find_inputs(
 
     Parameters
     ----------
-    items : iterable of str, Path, Input, Exposure or CCDData
+    items : str, Path, Input, Exposure, CCDData, or iterable of these
         Files, folders (all FITS files in them, at any depth), patterns with ``*``, ``?``, ``[...]``
         and ``**``, and whatever `fpgpu.ingest.inputs.as_input` takes.
     options : ReadOptions, optional
@@ -56,13 +57,17 @@ def find_inputs(
 
     Raises
     ------
+    TypeError
+        When something is neither a file nor an exposure.
     MissingFileError
         When a pattern or a folder gives no file, or a pattern makes no sense.
     """
     options, calibration = options or ReadOptions(), calibration or CalibrationOptions()
     inputs = []
-    for item in items:
-        if isinstance(item, str | Path):
+    # A name is not a list of characters, nor an image one of rows.
+    single = is_single(items) or not isinstance(items, Iterable)
+    for item in [items] if single else cast("Iterable[object]", items):
+        if isinstance(item, str | os.PathLike):
             for path, root in _files(Path(item)):
                 inputs.append(_with_companions(path, root, options, calibration))
         else:

@@ -8,8 +8,9 @@ way that is asked for now.
 import hashlib
 import json
 import math
+import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ __all__ = [
     "Input",
     "ReadOptions",
     "as_input",
+    "is_single",
     "options_digest",
     "options_text",
 ]
@@ -228,6 +230,32 @@ class Input:
             return ()
         return (self.path, *self.companions.values())
 
+    def wants(self, band: str) -> bool:
+        """Tell whether exposures of a band are asked for.
+
+        Parameters
+        ----------
+        band : str
+            After renaming.
+
+        Returns
+        -------
+        bool
+        """
+        return not self.options.bands or band in self.options.bands
+
+    def as_found(self) -> "Input":
+        """Give the same input, of all bands and with nothing done to the pixels.
+
+        Returns
+        -------
+        Input
+            For what is to be known of exposures that are left out.
+        """
+        return replace(
+            self, options=replace(self.options, bands=()), calibration=CalibrationOptions()
+        )
+
     def require_inside(self) -> None:
         """Refuse files that a symbolic link takes out of the folder they were found in.
 
@@ -279,14 +307,31 @@ def as_input(
     if isinstance(item, Exposure):
         label = Path(item.names.im or item.expID)
         return Input(label, {}, options, calibration, exposure=item)
-    if isinstance(item, str | Path):
+    if isinstance(item, str | os.PathLike):
         return Input(Path(item), {}, options, calibration)
-    if all(hasattr(item, name) for name in ("uncertainty", "mask", "wcs", "unit", "header")):
+    if is_single(item):
         return as_input(exposure_from_ccddata(item), options, calibration)
     raise TypeError(
         f"a {type(item).__name__} cannot be ingested; expected a file name, an Input, an Exposure "
         "(see exposure_from_arrays) or a CCDData"
     )
+
+
+def is_single(item: object) -> bool:
+    """Tell one thing to ingest from several.
+
+    Parameters
+    ----------
+    item : object
+        What a user hands to ingest.
+
+    Returns
+    -------
+    bool
+        Whether it is what `as_input` takes.
+    """
+    is_ccddata = all(hasattr(item, name) for name in ("uncertainty", "mask", "wcs", "header"))
+    return is_ccddata or isinstance(item, str | os.PathLike | Input | Exposure)
 
 
 def options_text(item: Input) -> str:

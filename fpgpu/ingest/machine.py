@@ -57,12 +57,12 @@ def available_memory() -> int | None:
     return min(found, default=None)
 
 
-def suggested_workers(files: Iterable[Path]) -> int:
+def suggested_workers(files: Path | Iterable[Path]) -> int:
     """Suggest how many processes should read exposures here.
 
     Parameters
     ----------
-    files : iterable of Path
+    files : Path, or iterable of Path
         What is to be read; missing ones do not count.
 
     Returns
@@ -72,7 +72,7 @@ def suggested_workers(files: Iterable[Path]) -> int:
         are worth starting.
     """
     sizes = []
-    for file in files:
+    for file in [files] if isinstance(files, Path) else files:
         with suppress(OSError):
             expanded = _COMPRESSION if file.suffix in {".gz", ".fz"} else 1
             sizes.append(file.stat().st_size * expanded)

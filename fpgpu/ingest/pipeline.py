@@ -18,7 +18,7 @@ from fpgpu.ingest.flags import BitSpec
 from fpgpu.ingest.inputs import CalibrationOptions, Input, ReadOptions
 from fpgpu.ingest.machine import suggested_workers
 from fpgpu.ingest.readers import registered_readers
-from fpgpu.ingest.report import IngestReport, IngestRow
+from fpgpu.ingest.report import IngestReport, IngestRow, unknown_bands
 from fpgpu.ingest.resume import Earlier, look, remove_strays
 from fpgpu.stores.alone import alone_in
 
@@ -26,7 +26,7 @@ __all__ = ["IngestReport", "IngestRow", "ingest"]
 
 
 def ingest(
-    files: Iterable[str | Path | Input | Exposure],
+    files: str | Path | Input | Exposure | Iterable[str | Path | Input | Exposure],
     out: str | Path,
     *,
     bitmask: BitSpec | None = None,
@@ -53,7 +53,7 @@ def ingest(
 
     Parameters
     ----------
-    files : iterable of str, Path, Input, Exposure or CCDData
+    files : str, Path, Input, Exposure, CCDData, or iterable of these
         Files of any kind that a reader knows, folders of them, patterns, inputs with options of
         their own, or exposures in memory, which are always worked on in this process.
     out : str or Path
@@ -150,6 +150,7 @@ def ingest(
                 with suppress(FpgpuError, OSError):
                     lock.check()
                     remove_strays(folder, level=logging.INFO)
+    report.unknown_bands = unknown_bands(items, (row.band for row in report.rows))
     return report
 
 

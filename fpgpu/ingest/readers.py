@@ -20,6 +20,7 @@ from fpgpu.ingest.inputs import Input, ReadOptions
 from fpgpu.ingest.jwst import is_jwst, read_jwst
 from fpgpu.ingest.plain import is_plain, read_plain
 from fpgpu.ingest.prepare import prepare
+from fpgpu.stores.names import nearest_band
 
 __all__ = [
     "ENTRY_POINTS",
@@ -207,13 +208,15 @@ def read_exposures(item: Input) -> Iterator[Exposure]:
         `ExposureNameError`: the files cannot be used as asked; the message names the file.
     """
     if item.exposure is not None:
-        yield from _finished(cut_exposure(item.exposure, item.options), item, "memory")
+        found = cut_exposure(item.exposure, item.options)
+        yield from _finished(found, item, "memory")
         return
     item.require_inside()
     with InputFile(item.path, item.companions) as file:
         reader = choose_reader(file)
-        found = reader.read(file, item.options)
-        yield from _finished([found] if isinstance(found, Exposure) else found, item, reader.name)
+        made = reader.read(file, item.options)
+        several = [made] if isinstance(made, Exposure) else made
+        yield from _finished(several, item, reader.name)
 
 
 def read_exposure(path: str | Path, options: ReadOptions | None = None) -> Exposure:
@@ -237,10 +240,16 @@ def read_exposure(path: str | Path, options: ReadOptions | None = None) -> Expos
         As `read_exposures`; `UnusableExposureError` also when the file holds several exposures, or
         none that was asked for.
     """
-    exposures = read_exposures(Input(Path(path), options=options or ReadOptions()))
+    item = Input(Path(path), options=options or ReadOptions())
+    exposures = read_exposures(item)
     first = next(exposures, None)
     if first is None:
-        raise UnusableExposureError(f"{path}: holds no exposure of the bands that were asked for")
+        asked = ", ".join(item.options.bands)
+        there = [exposure.band for exposure in read_exposures(item.as_found())]
+        raise UnusableExposureError(
+            f"{path}: holds no exposure of the bands that were asked for ({asked}); "
+            f"{nearest_band(asked, there)}"
+        )
     if next(exposures, None) is not None:
         raise UnusableExposureError(
             f"{path}: holds several exposures; read them with fpgpu.ingest.readers.read_exposures"
@@ -251,7 +260,7 @@ def read_exposure(path: str | Path, options: ReadOptions | None = None) -> Expos
 def _finished(found: Iterable[Exposure], item: Input, reader: str) -> Iterator[Exposure]:
     """Do to the exposures of any reader what the options ask of all."""
     for exposure in found:
-        if item.options.bands and exposure.band not in item.options.bands:
+        if not item.wants(exposure.band):
             continue
         exposure.provenance["reader"] = reader
         prepare(exposure, item.calibration)

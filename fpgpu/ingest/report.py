@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from fpgpu.calibration import MaskCounts
+from fpgpu.ingest.exposure import Exposure
+from fpgpu.ingest.inputs import Input
+from fpgpu.stores.names import nearest_band
 
-__all__ = ["IngestReport", "IngestRow", "by_cause"]
+__all__ = ["IngestReport", "IngestRow", "by_cause", "left_out_row", "unknown_bands"]
 
 _CAUSES = {
     "flux not finite": "n_nonfinite_flux",
@@ -27,10 +30,10 @@ class IngestRow:
     file : Path
         The file as given; the label of an exposure in memory.
     status : str
-        ``"stored"``, ``"replaced"``, ``"unchanged"`` (a resumed run found it as it should be) or
-        ``"refused"``.
+        ``"stored"``, ``"replaced"``, ``"unchanged"`` (a resumed run found it as it should be),
+        ``"refused"``, or ``"left out"`` (it is of none of the bands asked for).
     reason : str
-        Why it was refused; empty otherwise.
+        Why it was refused or left out; empty otherwise.
     band, expID : str
         The exposure's key; empty when it could not be found out.
     n_pixels, n_masked : int
@@ -88,11 +91,14 @@ class IngestReport:
         One an exposure, in the order of the files given.
     removed : list of Path
         Unpublished shards of an earlier run that was killed, which were removed.
+    unknown_bands : list of str
+        Of each band that was asked for and that no input holds, a sentence with what is near.
     """
 
     out: Path
     rows: list[IngestRow] = field(default_factory=list)
     removed: list[Path] = field(default_factory=list)
+    unknown_bands: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what became of each exposure as plain types.
@@ -103,12 +109,13 @@ class IngestReport:
             Ready for JSON.
         """
         rows = [asdict(row) | {"file": str(row.file)} for row in self.rows]
-        return {"out": str(self.out), "ok": self.ok, "exposures": rows}
+        unknown = self.unknown_bands
+        return {"out": str(self.out), "ok": self.ok, "exposures": rows, "unknown_bands": unknown}
 
     @property
     def ok(self) -> bool:
-        """Whether every file went in."""
-        return all(row.status != "refused" for row in self.rows)
+        """Whether every file went in that was asked for, and every band was found."""
+        return not self.unknown_bands and all(row.status != "refused" for row in self.rows)
 
     @property
     def added(self) -> list[IngestRow]:
@@ -130,6 +137,11 @@ class IngestReport:
         """The files that did not go in."""
         return [row for row in self.rows if row.status == "refused"]
 
+    @property
+    def left_out(self) -> list[IngestRow]:
+        """The exposures of bands that were not asked for."""
+        return [row for row in self.rows if row.status == "left out"]
+
     def masked_by_cause(self) -> dict[str, int]:
         """Sum the bad pixels of all files.
 
@@ -149,6 +161,48 @@ class IngestReport:
             Pixels per data-quality flag.
         """
         return _total(row.flags for row in self.rows)
+
+
+def left_out_row(item: Input, exposure: Exposure) -> IngestRow:
+    """Tell of an exposure that is of none of the bands asked for.
+
+    Parameters
+    ----------
+    item : Input
+        What it comes from.
+    exposure : Exposure
+        The exposure.
+
+    Returns
+    -------
+    IngestRow
+    """
+    reason = f"is of {exposure.band}; asked for were {', '.join(item.options.bands)}"
+    return IngestRow(item.path, "left out", reason, exposure.band, exposure.expID)
+
+
+def unknown_bands(items: Iterable[Input], found: Iterable[str]) -> list[str]:
+    """Name the bands that were asked for and that no input holds.
+
+    Parameters
+    ----------
+    items : iterable of Input
+        What was read.
+    found : iterable of str
+        The bands that it holds.
+
+    Returns
+    -------
+    list of str
+        A sentence a band.
+    """
+    known = sorted(set(found) - {""})
+    asked = dict.fromkeys(band for item in items for band in item.options.bands)
+    return [
+        f"no band {band!r} in any input that could be read; {nearest_band(band, known)}"
+        for band in asked
+        if band not in known
+    ]
 
 
 def by_cause(masked: MaskCounts) -> dict[str, int]:

@@ -19,9 +19,10 @@ from fpgpu.calibration import MaskCounts
 from fpgpu.errors import FpgpuError, StoreBusyError, StoreFormatError, StoreWriteError
 from fpgpu.ingest.exposure import Exposure, sip_residual
 from fpgpu.ingest.inputs import Input
+from fpgpu.ingest.prepare import prepare
 from fpgpu.ingest.readers import read_exposures
 from fpgpu.ingest.record import FileMark, file_marks, record_of, require_unchanged
-from fpgpu.ingest.report import IngestRow, by_cause
+from fpgpu.ingest.report import IngestRow, by_cause, left_out_row
 from fpgpu.stores.shards import Shard, write_shard
 
 __all__ = ["STORE_FAILURES", "Made", "Task", "discard", "make_shards"]
@@ -155,13 +156,17 @@ def _attempt(task: Task, *, complete: bool) -> list[Made]:
 
 def _each(task: Task, marks: list[FileMark], complete: bool) -> Iterator[Made]:
     """Write the exposures one by one, so that no two are in memory."""
-    exposures = read_exposures(task.item)
+    exposures = read_exposures(task.item.as_found())
     while True:
         start = time.perf_counter()
         exposure = next(exposures, None)
         if exposure is None:
             return
+        if not task.item.wants(exposure.band):
+            yield Made(left_out_row(task.item, exposure))
+            continue
         try:
+            prepare(exposure, task.item.calibration)
             yield _make(task, exposure, marks, complete, start)
         except STORE_FAILURES:
             raise

@@ -49,7 +49,10 @@ def proposal_from_catalog(
     """
     catalog = as_catalog(catalog)
     columns = {name: catalog_column(catalog, name) for name in UNITS}
-    fluxes = [catalog_column(catalog, band) for band in bandlist]
+    fluxes = [
+        catalog_column(catalog, band)
+        for band in ([bandlist] if isinstance(bandlist, str) else bandlist)
+    ]
     n_sources = len(columns["ra"])
     for what, number, most in (
         ("sources", n_sources, MAXSOURCES),

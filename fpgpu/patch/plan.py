@@ -18,7 +18,6 @@ from fpgpu.patch.windows import Candidates
 from fpgpu.sky.regions import CircularRegion, Region
 from fpgpu.sky.sphere import positions
 from fpgpu.stores.meta import MetaStore
-from fpgpu.stores.names import each_band
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.superpixels import Window
 
@@ -261,8 +260,8 @@ def make_plan(
     region : CircularRegion, RectangularRegion or PolygonRegion
         The region.
     bandlist : iterable of str, optional
-        The bands, in the order that the patch shall have; all of the meta store by default. Bands
-        without exposures here are passed over.
+        The bands, or one, in the order that the patch shall have; all of the meta store by default.
+        Bands without exposures here are passed over.
     select : {"corners", "overlap"}, optional
         Which super-pixels are taken of an exposure, and so which exposures take part: those of
         which any is. ``"corners"``: with a corner pixel's centre inside the region, as forcepho
@@ -282,7 +281,8 @@ def make_plan(
         When the patch is over a limit of the format or of the backend's memory, with the figure;
         when there is no such selection.
     NotInStoreError
-        When an exposure of the meta store that the region touches is not in the pixel store.
+        When the meta store does not have a band, or the pixel store an exposure that the meta store
+        has and the region touches.
     StoreConflictError
         When its size in the two stores differs.
     RegionError
@@ -298,8 +298,7 @@ def make_plan(
     comes with a gWCS, which misses by up to 0.03 px; here it is exact. A circle that fits
     between the corners of a super-pixel selects nothing there.
     """
-    bands = None if bandlist is None else each_band(bandlist)
-    keys = meta.exposures_touching(_surroundings(region), bands)
+    keys = meta.exposures_touching(_surroundings(region), bandlist)
     size, shape = pixels.super_pixel_size, pixels.shape
     candidates = Candidates(meta, keys, shape, size)
     chosen = select_superpixels(candidates, region, select)

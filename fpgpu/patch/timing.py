@@ -98,7 +98,7 @@ def time_patch(
     """
     if repeats < 1:
         raise PlanError(f"repeats is {repeats}; expected 1 or more")
-    bandlist = None if bands is None else each_band(bands)
+    bandlist = None if bands is None else each_band(bands, stores.meta.bands)
     runs = []
     for _ in range(1 + repeats):
         clock = PhaseClock(backend)

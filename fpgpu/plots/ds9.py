@@ -33,7 +33,7 @@ def ds9_regions(
     meta: "MetaStore | None" = None,
     *,
     exposures: Iterable[tuple[str, str]] | None = None,
-    regions: Sequence[Region] = (),
+    regions: Sequence[Region] | Region = (),
     catalog: Any = None,
     frame: Frame = "fk5",
 ) -> str:
@@ -45,7 +45,7 @@ def ds9_regions(
         Footprints of exposures; none when not given.
     exposures : iterable of (str, str), optional
         Which ones, as (band, expID); all by default.
-    regions : sequence of Region, optional
+    regions : sequence of Region, or Region, optional
         Circles become circles, other regions polygons.
     catalog : astropy.table.Table or structured array, shape (n_src,), optional
         Sources with columns ra and dec, degrees; each becomes a point with its number.
@@ -67,6 +67,7 @@ def ds9_regions(
     CatalogError
         If the catalogue has no usable positions.
     """
+    regions = [regions] if isinstance(regions, Region) else regions
     lines = [_HEADER, "global dashlist=8 3 width=1", frame]
     if meta is not None:
         keys = list(meta if exposures is None else exposures)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fpgpu.errors import NotInStoreError, PlanError
+from fpgpu.errors import PlanError
 from fpgpu.plots.canvas import band_looks, finish_sky_axes, make_panels, region_look
 from fpgpu.plots.depth import show_depth
 from fpgpu.plots.skyplane import ARCMIN, ARCSEC, mean_position, offsets, region_outline
@@ -142,10 +142,7 @@ class _Sheet(NamedTuple):
 
 def _exposures(meta: MetaStore, bands: Iterable[str] | None) -> list[Key]:
     """The exposures of some bands."""
-    asked = meta.bands if bands is None else each_band(bands)
-    for band in asked:
-        if band not in meta.bands:
-            raise NotInStoreError(f"no band {band!r}; the store has {', '.join(meta.bands)}")
+    asked = meta.bands if bands is None else each_band(bands, meta.bands)
     keys = [(band, expID) for band in asked for expID in meta.exposures(band)]
     if not keys:
         raise PlanError("the store has no exposures, so there is nothing to draw")

@@ -1,6 +1,10 @@
 """What is particular to astropy's FITS WCS and to gWCS, and known nowhere else."""
 
+import logging
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import lru_cache
 from typing import Any
@@ -20,6 +24,9 @@ __all__ = [
     "physical_types",
     "tan_sip_terms",
 ]
+
+_log = logging.getLogger(__name__)
+_told: set[str] = set()
 
 
 def fits_wcs(header: Any, fobj: Any) -> Any:
@@ -46,11 +53,34 @@ def _latest(text: str) -> Any:
 def _built(header: Any, fobj: Any) -> Any:
     from astropy.wcs import WCS, FITSFixedWarning
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _astropy_told_once():
         warnings.simplefilter("ignore", FITSFixedWarning)
         wcs = WCS(header, fobj)
         wcs.wcs.set()
     return wcs
+
+
+@contextmanager
+def _astropy_told_once() -> Iterator[None]:
+    """Tell what astropy logs in a line, and once: it prints pages to standard output."""
+    from astropy import log
+
+    thread = threading.get_ident()
+
+    def take(record: logging.LogRecord) -> bool:
+        if record.thread != thread:
+            return True
+        text = " ".join(record.getMessage().split())
+        if text not in _told:
+            _told.add(text)
+            _log.warning("astropy: %s", text)
+        return False
+
+    log.addFilter(take)
+    try:
+        yield
+    finally:
+        log.removeFilter(take)
 
 
 def physical_types(gwcs: Any) -> list[str]:

@@ -6,8 +6,9 @@ that two exposures would share, is refused before anything is written.
 """
 
 from collections.abc import Collection, Iterable
+from difflib import get_close_matches
 
-from fpgpu.errors import ExposureNameError
+from fpgpu.errors import ExposureNameError, NotInStoreError
 
 __all__ = [
     "EXP_FMT",
@@ -16,6 +17,7 @@ __all__ = [
     "check_expID",
     "check_no_collision",
     "each_band",
+    "nearest_band",
 ]
 
 EXP_FMT = "{}/{}"
@@ -56,20 +58,56 @@ def check_band(name: object) -> str:
     return text
 
 
-def each_band(bands: Iterable[str]) -> list[str]:
+def each_band(
+    bands: Iterable[str], known: Collection[str] | None = None, where: object = "the store"
+) -> list[str]:
     """Name each band that is asked for once.
 
     Parameters
     ----------
     bands : iterable of str
         Or one band alone, as its name.
+    known : collection of str, optional
+        The bands that there are.
+    where : object, optional
+        Its text says in messages what has them.
 
     Returns
     -------
     list of str
         In the order in which they first come.
+
+    Raises
+    ------
+    NotInStoreError
+        If one is not known; the message names what is near.
     """
-    return [bands] if isinstance(bands, str) else list(dict.fromkeys(bands))
+    asked = [bands] if isinstance(bands, str) else list(dict.fromkeys(bands))
+    for band in asked:
+        if known is not None and band not in known:
+            raise NotInStoreError(f"no band {band!r} in {where}; {nearest_band(band, known)}")
+    return asked
+
+
+def nearest_band(band: object, known: Iterable[str]) -> str:
+    """Say which bands there are, and which of them may have been meant.
+
+    Parameters
+    ----------
+    band : object
+        What was asked for.
+    known : iterable of str
+        The bands that there are.
+
+    Returns
+    -------
+    str
+        Such as ``"it has F200W, F444W; did you mean F444W?"``.
+    """
+    by_case = {name.upper(): name for name in known}
+    near = [by_case[name] for name in get_close_matches(str(band).upper(), by_case, n=3)]
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"it has {', '.join(by_case.values()) or 'none'}{hint}"
 
 
 def check_expID(name: object) -> str:

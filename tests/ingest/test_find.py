@@ -1,16 +1,34 @@
 """Files, folders, patterns, and sets of files that are one exposure."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.nddata import CCDData, StdDevUncertainty
+from astropy.wcs import WCS
 
 from fpgpu.demo.telescope import Pointing
 from fpgpu.errors import MissingFileError, UnusableExposureError
 from fpgpu.ingest.find import companions_of, find_inputs
 from fpgpu.ingest.inputs import Input, ReadOptions
+from fpgpu.ingest.memory import exposure_from_arrays
 from fpgpu.ingest.readers import read_exposures
 
 SHAPE = (64, 48)
+
+
+@dataclass
+class DirEntry:
+    """A path that is neither a str nor a Path, as `os.scandir` gives."""
+
+    name: str
+
+    def __fspath__(self):
+        return self.name
+
+
 random = np.random.default_rng(5)
 SCI = random.normal(1, 1, SHAPE[::-1]).astype(np.float32)
 ERR = random.uniform(0.5, 1.5, SHAPE[::-1]).astype(np.float32)
@@ -180,3 +198,28 @@ def test_a_companion_that_is_a_link_out_of_the_folder_is_refused(tmp_path):
     (item,) = find_inputs([tmp_path / "in"])
     with pytest.raises(UnusableExposureError, match=r"a_err\.fits: is a symbolic link"):
         list(read_exposures(item))
+
+
+def test_one_name_is_one_input_not_its_characters(tmp_path, monkeypatch):
+    path = science(tmp_path / "a" / "goods_sci.fits")
+    monkeypatch.chdir(tmp_path)
+    for single in (str(path), path, Input(path), "a/*.fits", "a", Path("a"), DirEntry("a")):
+        assert [item.path.resolve() for item in find_inputs(single)] == [path]
+        assert find_inputs(single) == find_inputs([single])
+    with pytest.raises(MissingFileError, match=r"^\*.fits: no file matches"):
+        find_inputs("*.fits")
+    for wrong in (5, None, b"a", np.ones((4, 4))):
+        with pytest.raises(TypeError, match="cannot be ingested"):
+            find_inputs(wrong)
+
+
+def test_one_image_in_memory_is_one_input(tmp_path):
+    gwcs = Pointing(150, 2, 30, 0.06, SHAPE).gwcs()
+    wcs = WCS(gwcs.to_fits_sip(degree=4))
+    image = CCDData(SCI, unit="nJy", wcs=wcs, uncertainty=StdDevUncertainty(ERR))
+    image.meta.update({"FILTER": "F160W", "FILENAME": "x.fits"})
+    exposure = exposure_from_arrays(SCI, ERR, band="F160W", expID="x", wcs=wcs, unit="nJy")
+    for single in (image, exposure):
+        (item,) = find_inputs(single)
+        assert item.exposure is not None
+        assert item.exposure.shape == SHAPE

@@ -10,6 +10,7 @@ from astropy.io import fits
 
 from fpgpu import MetaStore, PixelStore
 from fpgpu.errors import FlagError, LayoutError, StoreFormatError, UnusableExposureError
+from fpgpu.ingest.inputs import Input, ReadOptions
 from fpgpu.ingest.pipeline import ingest
 
 
@@ -297,3 +298,25 @@ def test_the_flags_of_hst_have_their_own_names(tiny_files, tmp_path):
     assert [row.status for row in report.rows] == ["stored", "refused"]
     assert report.rows[0].bitmask == 4
     assert "DETECTORPROB" in report.refused[0].reason
+
+
+def test_a_pattern_or_a_path_is_one_input(tiny_files, tmp_path):
+    pattern = str(tiny_files[0].parent / "*f200w*.fits")
+    assert [row.band for row in ingest(pattern, tmp_path / "a").added] == ["F200W"] * 2
+    assert len(ingest(tiny_files[0], tmp_path / "b").added) == 1
+
+
+def test_a_band_that_no_input_holds_is_told_with_what_is_near(tiny_files, tmp_path):
+    items = [Input(path, options=ReadOptions(bands=["f200w", "F444X"])) for path in tiny_files]
+    report = ingest(items, tmp_path / "a")
+    assert [row.status for row in report.rows] == [
+        "stored" if "f200w" in path.name else "left out" for path in tiny_files
+    ]
+    assert {row.band for row in report.left_out} == {"F090W", "F444W"}
+    assert not report.ok
+    (text,) = report.unknown_bands
+    assert "no band 'F444X'" in text
+    assert text.endswith("did you mean F444W?")
+    assert [row.status for row in ingest(items, tmp_path / "a", resume=True).added] == []
+    good = [Input(path, options=ReadOptions(bands="F200W")) for path in tiny_files]
+    assert ingest(good, tmp_path / "b").ok

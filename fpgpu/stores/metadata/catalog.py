@@ -7,6 +7,7 @@ from fpgpu.errors import RegionError
 from fpgpu.stores.metadata.contents import MetaContents
 from fpgpu.stores.metadata.lazy import LazyTable
 from fpgpu.stores.metadata.records import Float, Key
+from fpgpu.stores.names import each_band
 
 if TYPE_CHECKING:
     import numpy as np
@@ -232,7 +233,7 @@ class ExposureCatalog:
         sky : sequence of two floats
             Right ascension and declination, degrees.
         bandlist : iterable of str
-            The bands to look in; bands that the store does not have are passed over.
+            The bands to look in, or one.
 
         Returns
         -------
@@ -243,6 +244,8 @@ class ExposureCatalog:
         ------
         RegionError
             If `sky` is no position.
+        NotInStoreError
+            If the store does not have a band.
         WCSError
             If an exposure of these bands has no usable WCS.
         """
@@ -265,8 +268,7 @@ class ExposureCatalog:
         region : CircularRegion, RectangularRegion or PolygonRegion
             The region of sky.
         bandlist : iterable of str, optional
-            The bands to look in, by default all; bands that the store does not have are passed
-            over.
+            The bands to look in, or one; by default all.
 
         Returns
         -------
@@ -277,6 +279,8 @@ class ExposureCatalog:
         ------
         RegionError
             If `region` is none.
+        NotInStoreError
+            If the store does not have a band.
         WCSError
             If an exposure of these bands has no usable WCS.
         """
@@ -296,10 +300,8 @@ class ExposureCatalog:
         bandlist: Iterable[str] | None,
     ) -> list[Key]:
         """Ask the indexes of the bands."""
-        if isinstance(bandlist, str):
-            bandlist = [bandlist]
-        bands = self.bands if bandlist is None else bandlist
-        indexed = [(band, *self._contents.index(band)) for band in bands if band in self.headers]
+        bands = self.bands if bandlist is None else each_band(bandlist, self.headers)
+        indexed = [(band, *self._contents.index(band)) for band in bands]
         found: list[Key] = []
         answers = ask([index for _, index, _ in indexed])
         for (band, _, expIDs), numbers in zip(indexed, answers, strict=True):

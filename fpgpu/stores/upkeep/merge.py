@@ -69,7 +69,7 @@ class _Source:
 
 
 def merge(
-    folders: Sequence[str | Path],
+    folders: Sequence[str | Path] | str | Path,
     out: str | Path,
     *,
     replace: bool = False,
@@ -82,7 +82,7 @@ def merge(
 
     Parameters
     ----------
-    folders : sequence of path
+    folders : sequence of path, or path
         Store folders of one size of images and super-pixels.
     out : path
         The folder to add to; made when missing.
@@ -112,6 +112,8 @@ def merge(
     StoreBusyError, StoreWriteError
         If `out` is being changed or cannot be written; it is as it was before.
     """
+    if isinstance(folders, str | Path):
+        folders = [folders]
     target = StoreFolder(Path(out))
     places = [StoreFolder(Path(folder)).require() for folder in folders]
     if not places:

@@ -30,7 +30,7 @@ def remove(folder: str | Path, patterns: Iterable[str], *, dry_run: bool = False
     ----------
     folder : path
         The store folder.
-    patterns : iterable of str
+    patterns : iterable of str, or str
         Exposures ``band/expID``, or patterns of them with ``*``, ``?`` and ``[...]``, where ``*``
         matches slashes, too.
     dry_run : bool, optional
@@ -86,6 +86,8 @@ def matching(patterns: Iterable[str], known: Collection[Key], folder: object) ->
     NotInStoreError
         If a pattern matches nothing.
     """
+    if isinstance(patterns, str):
+        patterns = [patterns]
     names = {"/".join(key): key for key in known}
     chosen: set[str] = set()
     for pattern in patterns:
