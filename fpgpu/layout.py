@@ -17,6 +17,8 @@ import numpy as np
 __all__ = [
     "CALIBRATE_COUNTS_DTYPE",
     "CALIBRATE_DTYPE",
+    "EVALUATE_WORK_DTYPE",
+    "IMAGE_GAUSSIAN_DTYPE",
     "MAXBANDS",
     "MAXRADII",
     "MAXSOURCES",
@@ -162,6 +164,17 @@ PACK_PSF_DTYPE = np.dtype(
 )
 """One exposure for the `pack_psf` kernel."""
 
+_IMAGE_GAUSSIAN = ["x", "y", "x_rest", "y_rest", "ax", "ay", "bx", "by"]
+_IMAGE_GAUSSIAN += ["bend", "bend_a", "bend_b", "peak"]
+
+IMAGE_GAUSSIAN_DTYPE = np.dtype([(name, np.float32) for name in _IMAGE_GAUSSIAN])
+"""One Gaussian of a source on one exposure, as `project_gaussians` leaves it on a device."""
+
+EVALUATE_WORK_DTYPE = np.dtype(
+    [(name, np.int32) for name in ("exposure", "band", "first_pixel", "n_pixels")]
+)
+"""One run of pixels of one exposure for the `evaluate_patch` kernel."""
+
 SEEN_DTYPE = np.dtype(
     [
         ("value", np.uint64),
@@ -202,6 +215,8 @@ C_STRUCTS: dict[str, np.dtype[Any]] = {
     "CalibrateCounts": CALIBRATE_COUNTS_DTYPE,
     "UnpackExposure": UNPACK_DTYPE,
     "PackPsfExposure": PACK_PSF_DTYPE,
+    "ImageGaussian": IMAGE_GAUSSIAN_DTYPE,
+    "EvaluateWork": EVALUATE_WORK_DTYPE,
     "Seen": SEEN_DTYPE,
 }
 

@@ -57,6 +57,21 @@ struct PackPsfExposure {
     int start;           // its first Gaussian in psfgauss
 };
 
+// One Gaussian on one exposure for `evaluate_patch`; 48 bytes, read 16 at a time.
+struct alignas(16) ImageGaussian {
+    float x, y, x_rest, y_rest;         // centre, pixels: what float32 holds of it, and the rest
+    float ax, ay, bx, by;               // a = ax dx + ay dy and b = bx dx + by dy from the centre
+    float bend, bend_a, bend_b, peak;   // peak 2^-(a^2 + b^2) (bend + bend_a a^2 + bend_b b^2)
+};
+
+// One run of pixels for `evaluate_patch`, all of one exposure.
+struct alignas(16) EvaluateWork {
+    int exposure;
+    int band;
+    int first_pixel;     // in the patch
+    int n_pixels;
+};
+
 // What `check_layout` saw in one field of a patch.
 struct Seen {
     unsigned long long value;     // the address or the number itself

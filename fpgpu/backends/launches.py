@@ -10,20 +10,38 @@ import numpy as np
 from fpgpu.errors import KernelLaunchError
 
 __all__ = [
+    "EVALUATE_WORKS",
     "STATIC_SHARED_BYTES",
+    "TILE_PIXELS",
     "DeviceLimits",
     "Launch",
     "c_ints",
+    "evaluate_launches",
     "one_launch",
     "table_launch",
     "tile_launch",
 ]
 
 _TILE_BLOCK = 16  # TILE_BLOCK of tiles.cuh
-_LINE_BLOCK = 256  # UNPACK_BLOCK, PACK_PSF_BLOCK, CHECK_BLOCK
+_LINE_BLOCK = 256  # UNPACK_BLOCK, PACK_PSF_BLOCK, CHECK_BLOCK, SUM_BLOCK
 _MOST_CHUNKS = 1024  # blocks that walk through one exposure; more do not fill a device better
 
-STATIC_SHARED_BYTES = {"calibrate": 24, "calibrate_words": 24, "check_layout": 2048}
+_WORKS_OF_BLOCK = 4  # EVALUATE_BLOCK / WARP of evaluate.cu
+_PROJECT_BLOCK = 128  # PROJECT_BLOCK, EVALUATE_BLOCK
+
+TILE_PIXELS = 64
+"""Pixels that `evaluate_patch` compares at a time; a work is a whole number of these."""
+
+EVALUATE_WORKS = 4096
+"""Works that a patch is cut into, about: enough for every device, few enough to be summed."""
+
+STATIC_SHARED_BYTES = {
+    "calibrate": 24,
+    "calibrate_words": 24,
+    "check_layout": 2048,
+    "evaluate_patch": 16384,
+    "sum_evaluation": 2048,
+}
 """Shared memory that a kernel declares, in bytes a block; kernels not named declare none."""
 
 
@@ -158,6 +176,40 @@ def table_launch(operation: str, n_exp: int, longest: int, wide: bool = True) ->
     chunks = min(max(1, -(-longest // _LINE_BLOCK)), _MOST_CHUNKS)
     kernel = operation if wide else f"{operation}_words"
     return Launch(f"{operation}.cu", kernel, (chunks, n_exp, 1), (_LINE_BLOCK, 1, 1))
+
+
+def evaluate_launches(
+    n_gaussians: int, n_work: int, n_sources: int, n_bands: int, n_batch: int
+) -> tuple[Launch, Launch, Launch]:
+    """Launches that evaluate a batch of proposals.
+
+    Parameters
+    ----------
+    n_gaussians : int
+        Gaussians of one proposal on all exposures.
+    n_work : int
+        Rows of the table of work.
+    n_sources : int
+        Sources whose derivatives are wanted; 0 for chi2 alone.
+    n_bands, n_batch : int
+        Bands, and proposals.
+
+    Returns
+    -------
+    project_gaussians, evaluate_patch, sum_evaluation : Launch
+        In this order, not checked yet; one whose grid has no block is to be left out.
+    """
+
+    def launch(kernel: str, grid: tuple[int, int, int], threads: int) -> Launch:
+        shared = STATIC_SHARED_BYTES.get(kernel, 0)
+        return Launch("evaluate.cu", kernel, grid, (threads, 1, 1), shared)
+
+    chunks = -(-n_gaussians // _PROJECT_BLOCK), -(-n_work // _WORKS_OF_BLOCK)
+    return (
+        launch("project_gaussians", (chunks[0], n_batch, 1), _PROJECT_BLOCK),
+        launch("evaluate_patch", (chunks[1], n_batch, 1), _PROJECT_BLOCK),
+        launch("sum_evaluation", (n_sources + 1, n_bands, n_batch), _LINE_BLOCK),
+    )
 
 
 def one_launch(operation: str, n_blocks: int) -> Launch:

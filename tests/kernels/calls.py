@@ -6,7 +6,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fpgpu.backends.launches import Launch, one_launch, table_launch, tile_launch
+from fpgpu.backends.launches import (
+    Launch,
+    evaluate_launches,
+    one_launch,
+    table_launch,
+    tile_launch,
+)
 from fpgpu.layout import PATCH_DTYPE, PSF_DTYPE, ImageFlag
 
 Call = tuple[Launch, list[np.generic]]
@@ -74,3 +80,32 @@ def check_layout(patch: npt.NDArray[Any], n_bands: int, seen: int) -> Call:
     """check_layout, one block a field."""
     args = [np.uint64(patch.ctypes.data), np.int32(n_bands), np.uint64(seen)]
     return one_launch("check_layout", len(PATCH_DTYPE.names)), args
+
+
+def evaluate(
+    patch: npt.NDArray[Any],
+    tables: Sequence[npt.NDArray[Any]],
+    buffers: Sequence[int],
+    counts: Sequence[int],
+    flags: Sequence[bool],
+) -> list[Call]:
+    """The kernels of an evaluation.
+
+    `tables`: sources (n_batch, n_sources), gauss_start, exposure_band, work, work_start; `buffers`:
+    gaussians, moments, work_chi2, chi2, derivatives; `counts`: widest, n_bands, n_sources wanted;
+    `flags`: psf_per_source, residual.
+    """
+    (sources, gauss_start, band, work, _), (widest, n_bands, wanted) = tables, counts
+    at = [np.uint64(table.ctypes.data) for table in (patch, *tables)]
+    gaussians, moments, work_chi2, chi2, derivatives = map(np.uint64, buffers)
+    n_exp, n_work, widest, n_bands, per_source, residual = (
+        np.int32(n) for n in (len(band), len(work), widest, n_bands, *flags)
+    )
+    launches = evaluate_launches(int(gauss_start[-1]), len(work), wanted, n_bands, len(sources))
+    arguments = (
+        [at[0], at[1], at[2], at[3], n_exp, per_source, gaussians],
+        [at[0], gaussians, at[2], n_exp, at[4], n_work, widest, residual, moments, work_chi2],
+        [at[0], at[1], at[2], at[5], n_exp, n_work, widest, n_bands, per_source,
+         moments, work_chi2, chi2, derivatives],
+    )  # fmt: skip
+    return [call for call in zip(launches, arguments, strict=True) if 0 not in call[0].grid]

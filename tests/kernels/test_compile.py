@@ -12,6 +12,7 @@ from fpgpu.errors import BackendUnavailableError, KernelCompileError
 from tests.kernels.compiled import compile_once
 
 SOURCES = [name for name in read_sources() if name.endswith(".cu")]
+MOVING_DATA = [name for name in SOURCES if name != "evaluate.cu"]  # whose bits are NumPy's
 BLOCK_THREADS = 256
 REGISTERS_PER_BLOCK = 65536
 SMALLEST_SHARED_MEMORY = 48 * 1024
@@ -65,13 +66,13 @@ def test_a_kernel_that_spills_is_reported_to_spill():
     assert usage.stack_bytes > 0
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", MOVING_DATA)
 def test_flushing_denormals_changes_no_arithmetic(name):
     ptx = compile_source(name, 80, extra_options=("--ftz=true",)).ptx
     assert not re.findall(r"^.*\.ftz.*$", ptx, re.M)
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", MOVING_DATA)
 def test_no_multiplication_is_fused_with_an_addition(name):
     ptx = compile_once(name, 80).ptx
     assert not re.findall(r"^.*\bfma\..*$", ptx, re.M)

@@ -10,7 +10,8 @@ import pytest
 from tests.kernels.host_kernels import HostKernels
 
 TOP = Path(__file__).parents[2]
-SHORT = "unpack and any_size or pack_psf or any_alignment or null_residual"
+SHORT = "unpack and any_size or pack_psf or any_alignment or null_residual or random_scenes"
+SHORT += " or any_number"
 
 
 def sanitized_run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,7 +39,7 @@ def sanitized_run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_no_kernel_leaves_its_arrays(host: HostKernels, long_form: bool) -> None:
     chosen = [] if long_form else ["-k", SHORT]
-    files = ("superpixelize", "calibrate", "unpack", "check_layout")
+    files = ("superpixelize", "calibrate", "unpack", "check_layout", "evaluate")
     run = sanitized_run(*(f"tests/kernels/test_{name}_kernel.py" for name in files), *chosen)
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[:4000]
     assert " passed" in run.stdout
