@@ -346,7 +346,7 @@ def test_a_zero_point_is_the_magnitude_of_one_count(zero_point: float) -> None:
     assert factor == pytest.approx((float(zero_point) * u.ABmag).to_value(u.nJy), rel=1e-12)
 
 
-@pytest.mark.parametrize("unit", ["MJy/sr", "MJy / sr", " mjy/sr "])
+@pytest.mark.parametrize("unit", ["MJy/sr", "MJy / sr", " MJy sr-1 "])
 def test_surface_brightness_becomes_flux_in_a_pixel(unit: str) -> None:
     factor, units = flux_calibration(fits.Header({"BUNIT": unit, "PIXAR_SR": 2.29e-14}))
     assert units == "nJy"

@@ -68,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
     add_options(parser)
     add_cutting_options(parser)
+    add_flux_options(parser)
     parser.add_argument(
         "--framedir",
         metavar="DIR",
@@ -80,9 +81,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="give each detector module of this filter a band of its own; may be repeated",
-    )
-    parser.add_argument(
-        "--no-fluxcal", dest="fluxcal", action="store_false", help="keep the units of the file"
     )
     parser.add_argument(
         "--strict", action="store_true", help="stop at the first exposure that cannot go in"
@@ -114,6 +112,31 @@ def add_cutting_options(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "err", "ivm", "exptime"),
         help="where uncertainties come from; ivm, exptime: what the weights (WHT) are (default: "
         "errors where there are any, exposure times for drizzled HST images, else ivm)",
+    )
+
+
+def add_flux_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options on what the values of images mean.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The parser of the command.
+    """
+    parser.add_argument(
+        "--no-fluxcal", dest="fluxcal", action="store_false", help="keep the units of the file"
+    )
+    parser.add_argument(
+        "--abmag",
+        metavar="MAG",
+        type=float,
+        help="AB magnitude of one unit of the images, whatever their headers say",
+    )
+    parser.add_argument(
+        "--pixel-area",
+        choices=("auto", "header", "wcs"),
+        help="solid angle of a pixel, for surface brightnesses: PIXAR_SR of the header, or that of "
+        "the WCS; auto takes PIXAR_SR and refuses one that the WCS contradicts",
     )
 
 
@@ -248,6 +271,8 @@ def _inputs(args: argparse.Namespace) -> "tuple[list[Input], Path]":
         "tile": args.tile,
         "tile_overlap": args.tile_overlap,
         "weight": args.weight,
+        "abmag": args.abmag,
+        "pixel_area": args.pixel_area,
     }
     items = config.inputs(args.files, {k: v for k, v in given.items() if v is not None})
     if args.tile_overlap is not None and all(item.options.tile is None for item in items):

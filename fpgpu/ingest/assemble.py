@@ -4,6 +4,7 @@ An image of the size of a store's exposures gives one exposure; a larger one, wh
 for, gives one after the other, and only the part of the files that a tile covers is read for it.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -100,12 +101,14 @@ def _weigher(frame: Frame, options: ReadOptions) -> Weigher:
     electrons = electrons_per_second(header)
     if options.abmag is not None:
         header["ABMAG"] = (options.abmag, "[mag] AB magnitude of 1 BUNIT, as given")
-    try:
-        note = settle_units(header, str(frame.path), solid_angle(header))
-    except WCSError:
-        note = settle_units(header, str(frame.path))
-    if note is not None:
-        frame.notes.append(note)
+    elif options.do_fluxcal:
+        frame.notes += settle_units(
+            header,
+            str(frame.path),
+            lambda: _nominal_solid_angle(frame),
+            pixel_area=options.pixel_area,
+            tolerance=frame.area_tolerance,
+        )
     weigher = Weigher.choose(
         str(frame.path),
         frame.layers,
@@ -119,6 +122,18 @@ def _weigher(frame: Frame, options: ReadOptions) -> Weigher:
         what = {"ivm": "inverse variance", "exptime": "exposure time"}[weigher.kind]
         frame.notes.append(f"uncertainties from weights, taken as {what} (option weight)")
     return weigher
+
+
+def _nominal_solid_angle(frame: Frame) -> float:
+    """Give the steradians of the pixel that the map of areas is relative to, by the WCS."""
+    area, layer = solid_angle(frame.header), frame.layers.get("area")
+    if layer is None:
+        return area
+    x, y = frame.shape[0] // 2, frame.shape[1] // 2
+    relative = float(layer.read_numbers(Box(x, x + 1, y, y + 1))[0, 0])
+    if not 0 < relative < math.inf:
+        raise WCSError(f"{layer.where} is {relative} in the middle")
+    return area / relative
 
 
 def _read(frame: Frame, box: Box, weigher: Weigher, wcs: Astrometry) -> Exposure:

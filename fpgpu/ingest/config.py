@@ -52,6 +52,7 @@ _OPTION_KEYS = {
     "weight": "text",
     "err_scale": "number",
     "abmag": "number",
+    "pixel_area": "text",
     "bitmask": "bits",
     "fluxcal": "switch",
     "background_offset": "number",

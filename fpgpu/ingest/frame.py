@@ -32,6 +32,8 @@ class Frame:
         Which of the file's exposures it is, for its name.
     weights_are : str
         ``"ivm"`` or ``"exptime"``: what weights are unless the user says it.
+    area_tolerance : float
+        Factor by which PIXAR_SR and the area of a pixel by the WCS may differ.
     notes : list of str
         What a user should know.
     """
@@ -42,6 +44,7 @@ class Frame:
     layers: dict[str, FitsImage] = field(default_factory=dict)
     part: str = ""
     weights_are: str = "ivm"
+    area_tolerance: float = 1.5
     notes: list[str] = field(default_factory=list)
 
     @classmethod

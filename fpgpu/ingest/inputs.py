@@ -21,6 +21,7 @@ from fpgpu.ingest.flags import HST, JWST, BitSpec
 from fpgpu.ingest.memory import exposure_from_ccddata
 from fpgpu.ingest.naming import check_pattern
 from fpgpu.ingest.tiles import check_tile
+from fpgpu.ingest.units import PIXEL_AREAS
 from fpgpu.ingest.weights import WEIGHTS
 from fpgpu.superpixels import SUPER_PIXEL_SIZE
 
@@ -77,6 +78,11 @@ class ReadOptions:
         Factor on the uncertainties.
     abmag : float or None
         AB magnitude of one unit of the image, whatever the header says.
+    pixel_area : str
+        Where the solid angle of a pixel comes from, for surface brightnesses: ``"header"``
+        (PIXAR_SR), ``"wcs"``, or ``"auto"``: PIXAR_SR, unless the WCS contradicts it.
+    do_fluxcal : bool
+        Whether units must have a way to nanojansky; `CalibrationOptions` says so for an `Input`.
 
     Raises
     ------
@@ -105,6 +111,8 @@ class ReadOptions:
     weight: str = "auto"
     err_scale: float = 1.0
     abmag: float | None = None
+    pixel_area: str = "auto"
+    do_fluxcal: bool = True
 
     def __post_init__(self) -> None:
         if self.wcs not in WCS_CHOICES:
@@ -123,10 +131,11 @@ class ReadOptions:
 
     def _check_numbers(self) -> None:
         """Refuse what cannot be meant."""
-        if self.weight not in WEIGHTS:
-            raise UnusableExposureError(
-                f"weight is {self.weight!r}; expected one of {', '.join(WEIGHTS)}"
-            )
+        for name, choices in (("weight", WEIGHTS), ("pixel_area", PIXEL_AREAS)):
+            if getattr(self, name) not in choices:
+                raise UnusableExposureError(
+                    f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}"
+                )
         for name in ("wcs_tolerance", "sip_tolerance", "err_scale"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -310,7 +319,8 @@ def as_input(
     if isinstance(item, str | os.PathLike):
         return Input(Path(item), {}, options, calibration)
     if is_single(item):
-        return as_input(exposure_from_ccddata(item), options, calibration)
+        exposure = exposure_from_ccddata(item, do_fluxcal=calibration.do_fluxcal)
+        return as_input(exposure, options, calibration)
     raise TypeError(
         f"a {type(item).__name__} cannot be ingested; expected a file name, an Input, an Exposure "
         "(see exposure_from_arrays) or a CCDData"

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fpgpu.errors import UnusableExposureError
+from fpgpu.fluxes import flux_unit, is_positive
 from fpgpu.ingest.assemble import assemble
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.fitsfile import FitsFile
@@ -96,8 +97,12 @@ def read_jwst(
     """
     _refuse_other_products(file)
     frame = Frame.find(file, companions)
-    _check_units(file, frame.header, options)
+    if options.do_fluxcal and options.abmag is None:
+        _check_units(file, frame.header, options)
     is_mosaic = "wht" in frame.layers and "mask" not in frame.layers
+    # Stage 2 was divided by PIXAR_SR, which is right whatever the WCS says; a mosaic has pixels of
+    # its own, of one area.
+    frame.area_tolerance = 1.05 if is_mosaic else math.inf
     if "mask" not in frame.layers and not is_mosaic:
         raise UnusableExposureError(
             f"{file.path}: has no extension DQ (found {', '.join(file.names())}); a calibrated "
@@ -149,22 +154,19 @@ def _settle_band(frame: Frame) -> None:
 
 def _check_units(file: FitsFile, header: Any, options: ReadOptions) -> None:
     """Refuse units that have no way to nanojansky."""
-    if "ABMAG" in header or options.abmag is not None:
+    if "ABMAG" in header:
         return
-    unit = str(header.get("BUNIT", "")).strip()
-    if unit.replace(" ", "").lower() != SURFACE_BRIGHTNESS.lower():
+    light = flux_unit(header)
+    if light is None:
         raise UnusableExposureError(
-            f"{file.path}: BUNIT is {unit or 'missing'}, expected {SURFACE_BRIGHTNESS}; "
-            "give a flux-calibrated stage-2 product (cal or crf)"
+            f"{file.path}: BUNIT is {str(header.get('BUNIT', '')).strip() or 'missing'}, expected "
+            f"{SURFACE_BRIGHTNESS}; give a flux-calibrated stage-2 product (cal or crf), or keep "
+            "its unit with --no-fluxcal"
         )
-    solid_angle = header.get("PIXAR_SR")
-    if (
-        isinstance(solid_angle, bool)
-        or not isinstance(solid_angle, int | float)
-        or not math.isfinite(solid_angle)
-        or solid_angle <= 0
-    ):
+    area = header.get("PIXAR_SR")
+    if light.per != "pixel" and options.pixel_area != "wcs" and not is_positive(area):
         raise UnusableExposureError(
-            f"{file.path}: PIXAR_SR is {solid_angle!r}, expected the solid angle of a pixel in "
-            "steradians; it is needed to turn MJy/sr into nJy"
+            f"{file.path}: PIXAR_SR is {area!r}, expected the solid angle of a pixel in steradians;"
+            f" it is needed to turn {header['BUNIT']} into nJy (--pixel-area wcs takes that of the "
+            "WCS)"
         )

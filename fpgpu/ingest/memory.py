@@ -6,11 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fpgpu.errors import UnusableExposureError, WCSError
+from fpgpu.fluxes import image_unit
 from fpgpu.ingest.exposure import Exposure, ImageNameSet, header_to_id
 from fpgpu.ingest.flags import flags_for
 from fpgpu.ingest.lookup import fit_tables, has_lookup
 from fpgpu.ingest.pixelarea import solid_angle
-from fpgpu.ingest.units import settle_units
+from fpgpu.ingest.units import settle_units, zero_point_conflict
 from fpgpu.ingest.wcscards import drop_wcs, replace_wcs
 from fpgpu.sky.celestial import frame_of
 from fpgpu.sky.sip import fit_sip
@@ -34,31 +35,36 @@ def exposure_from_arrays(
     bkg: npt.ArrayLike | None = None,
     area: npt.ArrayLike | None = None,
     unit: Any = None,
+    do_fluxcal: bool = True,
 ) -> Exposure:
     """Make an exposure of NumPy arrays, to be given to `fpgpu.ingest.pipeline.ingest`.
 
     Parameters
     ----------
-    data : array_like, shape (ny, nx)
-        Image ``[y, x]``, as astropy reads FITS images. Not copied.
-    err : array_like, shape (ny, nx)
-        Standard deviations in the same unit.
+    data : array_like or Quantity, shape (ny, nx)
+        Image ``[y, x]``, as astropy reads FITS images. Not copied. What a masked array masks is
+        bad; a Quantity has its own unit.
+    err : array_like or Quantity, shape (ny, nx)
+        Standard deviations in the same unit, or one that is converted to it.
     band : str, optional
         The band; FILTER of the header by default.
     expID : str
         Name of the exposure.
     header : astropy.io.fits.Header or mapping, optional
-        Copied. ABMAG in it, the AB magnitude of one unit, goes before `unit`.
+        Copied. ABMAG in it is the AB magnitude of one unit.
     wcs : astropy.wcs.WCS or gwcs.WCS, optional
         Goes before that of the header.
     mask : array_like of bool or integers, shape (ny, nx), optional
         Bad pixels, or flags.
-    bkg : array_like, shape (ny, nx), optional
-        Background to subtract, in the same unit.
+    bkg : array_like or Quantity, shape (ny, nx), optional
+        Background to subtract, in the same unit, or one that is converted to it.
     area : array_like, shape (ny, nx), optional
         Area of each pixel relative to the nominal one.
     unit : str or astropy.units.UnitBase, optional
-        Unit of the image: a flux density, or a surface brightness; BUNIT of the header by default.
+        Unit of the image: a flux density, or a surface brightness; by default that of `data`, or
+        BUNIT of the header.
+    do_fluxcal : bool, optional
+        Whether the unit must make sense; to be kept as it is, it need not.
 
     Returns
     -------
@@ -68,8 +74,8 @@ def exposure_from_arrays(
     Raises
     ------
     UnusableExposureError
-        When an array is no image or of another shape, no pixel could be used, or the band is not
-        known.
+        When an array is no image or of another shape, no pixel could be used, the band is not
+        known, or units contradict each other.
     WCSError
         When there is no usable WCS.
     ExposureNameError
@@ -78,22 +84,24 @@ def exposure_from_arrays(
     from astropy.io.fits import Header
 
     where = f"exposure {expID}"
-    im = _image(where, "data", data)
     hdr = Header(header or {})
+    _settle_unit(where, hdr, getattr(data, "unit", None) if unit is None else unit)
+    im = _image(where, "data", _values(where, "data", data, hdr))
     hdr["NAXIS1"], hdr["NAXIS2"] = im.shape
-    if unit is not None:
-        hdr["BUNIT"] = str(unit)
     if band is not None:
         hdr["FILTER"] = check_band(band)
     band = header_to_id(hdr, "memory.fits")[0]
     layers = {"err": err, "mask": mask, "bkg": bkg, "area": area}
     images = {
-        name: _image(where, name, image, im.shape)
+        name: _image(where, name, _values(where, name, image, hdr), im.shape)
         for name, image in layers.items()
         if image is not None
     }
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ierr = np.asarray(1 / images["err"])
+    for image in (data, err):
+        if np.any(masked := getattr(image, "mask", False)):
+            ierr = np.where(np.transpose(masked), 0, ierr)
     if not np.any(np.isfinite(ierr) & (ierr > 0)):
         raise UnusableExposureError(f"{where}: err has no finite positive value")
     telescope = str(hdr.get("TELESCOP", "")).strip().upper()
@@ -112,15 +120,15 @@ def exposure_from_arrays(
         telescope=telescope,
     )
     _place(exposure, wcs, where)
-    note = settle_units(hdr, where, solid_angle(hdr))
-    exposure.notes += [] if note is None else [note]
+    if do_fluxcal:
+        exposure.notes += settle_units(hdr, where, lambda: solid_angle(hdr))
     if exposure.mask is not None and exposure.mask.dtype != bool:
         exposure.flags = flags_for(telescope).count(exposure.mask)
     return exposure
 
 
 def exposure_from_ccddata(
-    ccd: Any, *, band: str | None = None, expID: str | None = None
+    ccd: Any, *, band: str | None = None, expID: str | None = None, do_fluxcal: bool = True
 ) -> Exposure:
     """Make an exposure of a CCDData of astropy.
 
@@ -133,6 +141,8 @@ def exposure_from_ccddata(
         The band; FILTER of its header by default.
     expID : str, optional
         Name of the exposure; FILENAME of its header without ``.fits`` by default.
+    do_fluxcal : bool, optional
+        As for `exposure_from_arrays`.
 
     Returns
     -------
@@ -162,7 +172,9 @@ def exposure_from_ccddata(
             "fitted"
         )
     try:
-        err = ccd.uncertainty.represent_as(StdDevUncertainty)
+        # No weight is an infinite deviation, and a negative variance none at all.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            err = ccd.uncertainty.represent_as(StdDevUncertainty)
         scale = 1.0 if err.unit is None else float(err.unit.to(ccd.unit))
     except (TypeError, UnitsError) as error:
         raise UnusableExposureError(
@@ -180,8 +192,36 @@ def exposure_from_ccddata(
         header=header,
         wcs=ccd.wcs,
         mask=mask,
-        unit=ccd.unit or None,
+        unit=ccd.unit,
+        do_fluxcal=do_fluxcal,
     )
+
+
+def _settle_unit(where: str, hdr: Any, unit: Any) -> None:
+    """Write the unit of the values into the header, which must not say another."""
+    if unit is None:
+        return
+    hdr["BUNIT"] = str(unit)
+    conflict = zero_point_conflict(hdr)
+    if conflict is not None:
+        raise UnusableExposureError(
+            f"{where}: {conflict}; take ABMAG out of the header, or leave the unit out"
+        )
+
+
+def _values(where: str, name: str, image: Any, hdr: Any) -> Any:
+    """The values of an image, in the unit of the header where it has one of its own."""
+    from astropy.units import UnitsError
+
+    own = getattr(image, "unit", None)
+    if own is None or own == hdr.get("BUNIT"):
+        return image
+    try:
+        return image.to_value(image_unit(hdr.get("BUNIT")))
+    except (UnitsError, TypeError) as error:
+        raise UnusableExposureError(
+            f"{where}: {name} is in {own}, the image in {hdr.get('BUNIT') or 'no unit'}: {error}"
+        ) from error
 
 
 def _image(

@@ -6,7 +6,7 @@ the entry-point group ``fpgpu.readers``; those are asked before the built-in one
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -214,7 +214,10 @@ def read_exposures(item: Input) -> Iterator[Exposure]:
     item.require_inside()
     with InputFile(item.path, item.companions) as file:
         reader = choose_reader(file)
-        made = reader.read(file, item.options)
+        options = item.options
+        if not item.calibration.do_fluxcal:
+            options = replace(options, do_fluxcal=False)
+        made = reader.read(file, options)
         several = [made] if isinstance(made, Exposure) else made
         yield from _finished(several, item, reader.name)
 

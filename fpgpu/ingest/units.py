@@ -11,67 +11,100 @@ ACS Data Handbook, section 5.1).
 """
 
 import math
-import re
+from collections.abc import Callable
 from typing import Any
 
-from fpgpu.errors import UnusableExposureError
+from fpgpu.errors import UnusableExposureError, WCSError
+from fpgpu.fluxes import FluxUnit, beam_area, flux_calibration, flux_unit, image_unit, is_positive
 
-__all__ = ["electrons_per_second", "settle_units"]
+__all__ = ["PIXEL_AREAS", "electrons_per_second", "settle_units", "zero_point_conflict"]
 
-_COUNTS = re.compile(r"(ELECTRONS?|E-?|COUNTS?|DN)((/S|/SEC|/SECOND|S-1)?)", re.IGNORECASE)
-_RATE = re.compile(r"CPS|EPS", re.IGNORECASE)
+PIXEL_AREAS = ("auto", "header", "wcs")
+"""Where the solid angle of a pixel comes from; ``auto`` takes PIXAR_SR unless the WCS differs."""
 
 # PHOTFLAM of these is per electron, and so a count is worth as many as the gain says.
 _PER_ELECTRON = ("ACS", "WFC3")
 
+# Relative differences that are no news: pixels of one mosaic differ as much.
+_SAME_AREA = 0.01
+_SAME_ZERO_POINT = 1e-3
 
-def settle_units(header: Any, where: str, solid_angle: float | None = None) -> str | None:
+
+def settle_units(
+    header: Any,
+    where: str,
+    wcs_area: Callable[[], float],
+    *,
+    pixel_area: str = "auto",
+    tolerance: float = 1.5,
+) -> list[str]:
     """Work out ABMAG of an image that has none.
 
     Parameters
     ----------
     header : astropy.io.fits.Header
         Gets ABMAG when BUNIT is a flux density, a surface brightness or counts with PHOTFLAM and
-        PHOTPLAM. Unchanged when it has ABMAG, or BUNIT is MJy/sr and it has PIXAR_SR.
+        PHOTPLAM; and PIXAR_SR when that is taken from the WCS. Keeps its ABMAG, and gets none when
+        BUNIT is MJy/sr and it has PIXAR_SR.
     where : str
         The file, for messages.
-    solid_angle : float, optional
-        Steradians of a pixel, for surface brightnesses without PIXAR_SR.
+    wcs_area : callable
+        Gives the steradians of the nominal pixel by the WCS, for surface brightnesses.
+    pixel_area : str, optional
+        One of `PIXEL_AREAS`.
+    tolerance : float, optional
+        Factor by which PIXAR_SR and the WCS may differ.
 
     Returns
     -------
-    str or None
+    list of str
         What a user should know.
 
     Raises
     ------
     UnusableExposureError
-        When a keyword that is needed makes no sense.
+        When a keyword that is needed makes no sense, or contradicts another.
     """
-    if "ABMAG" in header:
-        return None
     text = str(header.get("BUNIT", "")).strip()
-    compact = text.replace(" ", "")
-    if compact.lower() == "mjy/sr" and "PIXAR_SR" in header:
+    if "ABMAG" in header:
+        conflict = zero_point_conflict(header)
+        return [] if conflict is None else [f"{conflict}; ABMAG is taken"]
+    unit = image_unit(text)
+    if unit is not None and _is_count(unit):
+        return _settle_counts(header, where, text, unit)
+    light = flux_unit(header)
+    if light is None:
+        return [f"BUNIT is {text or 'missing'} and there is no ABMAG; fluxes stay in this unit"]
+    if light.per == "pixel":
+        _set(header, light.nanojansky)
+        return []
+    notes = _settle_area(header, where, wcs_area, pixel_area, tolerance)
+    if text.replace(" ", "") != "MJy/sr":
+        area = header["PIXAR_SR"]
+        _set(header, light.nanojansky * (area if light.per == "sr" else area / beam_area(header)))
+    return notes
+
+
+def zero_point_conflict(header: Any) -> str | None:
+    """Say how the two zero points of a header differ, ABMAG and a flux density in BUNIT.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        The header.
+
+    Returns
+    -------
+    str or None
+        None where there is one at most, or they agree.
+    """
+    light = _readable(header) if "ABMAG" in header else None
+    if light is None or light.per != "pixel":
         return None
-    counts = _COUNTS.fullmatch(compact)
-    if counts or _RATE.fullmatch(compact):
-        is_rate = counts is None or bool(counts[2])
-        return _settle_counts(header, where, text, is_rate)
-    jansky, per_pixel = _in_jansky(text)
-    if jansky is None:
-        return f"BUNIT is {text or 'missing'} and there is no ABMAG; fluxes stay in this unit"
-    if per_pixel:
-        _set(header, jansky)
+    factor = flux_calibration(header)[0]
+    if abs(factor / light.nanojansky - 1) < _SAME_ZERO_POINT:
         return None
-    area = header.get("PIXAR_SR", solid_angle)
-    if not _positive(area):
-        raise UnusableExposureError(
-            f"{where}: BUNIT is {text}, a surface brightness, but the solid angle of a pixel is "
-            f"{area!r}; give PIXAR_SR in steradian in the header"
-        )
-    _set(header, jansky * area)
-    return None if "PIXAR_SR" in header else f"no PIXAR_SR: a pixel has {area:.6g} sr by the WCS"
+    return f"BUNIT is {header['BUNIT']}, but by ABMAG one of it is {factor:.6g} nJy"
 
 
 def electrons_per_second(header: Any) -> float | None:
@@ -87,79 +120,117 @@ def electrons_per_second(header: Any) -> float | None:
     float or None
         None when the image is in other units.
     """
-    compact = str(header.get("BUNIT", "")).replace(" ", "").upper()
-    if compact in ("ELECTRONS/S", "ELECTRON/S", "E-/S", "E/S", "EPS", "ELECTRONS/SEC"):
-        return 1.0
+    from astropy import units as u
+
+    try:
+        unit = image_unit(header.get("BUNIT"))
+    except UnusableExposureError:
+        return None  # a flux density, however it is spelled
+    if unit is None:
+        return None
+    if unit.is_equivalent(u.electron / u.s):
+        return float(unit.to(u.electron / u.s))
     exposure = header.get("EXPTIME")
-    if compact in ("ELECTRONS", "ELECTRON", "E-") and _positive(exposure):
-        return 1.0 / float(exposure)
+    if unit.is_equivalent(u.electron) and is_positive(exposure):
+        return float(unit.to(u.electron)) / float(exposure)
     return None
 
 
-def _settle_counts(header: Any, where: str, unit: str, is_rate: bool) -> str | None:
+def _readable(header: Any) -> FluxUnit | None:
+    """What BUNIT says, where it need not say anything."""
+    try:
+        return flux_unit(header)
+    except UnusableExposureError:
+        return None
+
+
+def _settle_area(
+    header: Any, where: str, wcs_area: Callable[[], float], choice: str, tolerance: float
+) -> list[str]:
+    """Make PIXAR_SR what was chosen; refuse it where it contradicts the WCS."""
+    stated = header.get("PIXAR_SR")
+    is_enough = choice == "header" or (choice == "auto" and tolerance == math.inf and stated)
+    try:
+        by_wcs = None if is_enough else wcs_area()
+    except WCSError:
+        by_wcs = None
+    if by_wcs is not None and (choice == "wcs" or "PIXAR_SR" not in header):
+        header["PIXAR_SR"] = (by_wcs, "[sr] solid angle of a pixel, by the WCS")
+        reason = "no PIXAR_SR" if stated is None else f"PIXAR_SR is {stated} and was not taken"
+        return [f"{reason}: a pixel has {by_wcs:.6g} sr by the WCS"]
+    if not is_positive(stated):
+        raise UnusableExposureError(
+            f"{where}: BUNIT is {header['BUNIT']}, a surface brightness, but the solid angle of a "
+            f"pixel is {stated!r}; give PIXAR_SR in steradian in the header, or a WCS (--pixel-area"
+            " wcs)"
+        )
+    if by_wcs is None:
+        return []
+    ratio = stated / by_wcs
+    found = (
+        f"PIXAR_SR is {stated:.6g} sr, but by the WCS a pixel has {by_wcs:.6g} sr: fluxes differ "
+        f"by a factor of {ratio:.4g}"
+    )
+    if not 1 / tolerance <= ratio <= tolerance:
+        raise UnusableExposureError(
+            f"{where}: {found}; say which is right with --pixel-area header or --pixel-area wcs, "
+            "or correct the header"
+        )
+    if abs(ratio - 1) < _SAME_AREA:
+        return []
+    return [f"{found}; PIXAR_SR is taken (--pixel-area wcs takes the other)"]
+
+
+def _is_count(unit: Any) -> bool:
+    """Whether a unit is a number of counts of any kind, or of counts per time."""
+    from astropy import units as u
+
+    kinds = (u.electron, u.ct, u.DN, u.adu)
+    return any(unit.is_equivalent(kind) or unit.is_equivalent(kind / u.s) for kind in kinds)
+
+
+def _settle_counts(header: Any, where: str, text: str, unit: Any) -> list[str]:
     """Set ABMAG of counts or of a count rate."""
+    from astropy import units as u
+
     if "PHOTFLAM" not in header and "PHOTPLAM" not in header:
-        return f"BUNIT is {unit}, but there is no ABMAG nor PHOTFLAM; fluxes stay in this unit"
-    photflam, pivot = (_need(header, key, where, unit) for key in ("PHOTFLAM", "PHOTPLAM"))
-    # c in Angstrom / s; 1 Jy is 1e-23 erg / s / cm2 / Hz.
-    jansky = photflam * pivot**2 / 2.99792458e18 / 1e-23
-    note = None
-    if not is_rate:
-        jansky /= _need(header, "EXPTIME", where, unit)
-    electrons = unit.upper().startswith(("E", "CPS"))
+        return [f"BUNIT is {text}, but there is no ABMAG nor PHOTFLAM; fluxes stay in this unit"]
+    photflam, pivot = (_need(header, key, where, text) for key in ("PHOTFLAM", "PHOTPLAM"))
+    # c in Angstrom / s; 1 nJy is 1e-32 erg / s / cm2 / Hz.
+    nanojansky = photflam * pivot**2 / 2.99792458e18 / 1e-32 * float(unit.decompose().scale)
+    notes = []
+    if u.s not in unit.decompose().bases:
+        nanojansky /= _need(header, "EXPTIME", where, text)
+    # CPS is what drizzled images of electrons had.
+    electrons = u.electron in unit.decompose().bases or text.upper() == "CPS"
     instrument = str(header.get("INSTRUME", "")).strip().upper()
     if not electrons and instrument in _PER_ELECTRON:
-        gain = _gain(header, where, unit)
-        jansky *= gain
-        note = f"BUNIT is {unit}: a count is {gain:g} electrons"
-    _set(header, jansky)
-    return note
+        gain = _gain(header, where, text)
+        nanojansky *= gain
+        notes.append(f"BUNIT is {text}: a count is {gain:g} electrons")
+    _set(header, nanojansky)
+    return notes
 
 
 def _gain(header: Any, where: str, unit: str) -> float:
     """Electrons per count: the mean of the amplifiers' measured gains, or the commanded one."""
     measured = [header.get(f"ATODGN{amplifier}") for amplifier in "ABCD"]
-    known = [float(value) for value in measured if _positive(value)]
+    known = [float(value) for value in measured if is_positive(value)]
     return sum(known) / len(known) if known else _need(header, "CCDGAIN", where, unit)
-
-
-def _in_jansky(text: str) -> tuple[float | None, bool]:
-    """Give a unit in Jy or, for surface brightnesses, Jy/sr, and whether it is per pixel."""
-    from astropy import units as u
-
-    try:
-        unit = u.Unit(re.sub(r"/(pix|pixel|beam)$", "", text.strip(), flags=re.IGNORECASE))
-    # astropy raises ValueError for what it cannot parse, TypeError for nothing at all.
-    except (ValueError, TypeError):
-        return None, True
-    for target, per_pixel in ((u.Jy, True), (u.Jy / u.sr, False)):
-        if unit.is_equivalent(target):
-            return float(unit.to(target)), per_pixel
-    return None, True
 
 
 def _need(header: Any, keyword: str, where: str, unit: str) -> float:
     """Read a keyword that must be a positive number."""
     value = header.get(keyword)
-    if not _positive(value):
+    if not is_positive(value):
         raise UnusableExposureError(
             f"{where}: BUNIT is {unit} and {keyword} is {value!r}; expected a positive number, "
             "which is needed to turn the image into nJy (give ABMAG, or keep its unit with "
-            "--no-fluxcal)"
+            "--no-fluxcal, do_fluxcal=False in Python)"
         )
     return float(value)
 
 
-def _positive(value: Any) -> bool:
-    """Whether a header value is a positive, finite number."""
-    return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and value > 0
-    )
-
-
-def _set(header: Any, jansky: float) -> None:
+def _set(header: Any, nanojansky: float) -> None:
     """Write ABMAG such that `flux_calibration` gives the factor back."""
-    header["ABMAG"] = (8.9 - 2.5 * math.log10(jansky), "[mag] AB magnitude of 1 BUNIT a pixel")
+    header["ABMAG"] = (8.9 - 2.5 * math.log10(nanojansky / 1e9), "[mag] AB magnitude of 1 BUNIT")

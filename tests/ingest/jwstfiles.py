@@ -12,7 +12,7 @@ from fpgpu.demo.telescope import Pointing
 from fpgpu.sky.sip import fit_sip
 from fpgpu.sky.wcs import SkyWCS
 
-PIXEL_SR = 2.35e-14
+PIXEL_SR = float(np.deg2rad(0.03 / 3600) ** 2)
 DO_NOT_USE, HOT = 1, 1 << 11
 
 
