@@ -132,11 +132,11 @@ def image_unit(text: object) -> "UnitBase | None":
             # Several slashes, and old names, mean what they say.
             warnings.simplefilter("ignore", u.UnitsWarning)
             unit = u.Unit(spelled)
-        if u.mgy in unit.decompose().bases:
+        if isinstance(unit, u.UnitBase) and u.mgy in unit.decompose().bases:
             unit = unit / u.mgy * u.AB
     # astropy raises ValueError for what it cannot parse, TypeError for what is none.
     except (ValueError, TypeError, ArithmeticError) as error:
-        if "jy" in text.lower() or "jansky" in text.lower():
+        if re.search("jy|jansk", text, re.IGNORECASE):
             raise UnusableExposureError(
                 f"BUNIT is {text!r}, a flux density that is not spelled as in the FITS standard: "
                 "upper and lower case differ (mJy is milli-, MJy megajansky; MJy/sr, Jy/beam); "
@@ -170,7 +170,7 @@ def flux_unit(hdr: Mapping[str, Any]) -> FluxUnit | None:
     unit = image_unit(hdr.get("BUNIT"))
     if unit is None:
         return None
-    if isinstance(unit, u.FunctionUnitBase) or unit.is_equivalent(u.mag):
+    if isinstance(unit, u.FunctionUnitBase) or u.dex in unit.decompose().bases:
         raise UnusableExposureError(
             f"BUNIT is {hdr['BUNIT']}: logarithmic values, which no factor makes fluxes; give an "
             "image of fluxes"

@@ -21,7 +21,7 @@ from fpgpu.ingest.inputs import ReadOptions
 from fpgpu.ingest.naming import name_exposure
 from fpgpu.ingest.pixelarea import solid_angle
 from fpgpu.ingest.tiles import Box
-from fpgpu.ingest.units import electrons_per_second, settle_units
+from fpgpu.ingest.units import electrons_per_second, factor_between, settle_units
 from fpgpu.ingest.weights import Weigher
 
 __all__ = ["assemble"]
@@ -112,11 +112,14 @@ def _weigher(frame: Frame, options: ReadOptions) -> Weigher:
     weigher = Weigher.choose(
         str(frame.path),
         frame.layers,
-        ", ".join(frame.file.names()),
+        frame.file.content(),
         options.weight,
         frame.weights_are,
         options.err_scale,
     )
+    if weigher.kind != "exptime":
+        power = 1 if weigher.kind == "err" else -2
+        weigher.unit = factor_between(weigher.noise, header, power) ** (1 / power)
     weigher.measure_sky(frame.science, electrons)
     if weigher.kind != "err":
         what = {"ivm": "inverse variance", "exptime": "exposure time"}[weigher.kind]
@@ -144,6 +147,8 @@ def _read(frame: Frame, box: Box, weigher: Weigher, wcs: Astrometry) -> Exposure
         None if layer is None else layer.read_numbers(box)
         for layer in (frame.layers.get("bkg"), frame.layers.get("area"))
     )
+    if bkg is not None and (factor := factor_between(frame.layers["bkg"], frame.header)) != 1:
+        bkg = bkg * factor
     telescope = str(frame.header.get("TELESCOP", "")).strip().upper()
     return Exposure(
         im=im,
@@ -181,7 +186,7 @@ def _mask(frame: Frame, box: Box) -> Images | None:
     layer = frame.layers.get("mask")
     if layer is None:
         return None
-    mask = layer.read(box)
+    mask = layer.read_flags(box)
     if mask.dtype.kind in "iub":
         return mask
     if layer.file is frame.file or mask.dtype.kind != "f":

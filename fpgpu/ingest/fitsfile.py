@@ -193,6 +193,34 @@ class FitsFile:
         hdu = self.hdus[self._names.index(name)]
         return tuple(reversed(hdu.shape)) if getattr(hdu, "is_image", False) else None
 
+    def is_empty(self, index: int) -> bool:
+        """Tell whether an extension is an image without data.
+
+        Parameters
+        ----------
+        index : int
+            Its number.
+
+        Returns
+        -------
+        bool
+        """
+        hdu = self.hdus[index]
+        return getattr(hdu, "is_image", False) and not hdu.shape and "PIXVALUE" not in hdu.header
+
+    def content(self) -> str:
+        """List the extensions for messages.
+
+        Returns
+        -------
+        str
+            Their names, with a note on those that hold nothing.
+        """
+        return ", ".join(
+            f"{name} (without data)" if index and self.is_empty(index) else name
+            for index, name in enumerate(self._names)
+        )
+
     def layer(
         self, name: str, shape: tuple[int, int] | None = None, version: int | None = None
     ) -> FitsImage | None:

@@ -20,6 +20,9 @@ _DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _SCALING = ("BSCALE", "BZERO", "BLANK")
 _ROWS = 256
 
+# No detector has a longer side; a file of a few bytes must not fill the memory.
+_LONGEST_CONSTANT = 1 << 14
+
 
 class FitsImage:
     """A 2-dimensional image of an opened file; nothing is read before `read`.
@@ -55,6 +58,17 @@ class FitsImage:
                 "NAXIS1, NAXIS2, ...)"
             )
         self.shape = declared[0], declared[1]
+        header = self.header
+        # astropy leaves undefined pixels of unsigned images as they are.
+        self._undefined: int | float | None = None
+        scaling = header.get("BLANK"), header.get("BZERO", 0)
+        if all(isinstance(value, int | float) for value in scaling):
+            self._undefined = sum(scaling)
+
+    @property
+    def header(self) -> Any:
+        """Header of the extension."""
+        return self.file.hdus[self.index].header
 
     def require_shape(self, shape: tuple[int, int]) -> "FitsImage":
         """Refuse an image of another size than the science image.
@@ -92,7 +106,8 @@ class FitsImage:
         Returns
         -------
         ndarray, shape (nx, ny)
-            Indexed ``[x, y]``: a transposed FITS array, unsigned where the file says so.
+            Indexed ``[x, y]``: a transposed FITS array, unsigned where the file says so; NaN where
+            an image of integers says that it is undefined (BLANK).
 
         Raises
         ------
@@ -103,14 +118,35 @@ class FitsImage:
         x0, x1, y0, y1 = box
         hdu, descriptor = self.file.hdus[self.index], self.file.descriptor
         with self.file.guarded(self.where):
+            if not hdu.shape and (constant := _constant(hdu.header)):
+                return np.full(box.shape[::-1], *constant).T
             if x1 - x0 == self.shape[0] or hasattr(hdu, "compressed_data"):
-                return np.asarray(hdu.section[y0:y1, x0:x1]).T
+                return self._defined(hdu.section[y0:y1, x0:x1]).T
             if descriptor is not None and not any(key in hdu.header for key in _SCALING):
                 return self._read_rows(box, descriptor).T
             # Many rows at a time, as astropy takes long for each part of a row.
             starts = range(y0, y1, _ROWS)
             parts = [hdu.section[y : min(y + _ROWS, y1), :][:, x0:x1] for y in starts]
-            return np.concatenate(parts).T
+            return self._defined(np.concatenate(parts)).T
+
+    def read_flags(self, box: Box | None = None) -> npt.NDArray[Any]:
+        """Read pixels that may be data-quality flags.
+
+        Parameters
+        ----------
+        box : Box, optional
+            The part to read; all by default.
+
+        Returns
+        -------
+        ndarray, shape (nx, ny)
+            As `read`, but integers stay integers: what is undefined has all flags.
+        """
+        data = self.read(box)
+        if self._undefined is None or data.dtype.kind != "f":
+            return data
+        flags = np.where(np.isnan(data), np.float64(0xFFFFFFFF), data)
+        return flags.astype(np.int64).astype(np.uint32)
 
     def read_numbers(self, box: Box | None = None) -> npt.NDArray[Any]:
         """Read pixels that must be real numbers.
@@ -137,6 +173,15 @@ class FitsImage:
             )
         return data
 
+    def _defined(self, data: npt.ArrayLike) -> npt.NDArray[Any]:
+        """Make undefined pixels of integers NaN."""
+        data = np.asarray(data)
+        if self._undefined is None or data.dtype.kind == "f":
+            return data
+        numbers = data.astype(np.float32 if data.dtype.itemsize <= 2 else np.float64)
+        numbers[data == self._undefined] = np.nan
+        return numbers
+
     def _read_rows(self, box: Box, descriptor: int) -> npt.NDArray[Any]:
         """Read parts of rows as they are in the file, shape (ny, nx), one system call each."""
         hdu = self.file.hdus[self.index]
@@ -154,4 +199,22 @@ class FitsImage:
         hdu = self.file.hdus[self.index]
         if not getattr(hdu, "is_image", False):
             return None
+        if not hdu.shape and _constant(hdu.header) is not None:
+            return int(hdu.header["NPIX1"]), int(hdu.header["NPIX2"])
         return tuple(int(side) for side in reversed(hdu.shape))
+
+
+def _constant(header: Any) -> tuple[float, str] | None:
+    """Give value and dtype of an image that stands for one value, by STScI's convention; or None.
+
+    Such an extension has NAXIS = 0, and NPIX1, NPIX2 and PIXVALUE.
+    """
+    sides, value = (header.get("NPIX1"), header.get("NPIX2")), header.get("PIXVALUE")
+    if not all(type(side) is int and 0 < side <= _LONGEST_CONSTANT for side in sides):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    bits = header["BITPIX"]
+    if bits < 0:
+        return value, _DTYPES[bits]
+    return value, ">f4" if isinstance(value, float) else ">i4"

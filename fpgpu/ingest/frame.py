@@ -84,6 +84,10 @@ class Frame:
         header["NAXIS1"], header["NAXIS2"] = image.shape
         frame = cls(file, image, header)
         for role, name in EXTENSIONS.items():
+            index = file.find(name, version)
+            if index is not None and file.is_empty(index):
+                frame.notes.append(f"extension {name} has no data and was left out")
+                continue
             layer = file.layer(name, image.shape, version)
             if layer is not None:
                 frame.layers[role] = layer

@@ -86,6 +86,14 @@ def read_hst(
             f"{file.path}: has {len(versions)} exposures; companion files "
             f"({', '.join(sorted(companions))}) belong to one"
         )
+    detector = str(file.primary("DETECTOR") or "").strip().upper()
+    if len(versions) > 1 and (detector == "IR" or file.primary("INSTRUME") == "NICMOS"):
+        name = str(file.primary("ROOTNAME") or file.path.name.partition("_")[0]).strip().lower()
+        product = "flt" if detector == "IR" else "cal"
+        raise UnusableExposureError(
+            f"{file.path}: holds the {len(versions)} reads of one ramp (ima), which are no "
+            f"exposures of their own; give what they were combined to, {name}_{product}.fits"
+        )
     for version in versions:
         frame = Frame.find(file, companions, "SCI", version)
         if len(versions) > 1 or "wht" not in frame.layers:
@@ -101,7 +109,7 @@ def _read_frame(frame: Frame, options: ReadOptions) -> Iterator[Exposure]:
     if not is_drizzled and "mask" not in frame.layers:
         raise UnusableExposureError(
             f"{frame.science.where}: has no extension DQ of this EXTVER (found "
-            f"{', '.join(frame.file.names())}); a calibrated HST image always has one, so the file "
+            f"{frame.file.content()}); a calibrated HST image always has one, so the file "
             "is incomplete"
         )
 

@@ -105,7 +105,7 @@ def read_jwst(
     frame.area_tolerance = 1.05 if is_mosaic else math.inf
     if "mask" not in frame.layers and not is_mosaic:
         raise UnusableExposureError(
-            f"{file.path}: has no extension DQ (found {', '.join(file.names())}); a calibrated "
+            f"{file.path}: has no extension DQ (found {file.content()}); a calibrated "
             "JWST image always has one, so the file is incomplete"
         )
     _settle_band(frame)

@@ -16,8 +16,11 @@ from typing import Any
 
 from fpgpu.errors import UnusableExposureError, WCSError
 from fpgpu.fluxes import FluxUnit, beam_area, flux_calibration, flux_unit, image_unit, is_positive
+from fpgpu.ingest.fitsimage import FitsImage
 
-__all__ = ["PIXEL_AREAS", "electrons_per_second", "settle_units", "zero_point_conflict"]
+__all__ = [
+    "PIXEL_AREAS", "electrons_per_second", "factor_between", "settle_units", "zero_point_conflict",
+]  # fmt: skip
 
 PIXEL_AREAS = ("auto", "header", "wcs")
 """Where the solid angle of a pixel comes from; ``auto`` takes PIXAR_SR unless the WCS differs."""
@@ -105,6 +108,48 @@ def zero_point_conflict(header: Any) -> str | None:
     if abs(factor / light.nanojansky - 1) < _SAME_ZERO_POINT:
         return None
     return f"BUNIT is {header['BUNIT']}, but by ABMAG one of it is {factor:.6g} nJy"
+
+
+def factor_between(layer: FitsImage, header: Any, power: int = 1) -> float:
+    """Give what brings the values of an image's companion into the unit of the image.
+
+    Parameters
+    ----------
+    layer : FitsImage
+        The companion: uncertainties, weights or background.
+    header : astropy.io.fits.Header
+        That of the image.
+    power : int, optional
+        Power of the image's unit that the companion has: -2 for weights, which may have the BUNIT
+        of the image all the same.
+
+    Returns
+    -------
+    float
+        1 when either has no BUNIT that is a unit.
+
+    Raises
+    ------
+    UnusableExposureError
+        When one unit cannot be converted to the other.
+    """
+    from astropy import units as u
+
+    try:
+        own, wanted = image_unit(layer.header.get("BUNIT")), image_unit(header.get("BUNIT"))
+    except UnusableExposureError:
+        return 1.0
+    known = [unit for unit in (own, wanted) if isinstance(unit, u.UnitBase)]
+    if len(known) < 2 or u.dimensionless_unscaled in known or own == wanted:
+        return 1.0
+    if known[0].is_equivalent(known[1] ** power):
+        return float(known[0].to(known[1] ** power))
+    if power != 1:
+        return 1.0
+    raise UnusableExposureError(
+        f"{layer.where} is in {layer.header['BUNIT']}, but the image in {header['BUNIT']}; convert "
+        "it, or correct its BUNIT"
+    )
 
 
 def electrons_per_second(header: Any) -> float | None:

@@ -45,6 +45,8 @@ class Weigher:
         Weights: where they are zero, there are no data.
     scale : float
         Factor on the uncertainties.
+    unit : float
+        The unit in which they are in the file, in that of the image.
     sky : float
         For ``exptime``, the variance of the sky times the exposure time.
     poisson : float
@@ -55,6 +57,7 @@ class Weigher:
     noise: FitsImage
     wht: FitsImage | None = None
     scale: float = 1.0
+    unit: float = 1.0
     sky: float = 0.0
     poisson: float = 0.0
 
@@ -168,8 +171,8 @@ class Weigher:
         noise = self.noise.read_numbers(box)
         if self.kind == "err":
             ierr = inverse_of(noise)
-            if self.scale != 1:
-                ierr = ierr / ierr.dtype.type(self.scale)
+            if self.scale * self.unit != 1:
+                ierr = ierr / ierr.dtype.type(self.scale * self.unit)
             if self.wht is not None:
                 wht = self.wht.read_numbers(box)
                 ierr[~(np.isfinite(wht) & (wht > 0))] = np.nan
@@ -178,7 +181,9 @@ class Weigher:
         with np.errstate(all="ignore"):
             if self.kind == "exptime":
                 wht = wht / (self.sky + self.poisson * np.maximum(im, 0).astype(np.float64))
-            return np.where(wht > 0, np.sqrt(wht) / self.scale, np.nan).astype(np.float32)
+            return np.where(wht > 0, np.sqrt(wht) / (self.scale * self.unit), np.nan).astype(
+                np.float32
+            )
 
 
 def inverse_of(err: npt.NDArray[Any]) -> npt.NDArray[Any]:
