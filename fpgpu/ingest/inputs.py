@@ -261,9 +261,8 @@ class Input:
         Input
             For what is to be known of exposures that are left out.
         """
-        return replace(
-            self, options=replace(self.options, bands=()), calibration=CalibrationOptions()
-        )
+        calibration = CalibrationOptions(do_fluxcal=self.calibration.do_fluxcal)
+        return replace(self, options=replace(self.options, bands=()), calibration=calibration)
 
     def require_inside(self) -> None:
         """Refuse files that a symbolic link takes out of the folder they were found in.
