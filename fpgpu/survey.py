@@ -57,6 +57,7 @@ class Survey:
     ) -> None:
         self.pixels = pixels
         self.meta = meta
+        meta.image_shape = pixels.shape
         self.psf = psf
         self.backend = backend
         self.resident = resident

@@ -60,11 +60,14 @@ def run(args: argparse.Namespace) -> int:
     from fpgpu.stores.folder import StoreFolder
     from fpgpu.stores.meta import MetaStore
     from fpgpu.stores.names import each_band
+    from fpgpu.stores.pixel import PixelStore
 
     circle.require_whole(args)
     if args.catalog is not None and args.radius is None:
         raise UsageError("--catalog takes the sources of a circle: give --ra, --dec, --radius, too")
-    with MetaStore(StoreFolder(args.folder).require().meta) as meta:
+    place = StoreFolder(args.folder).require()
+    with MetaStore(place.meta) as meta, PixelStore(place.pixels, mode="r") as pixels:
+        meta.image_shape = pixels.shape
         region = catalog = None
         bands = each_band(args.bands or meta.bands, meta.bands, args.folder)
         keys = [(band, expID) for band in bands for expID in meta.exposures(band)]

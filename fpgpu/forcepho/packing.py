@@ -1,22 +1,23 @@
 """forcepho's `StorePatch`, with the stores and the packing of fpgpu."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
 from fpgpu.backends.base import Backend
 from fpgpu.backends.choose import BackendName, get_backend
-from fpgpu.errors import LayoutError, RegionError
-from fpgpu.forcepho.device import DevicePatch
+from fpgpu.errors import LayoutError, PlanError, RegionError
+from fpgpu.forcepho.device import PIXELS, DevicePatch
 from fpgpu.layout import PATCH_ARRAYS
 from fpgpu.likelihood.scene import relative_longitude
 from fpgpu.patch.astrometry import reference_position
 from fpgpu.patch.build import build_patch
-from fpgpu.patch.pack import pack_metadata
+from fpgpu.patch.device import Patch
+from fpgpu.patch.pack import background_offsets, pack_metadata
 from fpgpu.patch.plan import PatchPlan, Selection, make_plan
 from fpgpu.patch.stores import Stores
 from fpgpu.sky.regions import CircularRegion, RectangularRegion, Region
@@ -29,6 +30,20 @@ from fpgpu.stores.psf import PSFStore
 
 __all__ = ["StorePatch", "as_region"]
 
+# What forcepho packs one after the other, with what each is given.
+_HOOKS = {
+    "_pack_source_metadata": ("scene",),
+    "_pack_astrometry": ("wcses", "scene"),
+    "_pack_fluxcal": ("hdrs",),
+    "_pack_psf": ("bands", "wcses", "scene"),
+}
+
+# What is made anew for a patch that was pickled.
+_OF_THE_DEVICE = {"_patch", "device_patch", "device_ptrs", "patch_struct", "patchstruct_ptr"}
+
+# Where the methods that a subclass may override are defined.
+_OWN = {__name__, "forcepho.patches.patch"}
+
 _REGIONS: dict[type[Region], tuple[str, ...]] = {
     CircularRegion: ("ra", "dec", "radius"),
     RectangularRegion: ("ra_min", "ra_max", "dec_min", "dec_max"),
@@ -38,8 +53,12 @@ _REGIONS: dict[type[Region], tuple[str, ...]] = {
 class StorePatch(DevicePatch):
     """A patch made from stores, with forcepho's names for what it holds.
 
-    The pixels go to the backend's memory when the patch is built, and live there only: ``data``,
-    ``ierr``, ``xpix``, ``ypix`` and ``residual`` fetch copies.
+    The pixels go straight to the backend's memory when the patch is built; `DevicePatch` says how
+    they get to the host. Methods that forcepho calls while it builds and packs, and that a subclass
+    overrides, are called here, too, and what they make of the patch is sent, or refused: the
+    defaults behind ``super()`` are `find_exposures`, `find_pixels` and `pack_pix` of this class,
+    and forcepho's own ``_pack_source_metadata``, ``_pack_astrometry``, ``_pack_fluxcal`` and
+    ``_pack_psf``.
 
     Parameters
     ----------
@@ -68,6 +87,13 @@ class StorePatch(DevicePatch):
     backend : Backend, optional
         Where the patch lives, instead of a new one.
 
+    Attributes
+    ----------
+    background_offsets : list of float or None
+        What was subtracted from the fluxes of each exposure, when that was asked for.
+    max_snr : float or None
+        Where ``flux * ierr`` is larger, the next patch to be built has ``max_snr / flux`` there.
+
     Raises
     ------
     LayoutError
@@ -79,8 +105,6 @@ class StorePatch(DevicePatch):
     """
 
     backend_name: ClassVar[BackendName] = "cpu"
-
-    max_snr: float | None = None
 
     def __init__(
         self,
@@ -106,6 +130,7 @@ class StorePatch(DevicePatch):
         self.backend = get_backend(self.backend_name) if backend is None else backend
         self.metastore = MetaStore(Path(metastore), use_gwcs=use_gwcs)
         self.pixelstore = PixelStore(pixelstore, mode="r")
+        self.metastore.image_shape = self.pixelstore.shape
         self.psfstore = PSFStore(psfstore) if psfstore else None
         self.splinedata = splinedata
         self.spline_smoothing = spline_smoothing
@@ -114,8 +139,9 @@ class StorePatch(DevicePatch):
         self.select: Selection = select
         self.psf_per_source = psf_per_source
         self.patch_reference_coordinates = np.zeros(2)
+        self.background_offsets: list[float] | None = None
+        self.max_snr: float | None = None
         self._dirty_data = True
-        self._references: WeakKeyDictionary[Any, tuple[float, float]] = WeakKeyDictionary()
 
     def build_patch(
         self,
@@ -147,9 +173,169 @@ class StorePatch(DevicePatch):
             As `fpgpu.patch.build.build_patch`.
         """
         self.free()
-        self._patch = self._metadata = None
+        for name in vars(self).keys() & {*PIXELS, "plan", "_patch"}:
+            delattr(self, name)
+        self._is_packed = False
         bands = each_band(self.metastore.bands if allbands is None else allbands)
-        plan = make_plan(
+        self.plan = self._plan(region, bands)
+        if self._overrides("find_exposures"):
+            self.plan = self._chosen(bands, self.find_exposures(region, bands))
+        self._describe(self.plan, bands)
+        keyword = str(tweak_background) if tweak_background else None
+        offsets = background_offsets(self.metastore, self.plan, keyword)
+        self.background_offsets = offsets if keyword else None
+        self._background_keyword = keyword
+        self.pack_pix(region)
+        if self._patch is None:
+            raise PlanError("pack_pix was overridden and does not call super().pack_pix(region)")
+        if sourcecat is not None:
+            # set_scene is forcepho's, and comes with the class that this is mixed into.
+            self.pack_meta(self.set_scene(sourcecat))
+        self._dirty_data = False
+
+    def find_exposures(
+        self, region: Any, bandlist: Iterable[str]
+    ) -> tuple[list[Any], list[Any], list[str], list[str]]:
+        """Find the exposures with super-pixels in a region.
+
+        Parameters
+        ----------
+        region : CircularRegion or RectangularRegion
+            Of fpgpu or of forcepho; or any other region of fpgpu.
+        bandlist : iterable of str
+            The bands.
+
+        Returns
+        -------
+        hdrs, wcses : list
+            Headers and WCS of the meta store.
+        epaths, bands : list of str
+            ``"band/expID"`` and band of each, in the order of the bands. What an override leaves
+            out or puts in another order is so in the patch.
+
+        Raises
+        ------
+        FpgpuError
+            As `fpgpu.patch.plan.make_plan`.
+        """
+        exposures = self._plan(region, each_band(bandlist)).exposures
+        keys = [(exposure.band, exposure.expID) for exposure in exposures]
+        return (
+            [self.metastore.headers[band][expID] for band, expID in keys],
+            [self.metastore.wcs[band][expID] for band, expID in keys],
+            [f"{band}/{expID}" for band, expID in keys],
+            [band for band, _ in keys],
+        )
+
+    def find_pixels(self, epath: str, wcs: Any, region: Any) -> tuple[npt.NDArray[Any], ...]:
+        """Read the super-pixels of an exposure that are in a region.
+
+        Parameters
+        ----------
+        epath : str
+            The exposure, ``"band/expID"``.
+        wcs : WCS
+            Accepted for compatibility; that of the meta store counts.
+        region : CircularRegion or RectangularRegion
+            Of fpgpu or of forcepho; or any other region of fpgpu.
+
+        Returns
+        -------
+        data, ierr, xpix, ypix : ndarray, shape (n_superpixels, super_pixel_size**2)
+            As stored, without background offset or cap; and zero-based coordinates.
+
+        Raises
+        ------
+        PlanError
+            When the exposure has none.
+        FpgpuError
+            As `fpgpu.patch.plan.make_plan` and `PixelStore.read_superpixels`.
+        """
+        band, expID = epath.split("/", 1)
+        for exposure in self._plan(region, [band]).exposures:
+            if exposure.expID == expID:
+                break
+        else:
+            raise PlanError(f"{epath} has no super-pixel in {region!r}")
+        values = self.pixelstore.read_superpixels(band, expID, exposure.superpixels)
+        half = self.pixelstore.super_pixel_size**2
+        ix, iy = exposure.superpixels.T
+        xpix, ypix = self.pixelstore.xpix[ix, iy], self.pixelstore.ypix[ix, iy]
+        return values[:, :half], values[:, half:], xpix, ypix
+
+    def pack_pix(self, region: Any, dtype: npt.DTypeLike | None = None) -> None:
+        """Read the pixels of the exposures that were found into the backend's memory.
+
+        Parameters
+        ----------
+        region : CircularRegion or RectangularRegion
+            What `build_patch` was called with.
+        dtype : dtype, optional
+            Accepted for compatibility; there is only float32.
+
+        Raises
+        ------
+        PlanError
+            When an overridden `find_pixels` gives another number of pixels than the plan has.
+        FpgpuError
+            As `fpgpu.patch.build.build_patch`.
+        """
+        self._patch = self._read()
+        if self._overrides("find_pixels"):
+            self._take_pixels(region)
+        if self.max_snr and (self._overrides("find_pixels") or self._overrides("_cap_snr")):
+            self._cap_snr(max_snr=self.max_snr)
+
+    def _read(self) -> Patch:
+        """Read the pixels of the plan into the backend's memory."""
+        return build_patch(
+            Stores(self.pixelstore, self.metastore, self.psfstore),
+            self.plan,
+            backend=self.backend,
+            background_keyword=self._background_keyword,
+            max_snr=None if self._overrides("_cap_snr") else self.max_snr,
+        )
+
+    def _require_patch(self) -> Patch:
+        # What was pickled comes back without memory of the backend.
+        if self._patch is None and "plan" in vars(self):
+            self._patch = self._read()
+        return super()._require_patch()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Give all that is on the host, the pixels too, and nothing of the backend's memory."""
+        if "plan" in vars(self):
+            for name in PIXELS:
+                getattr(self, name)
+        return {name: value for name, value in vars(self).items() if name not in _OF_THE_DEVICE}
+
+    def _take_pixels(self, region: Any) -> None:
+        """Put what an overridden `find_pixels` gives in the place of what was read."""
+        found: dict[str, list[Any]] = {name: [] for name in PIXELS}
+        offsets = self.background_offsets or [0.0] * self.n_exp
+        rows = zip(self.epaths, self.wcses, self.plan.exposure_N, offsets, strict=True)
+        for epath, wcs, n_pixels, offset in rows:
+            pixels = [np.asarray(values) for values in self.find_pixels(epath, wcs, region)]
+            if [values.size for values in pixels] != [n_pixels] * len(PIXELS):
+                raise PlanError(
+                    f"find_pixels gave arrays of {[values.size for values in pixels]} pixels of"
+                    f" {epath}; the patch has {n_pixels}, whole super-pixels: give pixels that"
+                    " shall not count an ierr of 0"
+                )
+            pixels[0] = pixels[0] - offset
+            for name, values in zip(PIXELS, pixels, strict=True):
+                found[name].append(values.ravel())
+        for name in PIXELS:
+            setattr(self, name, np.concatenate(found[name]).astype(PATCH_ARRAYS[name]))
+
+    def _cap_snr(self, max_snr: float | None = None) -> None:
+        """Limit signal to noise on the host."""
+        if max_snr:
+            high = (self.ierr > 0) & (self.data * self.ierr > max_snr)
+            self.ierr[high] = max_snr / self.data[high]
+
+    def _plan(self, region: Any, bands: list[str]) -> PatchPlan:
+        return make_plan(
             self.pixelstore,
             self.metastore,
             as_region(region),
@@ -157,19 +343,40 @@ class StorePatch(DevicePatch):
             select=self.select,
             backend=self.backend,
         )
-        self._patch = build_patch(
-            Stores(self.pixelstore, self.metastore, self.psfstore),
-            plan,
-            backend=self.backend,
-            background_keyword=str(tweak_background) if tweak_background else None,
-            max_snr=self.max_snr,
-        )
-        self._holds_data = True
-        self._describe(plan, bands)
-        if sourcecat is not None:
-            # set_scene is forcepho's, and comes with the class that this is mixed into.
-            self.pack_meta(self.set_scene(sourcecat))  # type: ignore[attr-defined]
-        self._dirty_data = False
+
+    def _chosen(
+        self, bands: list[str], found: tuple[list[Any], list[Any], list[str], list[str]]
+    ) -> PatchPlan:
+        """Plan what an overridden `find_exposures` has found."""
+        planned = {f"{e.band}/{e.expID}": e for e in self.plan.exposures}
+        hdrs, wcses, epaths, _ = found
+        for hdr, wcs, epath in zip(hdrs, wcses, epaths, strict=True):
+            if epath not in planned:
+                raise PlanError(
+                    f"find_exposures gave {epath}, which has no super-pixel in the region; those"
+                    f" that have are {', '.join(planned) or 'none'}"
+                )
+            band, expID = epath.split("/", 1)
+            stored = self.metastore.headers[band][expID], self.metastore.wcs[band][expID]
+            if hdr is not stored[0] or wcs is not stored[1]:
+                raise PlanError(
+                    f"find_exposures gave another header or WCS of {epath} than the meta store;"
+                    f" put it there: patch.metastore.wcs[{band!r}][{expID!r}] = wcs"
+                )
+        exposures = tuple(planned[epath] for epath in epaths)
+        order = [bands.index(exposure.band) for exposure in exposures]
+        if order != sorted(order):
+            raise PlanError(
+                f"find_exposures gave {', '.join(epaths)}; expected the bands in the order"
+                f" {', '.join(bands)}"
+            )
+        bandlist = tuple(dict.fromkeys(exposure.band for exposure in exposures))
+        return replace(self.plan, exposures=exposures, bandlist=bandlist)
+
+    def _overrides(self, name: str) -> bool:
+        """Tell whether a method is neither the one of this class nor forcepho's own."""
+        method = getattr(self, name, None)
+        return method is not None and getattr(method, "__module__", None) not in _OWN
 
     def _describe(self, plan: PatchPlan, bands: list[str]) -> None:
         """Set what forcepho tells about the exposures of a patch."""
@@ -205,7 +412,7 @@ class StorePatch(DevicePatch):
             As `fpgpu.patch.pack.pack_metadata`; the packed arrays are then those of before.
         """
         plan = self._require_patch().plan
-        self.unzerocoords(scene)
+        _make_absolute(scene)
         positions = _positions(scene.sources)
         active = _positions(scene.active_sources)
         metadata = pack_metadata(
@@ -218,11 +425,15 @@ class StorePatch(DevicePatch):
             reference=reference_position(positions["ra"], positions["dec"]),
         )
         self.zerocoords(scene, metadata.reference)
-        self._metadata = metadata
         self.n_sources, self.n_radii = metadata.layout.n_src, metadata.layout.n_radii
         for name in self.meta_names:
             if name in metadata.arrays:
                 setattr(self, name, metadata.arrays[name])
+        for hook, names in _HOOKS.items():
+            if self._overrides(hook):
+                own = (scene if name == "scene" else getattr(self, name) for name in names)
+                getattr(self, hook)(*own)
+        self._is_packed = True
         self.scene = scene
 
     def zerocoords(
@@ -233,7 +444,7 @@ class StorePatch(DevicePatch):
         Parameters
         ----------
         scene : forcepho.sources.Scene
-            The sources.
+            The sources. Each keeps the reference as its ``sky_zero``, and so does a copy of it.
         sky_zero : (float, float), optional
             Right ascension and declination in degrees of the reference; by default the median.
 
@@ -242,7 +453,7 @@ class StorePatch(DevicePatch):
         ndarray of float64, shape (2,)
             The reference.
         """
-        self.unzerocoords(scene)
+        _make_absolute(scene)
         positions = _positions(scene.sources)
         if sky_zero is None:
             sky_zero = reference_position(positions["ra"], positions["dec"])
@@ -250,29 +461,29 @@ class StorePatch(DevicePatch):
         eastward = relative_longitude(positions["ra"], ra)
         northward = positions["dec"] - dec
         for source, east, north in zip(scene.sources, eastward, northward, strict=True):
-            source.ra, source.dec = east, north
-        self._references[scene] = ra, dec
+            source.ra, source.dec, source.sky_zero = east, north, (ra, dec)
         self.patch_reference_coordinates = np.array([ra, dec])
         return self.patch_reference_coordinates
 
     def unzerocoords(self, scene: Any) -> Any:
-        """Make the positions of a scene absolute again, in place, if they are relative.
+        """Make the positions of a scene absolute again, in place; once more changes nothing.
 
         Parameters
         ----------
         scene : forcepho.sources.Scene
-            The sources.
+            The sources. Those that no patch made relative, nor the sources they are copies of, are
+            taken to be relative to the reference of this patch, as forcepho takes them.
 
         Returns
         -------
         forcepho.sources.Scene
             The same object.
         """
-        ra, dec = self._references.pop(scene, (None, None))
-        if ra is not None and dec is not None:
-            for source in scene.sources:
-                source.ra = wrapped(source.ra + ra)
-                source.dec += dec
+        ra, dec = self.patch_reference_coordinates
+        for source in scene.sources:
+            if not hasattr(source, "sky_zero"):
+                source.sky_zero = float(ra), float(dec)
+        _make_absolute(scene)
         return scene
 
     # --- what is in it -----------------------------------------------------------------------
@@ -290,43 +501,12 @@ class StorePatch(DevicePatch):
     @property
     def npix(self) -> int:
         """Number of pixels; 0 before a patch is built."""
-        return self._patch.plan.n_pixels if self._patch is not None else 0
+        return self.plan.n_pixels if "plan" in vars(self) else 0
 
     @property
     def size(self) -> int:
         """Bytes in the backend's memory; 0 before a patch is built."""
         return self._patch.nbytes if self._patch is not None else 0
-
-    @property
-    def data(self) -> npt.NDArray[Any]:
-        """Fluxes, float32 of shape (n_pixels,), in nJy; residuals after a swap."""
-        return self._pixels("data")
-
-    @property
-    def ierr(self) -> npt.NDArray[Any]:
-        """Inverse uncertainties, float32 of shape (n_pixels,), in 1/nJy."""
-        return self._pixels("ierr")
-
-    @property
-    def xpix(self) -> npt.NDArray[Any]:
-        """Zero-based pixel coordinates along x, float32 of shape (n_pixels,)."""
-        return self._pixels("xpix")
-
-    @property
-    def ypix(self) -> npt.NDArray[Any]:
-        """Zero-based pixel coordinates along y, float32 of shape (n_pixels,)."""
-        return self._pixels("ypix")
-
-    @property
-    def residual(self) -> npt.NDArray[Any]:
-        """Residuals that a kernel has written, float32 of shape (n_pixels,)."""
-        return self._pixels("residual")
-
-    def _pixels(self, name: str) -> npt.NDArray[Any]:
-        """Fetch a pixel array; read-only, so that nobody changes the copy for the patch."""
-        values = self.retrieve_array(name)
-        values.flags.writeable = False
-        return values
 
 
 def as_region(region: Any) -> Region:
@@ -357,6 +537,15 @@ def as_region(region: Any) -> Region:
         f"{region!r} is no region; expected a CircularRegion or RectangularRegion of fpgpu or of"
         " forcepho"
     )
+
+
+def _make_absolute(scene: Any) -> None:
+    """Undo what made positions relative, where they are."""
+    for source in scene.sources:
+        zero = getattr(source, "sky_zero", None)
+        if zero is not None:
+            source.ra, source.dec = float(wrapped(source.ra + zero[0])), source.dec + zero[1]
+        source.sky_zero = None
 
 
 def _positions(sources: Iterable[Any]) -> npt.NDArray[Any]:

@@ -4,6 +4,8 @@ The classes of fpgpu come first among the bases: forcepho's give what is built o
 ``prepare_model``, ``subtract_fixed``, ``design_matrix``, ``set_scene`` and ``split_pix``.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fpgpu.backends.choose import BackendName
@@ -33,6 +35,9 @@ class CPUPatch(StorePatch, _Models, _Scenes):
     """
 
     backend_name: ClassVar[BackendName] = "cpu"
+
+    buffer_sizes: ClassVar[Mapping[str, int]] = MappingProxyType({})
+    """forcepho's, which has no entries there either."""
 
     def get_proposer(self) -> Any:
         """Make a proposer that calls forcepho's compiled kernel.

@@ -298,6 +298,7 @@ def make_plan(
     comes with a gWCS, which misses by up to 0.03 px; here it is exact. A circle that fits
     between the corners of a super-pixel selects nothing there.
     """
+    meta.image_shape = pixels.shape
     keys = meta.exposures_touching(_surroundings(region), bandlist)
     size, shape = pixels.super_pixel_size, pixels.shape
     candidates = Candidates(meta, keys, shape, size)

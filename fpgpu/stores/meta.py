@@ -97,6 +97,13 @@ class MetaStore(ExposureCatalog):
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As forcepho's, a copy holds everything itself, with what was changed and not written.
+        contents = self._contents
+        entries = [self.entry(*key) for key in self]
+        state = (self.gwcs_file, self._path, self._known, contents.image_shape)
+        return _unpickled, (entries, contents.use_gwcs, contents.replaced_wcs, state)
+
     def close(self) -> None:
         """Close the files; headers and WCS that were not made before cannot be made any more."""
         self._contents.close()
@@ -137,8 +144,10 @@ class MetaStore(ExposureCatalog):
         Parameters
         ----------
         imset : ImageSet, Exposure or similar
-            With attributes `hdr` (a header with NAXIS1, NAXIS2, FILTER and a celestial WCS; it is
-            copied), `band`, `expID`, and optionally `gwcs` (a gWCS) and `sip` (its `SipFit`).
+            With attributes `hdr` (a header with FILTER and a celestial WCS; it is copied), `band`,
+            `expID`, and optionally `gwcs` (a gWCS) and `sip` (its `SipFit`). The size of the image
+            is that in NAXIS1 and NAXIS2; without them that of `im`, if there is one, else what
+            `image_shape` says.
 
         Raises
         ------
@@ -343,3 +352,16 @@ class MetaStore(ExposureCatalog):
             If an exposure has no usable WCS.
         """
         write_table(self.as_table(info), tablename, **kwargs)
+
+
+def _unpickled(
+    entries: list[MetaEntry], use_gwcs: bool, replaced_wcs: Mapping[Any, Any], state: Any
+) -> MetaStore:
+    """Make a store in memory of what was pickled of one."""
+    store = MetaStore()
+    store._contents.use_gwcs = use_gwcs
+    store.add_prepared(*entries)
+    for (band, expID), wcs in replaced_wcs.items():
+        store.wcs[band][expID] = wcs
+    store.gwcs_file, store._path, store._known, store._contents.image_shape = state
+    return store

@@ -32,7 +32,8 @@ class PixelStore(ImageGrid):
 
     Dataset ``band/expID/data`` has shape ``(nx / s, ny / s, 2 * s**2)`` for images ``[x, y]`` of
     ``nx`` by ``ny`` pixels and super-pixels of ``s`` pixels a side; the last axis holds the fluxes,
-    then the inverse uncertainties. Opening creates nothing; the first `add_exposure` does.
+    then the inverse uncertainties. A new store whose size is given is made at once and remembers
+    it; one that is only named is made by the first `add_exposure`.
 
     A killed process or a full disk leaves the file as it was before a change or as it is after.
     Replacing an exposure leaves the space of the old one unused in the file; ``fpgpu consolidate``
@@ -106,6 +107,8 @@ class PixelStore(ImageGrid):
             geometry.refuse_conflict(h5file, nside_full, super_pixel_size)
         else:
             geometry = Geometry.of_arguments(nside_full, super_pixel_size)
+            if (nside_full, super_pixel_size) != (None, None):
+                writing.create(self._file, geometry, timeout)
         super().__init__(geometry, dtype)
         self.reader = ExposureReader(self._file, geometry, dtype, timeout)
 

@@ -363,6 +363,9 @@ class PSFStore:
             self._handle = None
             self._read.clear()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.h5file,)
+
     def __contains__(self, band: object) -> bool:
         return band in self.bands
 

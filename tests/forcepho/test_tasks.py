@@ -17,9 +17,8 @@ CircularRegion = forcepho_module("region").CircularRegion
 
 tasks = forcepho_module("tasks")
 
-# The parts of forcepho's own `build_patch`, in whose place fpgpu plans and reads; and a check of
-# how PyCUDA sent the struct.
-REPLACED = {"find_exposures", "find_pixels", "pack_pix", "test_struct_transfer"}
+# A check of how PyCUDA sent the struct.
+REPLACED = {"test_struct_transfer"}
 
 CONFIG = SimpleNamespace(
     bands=["F200W", "F444W"],

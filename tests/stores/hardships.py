@@ -38,8 +38,8 @@ def met_in_child(work: Callable[[], Any]) -> list[str]:
 def limited(folder: Path, action: str) -> dict[str, Any]:
     """Add or replace under every limit of file size; tell the error and whether bytes changed."""
     path = folder / "pixels.h5"
+    store = PixelStore(path, 64)
     if action != "create":
-        store = PixelStore(path, 64)
         store.add_exposure(uniform_set("first", 1.0))
         store.add_exposure(uniform_set("second", 1.0))
     before = files_in(folder)

@@ -39,8 +39,9 @@ def test_the_fields_of_each_exposure_are_in_its_row(store):
     assert list(table["band"]) == ["F200W", "F090W"]
     assert list(table["expID"]) == ["e1", "sub/e2"]
     for keyword, value in FIELDS.items():
-        assert table[keyword.lower()][0] == value
-        assert table[keyword.lower()].mask[1]
+        name = {"OBSERVTN": "observatn", "VISITGRP": "visit_grp"}.get(keyword, keyword.lower())
+        assert table[name][0] == value
+        assert table[name].mask[1]
     assert list(table["filter"]) == ["F200W", "F090W"]
     assert (list(table["nx"]), list(table["ny"])) == ([128, 64], [96, 32])
 

@@ -27,12 +27,36 @@ def path(tmp_path):
     return tmp_path / "pixels.h5"
 
 
-def test_opening_creates_nothing_and_the_first_exposure_does(path):
-    store = PixelStore(path, SIDE)
+def test_opening_without_a_size_creates_nothing_and_the_first_exposure_does(path):
+    store = PixelStore(path)
     assert not path.exists()
     assert "not created yet" in repr(store)
-    store.add_exposure(image_set())
+    store.add_exposure(image_set(side=2048))
     assert list(files_in(path.parent)) == ["pixels.h5"]
+
+
+@pytest.mark.parametrize(
+    ("given", "shape", "size"),
+    [
+        ({"nside_full": 96}, (96, 96), 8),
+        ({"nside_full": (64, 96), "super_pixel_size": 4}, (64, 96), 4),
+        ({"super_pixel_size": 16}, (2048, 2048), 16),
+    ],
+)
+def test_a_new_store_remembers_its_size(given, shape, size, path):
+    PixelStore(path, **given)
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file.attrs["nside_full"], shape)
+        assert file.attrs["nside_full"].dtype == np.int64
+        assert file.attrs["super_pixel_size"] == size
+        assert list(file) == []
+    again = PixelStore(path)
+    assert (again.shape, again.super_pixel_size, len(again)) == (shape, size, 0)
+    assert PixelStore(path, mode="r").bands == []
+    with pytest.raises(StoreConflictError):
+        PixelStore(path, 128)
+    again.add_exposure(image_set(side=shape))
+    assert len(PixelStore(path)) == 1
 
 
 @pytest.mark.parametrize(
@@ -71,10 +95,10 @@ def test_arguments_that_contradict_the_file_are_refused(path):
 
 
 def test_a_store_that_another_created_with_another_size_is_not_written(path):
-    late = PixelStore(path, 128)
+    late = PixelStore(path)
     new_store(path, image_set())
     with pytest.raises(StoreConflictError, match="meanwhile"):
-        late.add_exposure(image_set(side=128))
+        late.add_exposure(image_set(side=2048))
 
 
 @pytest.mark.parametrize("nside", [100, 0, -8, (64, 60), (64, 64, 64), 64.5, "wide", 1 << 40])
@@ -255,15 +279,17 @@ def test_what_cannot_be_taken_is_refused_and_leaves_the_store_as_it_was(change, 
     assert files_in(path.parent) == before
 
 
-def test_a_refused_first_exposure_leaves_no_file(path):
+def test_a_refused_first_exposure_leaves_the_store_empty(path):
     store = PixelStore(path, SIDE)
+    before = files_in(path.parent)
     with pytest.raises(LayoutError):
         store.add_exposure(image_set(side=72))
     imset = image_set()
     imset.provenance = {"history": "a\0b"}
     with pytest.raises(StoreWriteError):
         store.add_exposure(imset)
-    assert files_in(path.parent) == {}
+    assert files_in(path.parent) == before
+    assert len(PixelStore(path)) == 0
 
 
 def test_a_failed_replacement_keeps_the_old_data(path):

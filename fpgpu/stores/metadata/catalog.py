@@ -96,6 +96,16 @@ class ExposureCatalog:
         return self._contents.tree
 
     @property
+    def image_shape(self) -> tuple[int, int] | None:
+        """Pixels along x and y of exposures whose headers do not say, as primary headers of FITS
+        files with extensions: those of the pixel store, to be set by who knows it."""
+        return self._contents.image_shape
+
+    @image_shape.setter
+    def image_shape(self, shape: tuple[int, int] | None) -> None:
+        self._contents.image_shape = shape
+
+    @property
     def use_gwcs(self) -> bool:
         """Whether positions come from the gWCS."""
         return self._contents.use_gwcs
@@ -155,7 +165,7 @@ class ExposureCatalog:
         return self._contents.sky_wcs((band, expID))
 
     def shape(self, band: str, expID: str) -> tuple[int, int]:
-        """Give the size of an exposure by its header.
+        """Give the size of an exposure by its header, or `image_shape`.
 
         Parameters
         ----------
@@ -172,7 +182,7 @@ class ExposureCatalog:
         NotInStoreError
             If there is no such exposure.
         WCSError
-            If its header does not say.
+            If neither its header nor `image_shape` says.
         """
         self._contents.require((band, expID))
         return self._contents.shape((band, expID))

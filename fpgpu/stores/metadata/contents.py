@@ -9,7 +9,7 @@ from fpgpu.errors import MissingStoreError, NotInStoreError, StoreError
 from fpgpu.stores.metadata.entries import MetaEntry
 from fpgpu.stores.metadata.gwcs_file import GwcsFile, GwcsSource
 from fpgpu.stores.metadata.gwcs_text import GwcsText
-from fpgpu.stores.metadata.headers import as_json, parse_header, serialize
+from fpgpu.stores.metadata.headers import as_json, parse_header, serialize, with_size
 from fpgpu.stores.metadata.lazy import LazyTable
 from fpgpu.stores.metadata.outlines import Outlines, Sources, wcs_errors
 from fpgpu.stores.metadata.records import Float, Key, SkyColumns, SkyRecord
@@ -136,6 +136,26 @@ class MetaContents:
     def shape(self, key: Key) -> tuple[int, int]:
         """Return the number of pixels (nx, ny) of an exposure."""
         return self._outlines.shape(key)
+
+    @property
+    def image_shape(self) -> tuple[int, int] | None:
+        """Pixels along x and y of images whose headers do not say."""
+        return self._outlines.image_shape
+
+    @image_shape.setter
+    def image_shape(self, shape: tuple[int, int] | None) -> None:
+        with self.lock:
+            if shape != self._outlines.image_shape:
+                self._outlines.image_shape = shape
+                for key in self._outlines.sized:
+                    self._outlines.forget_header(key)
+                    self._forget_wcs(key)
+                self._outlines.sized.clear()
+
+    @property
+    def replaced_wcs(self) -> dict[Key, Any]:
+        """The WCS that were put in place of those of headers and gWCS."""
+        return {key: self.wcs[key[0]][key[1]] for key in self._replaced_wcs}
 
     def sky_wcs(self, key: Key) -> "SkyWCS":
         """Return the WCS of an exposure as the rest of fpgpu sees it."""
@@ -322,7 +342,7 @@ class MetaContents:
                     "FITS WCS of its header, or see without_gwcs() for all such exposures"
                 )
             return gwcs
-        header = self.headers[band][expID]
+        header = with_size(self.headers[band][expID], self.shape(key))
         with wcs_errors(self.place(key)):
             self._sky[key] = SkyWCS.from_header(header)
         return self._sky[key].native

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from fpgpu.errors import ExposureNameError, WCSError
 from fpgpu.stores.metadata.gwcs_text import ASDF_KEYS, GwcsText
-from fpgpu.stores.metadata.headers import header_text, parse_wcs
-from fpgpu.stores.metadata.outlines import wcs_errors
+from fpgpu.stores.metadata.headers import header_text, parse_wcs, with_size
+from fpgpu.stores.metadata.outlines import UNKNOWN_SHAPE, wcs_errors
 from fpgpu.stores.metadata.records import Key, SkyRecord, text_digest
 from fpgpu.stores.names import check_band, check_expID
 
@@ -78,11 +78,15 @@ def new_entry(imset: Any) -> MetaEntry:
             f"{place}: an ASDF file has an entry {band!r} of its own, so no band with gWCS can be "
             "called that"
         )
-    record = _new_record(text, gwcs, getattr(imset, "sip", None), place)
+    im = getattr(imset, "im", None)
+    shape = None if im is None else (int(im.shape[0]), int(im.shape[1]))
+    record = _new_record(text, gwcs, getattr(imset, "sip", None), place, shape)
     return MetaEntry((band, expID), text, gwcs, record)
 
 
-def _new_record(text: str, gwcs: Any, sip: Any, place: str) -> SkyRecord:
+def _new_record(
+    text: str, gwcs: Any, sip: Any, place: str, im_shape: tuple[int, int] | None
+) -> SkyRecord:
     """Work out where an exposure that is to be added is on the sky.
 
     Parameters
@@ -95,11 +99,13 @@ def _new_record(text: str, gwcs: Any, sip: Any, place: str) -> SkyRecord:
         The refit of the gWCS.
     place : str
         The exposure, for messages.
+    im_shape : (int, int) or None
+        Size of its image, for a header that does not say.
 
     Returns
     -------
     SkyRecord
-        Complete.
+        Complete, but for what a size is needed for where nothing tells it.
 
     Raises
     ------
@@ -109,7 +115,12 @@ def _new_record(text: str, gwcs: Any, sip: Any, place: str) -> SkyRecord:
     from fpgpu.sky.celestial import image_shape
     from fpgpu.sky.wcs import SkyWCS
 
-    header = parse_wcs(text, place)
+    header = with_size(parse_wcs(text, place), im_shape)
+    if "NAXIS1" not in header and "NAXIS2" not in header:
+        with wcs_errors(place):
+            if gwcs is None:
+                SkyWCS.from_header(with_size(header, (1, 1)))
+        return SkyRecord(text_digest(text), UNKNOWN_SHAPE, sip=sip, has_gwcs=gwcs is not None)
     with wcs_errors(place):
         shape = image_shape(header)
         record = SkyRecord(text_digest(text), shape, sip=sip, has_gwcs=gwcs is not None)

@@ -18,12 +18,13 @@ __all__ = [
     "parse_wcs",
     "read_texts",
     "serialize",
+    "with_size",
 ]
 
 Texts = dict[str, dict[str, str]]
 
 CARD_LENGTH = 80
-REQUIRED = ("NAXIS1", "NAXIS2", "FILTER")
+REQUIRED = ("FILTER",)
 
 
 def read_texts(content: bytes, path: Path) -> Texts:
@@ -132,7 +133,7 @@ def header_text(header: Any, place: str) -> str:
     Parameters
     ----------
     header : astropy.io.fits.Header
-        With NAXIS1, NAXIS2 and FILTER.
+        With FILTER.
     place : str
         The exposure, for messages.
 
@@ -174,6 +175,28 @@ def serialize(header: "Header", place: str) -> str:
     except (VerifyError, ValueError, AttributeError, TypeError) as exc:
         raise UnusableExposureError(f"{place}: the header cannot be written: {exc}") from exc
     return text
+
+
+def with_size(header: "Header", shape: tuple[int, int] | None) -> "Header":
+    """Return a header that gives the size of its image, if only the store knows it.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        Not changed. Primary headers of files with extensions have no NAXIS1.
+    shape : (int, int) or None
+        Pixels along x and y; None where it is not known.
+
+    Returns
+    -------
+    astropy.io.fits.Header
+        The same one where it has a size, or none is known.
+    """
+    if shape is None or "NAXIS1" in header or "NAXIS2" in header:
+        return header
+    sized = header.copy()
+    sized["NAXIS1"], sized["NAXIS2"] = shape
+    return sized
 
 
 def _require_dict(value: object, path: Path, where: str, content: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fpgpu.errors import NotInStoreError, WCSError
-from fpgpu.stores.metadata.headers import parse_wcs
+from fpgpu.stores.metadata.headers import parse_wcs, with_size
 from fpgpu.stores.metadata.records import (
     Float,
     Key,
@@ -20,11 +20,11 @@ from fpgpu.stores.metadata.records import (
 if TYPE_CHECKING:
     from fpgpu.sky.sip import SipFit
 
-__all__ = ["Outlines", "Sources", "wcs_errors"]
+__all__ = ["UNKNOWN_SHAPE", "Outlines", "Sources", "wcs_errors"]
 
 logger = logging.getLogger(__name__)
 
-# Remembered of an exposure whose header has no usable WCS.
+# Remembered of an exposure whose header has no usable WCS, or does not tell the size of its image.
 UNKNOWN_SHAPE = (0, 0)
 
 
@@ -54,10 +54,19 @@ class Outlines:
     ----------
     sources : Sources
         What a record is worked out from.
+
+    Attributes
+    ----------
+    image_shape : (int, int) or None
+        Pixels along x and y of images whose headers do not say.
+    sized : set of (band, expID)
+        Exposures whose records came from it.
     """
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
+        self.image_shape: tuple[int, int] | None = None
+        self.sized: set[Key] = set()
         # What a sidecar remembers; where there is an entry in `_records`, that counts.
         self._stored = StoredRecords({}, SkyColumns.of([]))
         self._stored_complete = True
@@ -87,7 +96,7 @@ class Outlines:
 
     def put(self, key: Key, record: SkyRecord) -> None:
         """Replace the record of an exposure."""
-        self._records[key] = record
+        self._records[key] = None if record.shape == UNKNOWN_SHAPE else record
         self._outdated.pop(key, None)
 
     def forget_header(self, key: Key) -> None:
@@ -181,8 +190,17 @@ class Outlines:
             from fpgpu.sky.celestial import image_shape
 
             place, text = self._sources.place(key), self._sources.text(key)
+            stored = parse_wcs(text, place)
+            header = with_size(stored, self.image_shape)
+            if header is not stored:
+                self.sized.add(key)
+            elif "NAXIS1" not in header and "NAXIS2" not in header:
+                raise WCSError(
+                    f"{place}: the header does not tell the size of the image; the pixel store"
+                    " does: set MetaStore.image_shape = PixelStore.shape"
+                )
             with wcs_errors(place):
-                shape = image_shape(parse_wcs(text, place))
+                shape = image_shape(header)
             record = SkyRecord(text_digest(text), shape)
             old = self._outdated.pop(key, None)
             if old is not None and old.shape == shape:
@@ -196,7 +214,7 @@ class Outlines:
 
         place = self._sources.place(key)
         if kind == "fits":
-            header = parse_wcs(self._sources.text(key), place)
+            header = with_size(parse_wcs(self._sources.text(key), place), shape)
             with wcs_errors(place):
                 return SkyWCS.from_header(header).footprint()
         gwcs = self._sources.gwcs(key)

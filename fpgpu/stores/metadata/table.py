@@ -15,31 +15,33 @@ if TYPE_CHECKING:
 
 __all__ = ["exposure_table", "write_table"]
 
-# Keywords of JWST headers; each makes a column of its name in lower case.
+# forcepho's columns; each is filled from the keyword of its name in upper case.
 COLUMNS: dict[type, tuple[str, ...]] = {
     str: (
-        "FILENAME",
-        "CAL_VER",
-        "PRD_VER",
-        "VISIT_ID",
-        "OBS_ID",
-        "OBSLABEL",
-        "PROGRAM",
-        "OBSERVTN",
-        "VISIT",
-        "VISITGRP",
-        "SEQ_ID",
-        "EXPOSURE",
-        "DATE-OBS",
-        "TIME-OBS",
-        "DETECTOR",
-        "MODULE",
-        "FILTER",
-        "READPATT",
+        "filename",
+        "cal_ver",
+        "prd_ver",
+        "visit_id",
+        "obs_id",
+        "obslabel",
+        "program",
+        "observatn",
+        "visit",
+        "visit_grp",
+        "seq_id",
+        "exposure",
+        "date-obs",
+        "time-obs",
+        "detector",
+        "module",
+        "filter",
+        "readpatt",
     ),
-    int: ("SCA_NUM", "EXPCOUNT"),
-    float: ("EXPSTART", "EFFEXPTM", "PA_APER"),
+    int: ("sca_num", "expcount"),
+    float: ("expstart", "effexptm", "pa_aper"),
 }
+# Names of nine letters are no keywords of FITS; JWST calls these two so.
+KEYWORDS = {"observatn": "OBSERVTN", "visit_grp": "VISITGRP"}
 FILL: dict[type, Any] = {str: "", int: -1, float: float("nan")}
 
 
@@ -52,6 +54,9 @@ class Exposures(Protocol):
 
     def sky_wcs(self, band: str, expID: str) -> "SkyWCS":
         """Give the WCS of an exposure."""
+
+    def shape(self, band: str, expID: str) -> tuple[int, int]:
+        """Give the size of an exposure."""
 
 
 def exposure_table(store: Exposures, info: Mapping[str, Any] | None = None) -> "Table":
@@ -81,12 +86,14 @@ def exposure_table(store: Exposures, info: Mapping[str, Any] | None = None) -> "
     for i, name in enumerate(("ra", "dec")):
         table[name] = _column((centre[i] for centre in centres), float)
         table[name].unit = "deg"
-    for kind, keywords in COLUMNS.items():
-        for keyword in keywords:
+    for kind, names in COLUMNS.items():
+        for name in names:
+            keyword = KEYWORDS.get(name, name.upper())
             values = (_value(header.get(keyword), kind) for header in headers)
-            table[keyword.lower()] = _column(values, kind)
-    for name, keyword in (("nx", "NAXIS1"), ("ny", "NAXIS2")):
-        table[name] = _column((header[keyword] for header in headers), int)
+            table[name] = _column(values, kind)
+    shapes = [store.shape(band, expID) for band, expID in keys]
+    for i, name in enumerate(("nx", "ny")):
+        table[name] = _column((shape[i] for shape in shapes), int)
     return table
 
 

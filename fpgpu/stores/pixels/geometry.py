@@ -93,9 +93,8 @@ class Geometry:
             ) from exc
 
     def attributes(self) -> dict[str, npt.NDArray[np.int64] | np.int64]:
-        """Return the root attributes as forcepho writes them: one side when the image is square."""
-        nx, ny = self.shape
-        nside = np.int64(nx) if nx == ny else np.array(self.shape, np.int64)
+        """Return the root attributes of a file: both sides, of which forcepho reads one or two."""
+        nside = np.array(self.shape, np.int64)
         return {"nside_full": nside, "super_pixel_size": np.int64(self.size)}
 
     def refuse_conflict(self, path: object, nside_full: Any, super_pixel_size: Any) -> None:

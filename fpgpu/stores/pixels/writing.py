@@ -23,7 +23,7 @@ from fpgpu.stores.pixels.links import Link, identities, identity, owned_shard
 from fpgpu.stores.pixels.records import CalibrationRecord, names_of, update_checksum
 from fpgpu.superpixels import superpixelize
 
-__all__ = ["calibrated", "prepared", "put", "require_image_set"]
+__all__ = ["calibrated", "create", "prepared", "put", "require_image_set"]
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -193,6 +193,22 @@ def prepared(
         provenance=dict(getattr(imset, "provenance", None) or {}),
     )
     return record, pixels
+
+
+def create(file: StoreFile, geometry: Geometry, timeout: float) -> None:
+    """Make a store without exposures, which remembers its size; one that is there stays.
+
+    Raises
+    ------
+    StoreWriteError
+        If it could not be made; there is no file then.
+    """
+
+    def edit(h5: h5py.File) -> Placement:
+        h5.attrs.update(geometry.attributes())
+        return Placement(0, np.empty(0, np.float32), [])
+
+    file.create(edit, timeout)
 
 
 def put(

@@ -236,6 +236,7 @@ def _look_at_meta(place: StoreFolder, main: MainFile | None, verdict: Verdict, w
                 name = MetaPaths.of(place.meta).sidecar.name
                 verdict.add("sidecar", name, fault, "made again", repairable=True)
             if main is not None:
+                meta.image_shape = None if main.geometry is None else main.geometry.shape
                 _compare(set(main.links), set(keys), main, verdict)
             for key in keys:
                 _look_at_header(meta, key, main, verdict, wcs)
@@ -275,8 +276,7 @@ def _look_at_header(
     name = "/".join(key)
     try:
         meta.footprint(*key)
-        header = meta.headers[key[0]][key[1]]
-        size = header.get("NAXIS1"), header.get("NAXIS2")
+        size = meta.shape(*key)
     except FpgpuError as exc:
         verdict.add("header", name, exc, "add the exposure again or remove it")
         return
@@ -303,8 +303,7 @@ def _look_at_wcs(meta: MetaStore, key: Key, verdict: Verdict) -> None:
     verdict.n_wcs += 1
     name = "/".join(key)
     try:
-        header = meta.headers[key[0]][key[1]]
-        shape = header["NAXIS1"], header["NAXIS2"]
+        shape = meta.shape(*key)
         residual = sip_residual(SkyWCS.from_native(meta.tree[key[0]][key[1]], shape), sip, shape)
     except FpgpuError as exc:
         verdict.add("WCS", name, exc, "add the exposure again")
