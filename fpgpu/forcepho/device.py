@@ -243,7 +243,8 @@ class DevicePatch:
                 f" {plan.band_N} of each band needs {n_gaussians * self.n_sources}"
             )
         ra, dec = self.patch_reference_coordinates
-        return PatchMetadata(arrays, layout, (float(ra), float(dec)))
+        sources = np.arange(self.n_sources)
+        return PatchMetadata(arrays, layout, (float(ra), float(dec)), sources)
 
 
 def _checked(name: str, values: npt.ArrayLike, like: npt.NDArray[Any]) -> npt.NDArray[Any]:
