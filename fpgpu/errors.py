@@ -80,7 +80,7 @@ class NotInStoreError(StoreError, KeyError):
 
 
 class IntegrityError(StoreError, ValueError):
-    """Stored data do not match their checksum."""
+    """Stored data do not match their checksum, or are what no exposure can be."""
 
 
 class ExposureNameError(FpgpuError, ValueError):

@@ -1,5 +1,6 @@
 """One way in: the stores of a survey and a backend, from which plans and patches are made."""
 
+import logging
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,8 @@ from fpgpu.stores.psf import PSFStore
 
 __all__ = ["Survey", "open"]
 
+logger = logging.getLogger(__name__)
+
 
 class Survey:
     """The stores that belong together, opened for reading, and the backend that patches live on.
@@ -44,6 +47,8 @@ class Survey:
         Where patches are built.
     resident : ResidentExposures, optional
         Exposures kept in the backend's memory, which patches are made from.
+    verify : bool, optional
+        Whether exposures are compared with their checksums before patches are made from them.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Survey:
         *,
         backend: Backend,
         resident: ResidentExposures | None = None,
+        verify: bool = False,
     ) -> None:
         self.pixels = pixels
         self.meta = meta
@@ -61,6 +67,8 @@ class Survey:
         self.psf = psf
         self.backend = backend
         self.resident = resident
+        self.verify = verify
+        self._verified: dict[tuple[str, str], object] = {}
 
     @property
     def bands(self) -> list[str]:
@@ -144,6 +152,9 @@ class Survey:
             When sources or headers cannot be packed.
         MissingStoreError, NotInStoreError, StoreFormatError, StoreBusyError
             When what was planned cannot be read.
+        IntegrityError
+            When a pixel is not finite (on a device: when the patch is first used), or, of a survey
+            that verifies, when an exposure does not have its checksum.
         DeviceMemoryError, StagingError
             When there is not enough memory.
         """
@@ -153,6 +164,17 @@ class Survey:
             plan = region
         else:
             raise PlanError(f"{region!r} is planned with its own bands; leave bands out")
+        return self._build(plan, catalog, **options)
+
+    def _build(self, plan: PatchPlan, catalog: Any = None, **options: Any) -> Patch:
+        """Build a patch, of exposures that are what their checksums say if that is asked for."""
+        for exposure in plan.exposures if self.verify else ():
+            key = exposure.band, exposure.expID
+            files = self.pixels.reader.files_of(*key)
+            if not files or self._verified.get(key) != files:
+                if self.pixels.verify(*key).unchecked:
+                    logger.warning("%s/%s has no checksum: it cannot be verified", *key)
+                self._verified[key] = files
         return build_patch(
             self, plan, catalog, backend=self.backend, resident=self.resident, **options
         )
@@ -205,7 +227,7 @@ class Survey:
             regions = [regions]
         bandlist = None if bands is None else each_band(bands, self.bands)
         plan = partial(make_plan, self.pixels, self.meta, bandlist=bandlist, select=select)
-        build = partial(build_patch, self, backend=self.backend, resident=self.resident, **options)
+        build = partial(self._build, **options)
         return PatchStream(regions, plan, build, self.backend, catalog=catalog, depth=depth)
 
     def close(self) -> None:
@@ -248,6 +270,7 @@ def open(  # noqa: A001 - read as fpgpu.open
     backend: BackendName | Backend = "auto",
     use_gwcs: bool | None = None,
     resident_bytes: int = 0,
+    verify: bool = False,
 ) -> Survey:
     """Open the stores of a survey.
 
@@ -266,6 +289,10 @@ def open(  # noqa: A001 - read as fpgpu.open
     resident_bytes : int, optional
         Most memory of the backend to keep whole exposures in, for many patches in the same ones:
         see `fpgpu.patch.resident.ResidentExposures`. None are kept by default.
+    verify : bool, optional
+        Whether exposures are compared with the checksums stored with them before a patch is made
+        from them: once, by reading the whole of each, until its file changes. Without it a patch
+        still refuses values that are not finite.
 
     Returns
     -------
@@ -298,6 +325,7 @@ def open(  # noqa: A001 - read as fpgpu.open
         PSFStore(files.psf) if files.psf is not None else None,
         backend=chosen,
         resident=resident,
+        verify=verify,
     )
 
 

@@ -98,7 +98,7 @@ class Field:
 def field_recipe(size: Size) -> dict[str, Any]:
     """All that decides what `write_field` writes."""
     return {
-        "recipe": 3,
+        "recipe": 4,
         "side": size.side,
         "bands": size.bands[-1],
         "exposures a band": size.a_band,
@@ -179,7 +179,7 @@ def _write_meta(
 def _write_psf(path: Path, size: Size, rng: np.random.Generator) -> None:
     """Write PSFs that vary over the detector."""
     mixtures = np.zeros((_N_PSF, len(RADII) * N_GAUSS), PSF_DTYPE)
-    mixtures["amp"] = rng.uniform(0.1, 1, mixtures.shape) / N_GAUSS
+    mixtures["amp"] = 1 / N_GAUSS
     mixtures["Cxx"], mixtures["Cyy"] = rng.uniform(1, 4, (2, *mixtures.shape))
     mixtures["sersic_bin"] = np.repeat(np.arange(len(RADII)), N_GAUSS)
     store = PSFStore(path)

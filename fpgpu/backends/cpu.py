@@ -17,8 +17,9 @@ from fpgpu.backends.base import Backend, MemoryState
 from fpgpu.backends.hostpool import HostPool, aligned_bytes
 from fpgpu.backends.launches import DeviceLimits, Launch
 from fpgpu.backends.memory import ALIGNMENT, Array, HostMemory, Memory
+from fpgpu.backends.operations import FirstBad
 from fpgpu.backends.staging import PAGE, Slot, StagingSettings
-from fpgpu.backends.unpacking import unpack_into
+from fpgpu.backends.unpacking import first_not_finite, unpack_into
 from fpgpu.calibration import calibrated_superpixels
 from fpgpu.layout import (
     CALIBRATE_COUNTS_DTYPE,
@@ -235,8 +236,9 @@ class CpuBackend(Backend):
         out: PatchPixels,
         size: int,
         max_snr: float,
-    ) -> None:
+    ) -> FirstBad:
         start = 0
+        first = None
         for exposure in exposures:
             stop = start + exposure.count
             mine, superpixels = places[start:stop], exposure.superpixels
@@ -244,7 +246,10 @@ class CpuBackend(Backend):
                 superpixels = superpixels[mine[:, 0], mine[:, 1]]
             here = PatchPixels(*(array[start * size * size : stop * size * size] for array in out))
             unpack_into(here, superpixels, mine, exposure.background, size, max_snr)
+            if first is None and (bad := first_not_finite(superpixels)) is not None:
+                first = start + bad
             start = stop
+        return lambda: first
 
     def _pack_psf(
         self,

@@ -19,6 +19,7 @@ from fpgpu.backends.compiler import OPTIONS
 from fpgpu.backends.devicememory import CudaMemory, Streams, pinned_bytes
 from fpgpu.backends.launches import DeviceLimits, Launch, c_ints
 from fpgpu.backends.memory import Array, Memory
+from fpgpu.backends.operations import FirstBad
 from fpgpu.backends.singlefile import single_file
 from fpgpu.backends.staging import Slot, StagingRing, StagingSettings
 from fpgpu.errors import BackendUnavailableError, KernelCompileError, KernelLaunchError
@@ -358,7 +359,7 @@ class CudaBackend(Backend):
         out: PatchPixels,
         size: int,
         max_snr: float,
-    ) -> None:
+    ) -> FirstBad:
         table = np.zeros(len(exposures), UNPACK_DTYPE)
         counts = np.array([exposure.count for exposure in exposures])
         table["source"] = [exposure.superpixels.data.ptr for exposure in exposures]
@@ -369,8 +370,21 @@ class CudaBackend(Backend):
         table["background"] = [exposure.background for exposure in exposures]
         if places_on_device is None:
             places_on_device = self.upload(places)
-        rows = self.upload(table)
-        self._launch(launch, rows, places_on_device, *out, np.int32(size), np.float32(max_snr))
+        # One transfer: the table and, after it, what the kernel finds.
+        words = self.upload(np.append(table.view(np.uint32), np.uint32(NO_PIXEL)))
+        first = words[-1:]
+        limit = np.float32(max_snr)
+        self._launch(launch, words, places_on_device, *out, np.int32(size), limit, first)
+        with self._on_device():
+            unpacked = self._streams.mark_kernels()
+
+        def first_bad() -> int | None:
+            found = np.empty(1, np.uint32)
+            with self._on_device():
+                self._streams.receive_after(unpacked, first.data.ptr, found)
+            return None if found[0] == NO_PIXEL else int(found[0])
+
+        return first_bad
 
     def _pack_psf(
         self,

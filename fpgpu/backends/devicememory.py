@@ -41,6 +41,7 @@ class Streams:
         with device:
             self.copies = cp.cuda.Stream(non_blocking=True)
             self.kernels = cp.cuda.Stream(non_blocking=True)
+            self._aside = cp.cuda.Stream(non_blocking=True)
 
     @property
     def _caller(self) -> Any:
@@ -155,6 +156,33 @@ class Streams:
         """
         kind = cp.cuda.runtime.memcpyDeviceToHost
         return self._copy(to.ctypes.data, address, to.nbytes, kind)
+
+    def mark_kernels(self) -> Any:
+        """Mark the end of the kernels that were started so far.
+
+        Returns
+        -------
+        cupy.cuda.Event
+            Fires when they have ended.
+        """
+        return _mark(self.kernels)
+
+    def receive_after(self, event: Any, address: int, to: npt.NDArray[Any]) -> None:
+        """Copy device memory to the host as soon as an event has fired, whatever else goes on.
+
+        Parameters
+        ----------
+        event : cupy.cuda.Event
+            The end of what wrote it.
+        address : int
+            In device memory.
+        to : ndarray
+            Contiguous.
+        """
+        kind = cp.cuda.runtime.memcpyDeviceToHost
+        self._aside.wait_event(event)
+        cp.cuda.runtime.memcpyAsync(to.ctypes.data, address, to.nbytes, kind, self._aside.ptr)
+        self._aside.synchronize()
 
     def copy(self, source: int, to: int, n_bytes: int) -> Any:
         """Start copying within the device.

@@ -6,8 +6,8 @@ held as float32 whose words are swapped, and `flags` says so.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ from fpgpu.errors import KernelLaunchError
 from fpgpu.layout import MAXBANDS, MAXSOURCES, PATCH_DTYPE, PSF_DTYPE, ImageFlag
 from fpgpu.superpixels import SUPER_PIXEL_SIZE
 
-__all__ = ["Operations"]
+__all__ = ["FirstBad", "Operations"]
 
 _WORD = np.dtype(np.float32)
 _INT = np.dtype(np.int32)
@@ -39,6 +39,10 @@ _PSF = np.dtype(np.uint32)
 _PSF_WORDS = PSF_DTYPE.itemsize // 4
 _MOST_INT = 2**31 - 1
 _AS_STORED = ImageFlag(0)
+
+
+FirstBad: TypeAlias = Callable[[], int | None]
+"""Gives, when it is called, the number of the first super-pixel that is not finite."""
 
 
 class Operations(ABC):
@@ -215,7 +219,7 @@ class Operations(ABC):
         *,
         max_snr: float = 0.0,
         places_on_device: Array | None = None,
-    ) -> None:
+    ) -> FirstBad:
         """Turn super-pixels in disk order into the pixel arrays of a patch.
 
         Parameters
@@ -234,6 +238,12 @@ class Operations(ABC):
         places_on_device : array of int32, shape (n, 2), optional
             The same places, where they are in the backend's memory already.
 
+        Returns
+        -------
+        callable
+            Called without arguments it waits for the end and gives the number of the first
+            super-pixel with a value that is not finite, None where there is none.
+
         Raises
         ------
         LayoutError, KernelLaunchError
@@ -247,12 +257,12 @@ class Operations(ABC):
             inputs["places_on_device"] = places_on_device
         require_apart(self, out._asdict(), inputs)
         if n == 0:
-            return
+            return lambda: None
         wide = self._wide(size * size, *out, *inputs.values())
         pieces = size * size // (4 if wide else 1)
         longest = max(exposure.count for exposure in exposures) * pieces
         launch = table_launch("unpack", len(exposures), longest, wide).checked(self.limits)
-        self._unpack(launch, exposures, places, places_on_device, out, size, max_snr)
+        return self._unpack(launch, exposures, places, places_on_device, out, size, max_snr)
 
     def pack_psf(
         self, tables: Sequence[Array], rows: npt.NDArray[np.int32], out: Array
@@ -376,7 +386,7 @@ class Operations(ABC):
         out: PatchPixels,
         size: int,
         max_snr: float,
-    ) -> None: ...
+    ) -> FirstBad: ...
 
     @abstractmethod
     def _pack_psf(

@@ -14,7 +14,7 @@ from fpgpu.backends.arguments import PatchPixels, check_pixels
 from fpgpu.backends.checks import Owner, require_apart, require_array, require_indices
 from fpgpu.errors import LayoutError
 
-__all__ = ["Unpacker", "unpack_into"]
+__all__ = ["Unpacker", "first_not_finite", "unpack_into"]
 
 Pixels = npt.NDArray[np.float32]
 
@@ -54,6 +54,29 @@ def unpack_into(
     _fill_coordinates(places, size, out.xpix, out.ypix)
 
 
+def first_not_finite(superpixels: Pixels) -> int | None:
+    """Find a value that is not finite, at the price of reading what is in the caches once more.
+
+    Parameters
+    ----------
+    superpixels : ndarray of float32, shape (n, k)
+        C-contiguous.
+
+    Returns
+    -------
+    int or None
+        The first super-pixel with one; None where there is none.
+    """
+    values = superpixels.reshape(-1)
+    with np.errstate(all="ignore"):
+        # The quickest way to read them all: the sum of squares is finite unless a value is not,
+        # or is so large that one has to look closer.
+        if np.isfinite(np.dot(values, values)):
+            return None
+    bad = ~np.isfinite(superpixels).all(axis=1)
+    return int(np.argmax(bad)) if bad.any() else None
+
+
 class Unpacker:
     """Unpacks super-pixels of many exposures in turn, through memory that is used again.
 
@@ -75,6 +98,11 @@ class Unpacker:
         Super-pixels of every exposure along x and y.
     max_snr : float, optional
         As for `unpack_into`.
+
+    Attributes
+    ----------
+    first_bad : int or None
+        Number of the first super-pixel that came with a value that is not finite.
 
     Raises
     ------
@@ -102,6 +130,7 @@ class Unpacker:
         self._size = size
         self._max_snr = max_snr
         self._n_left = len(places)
+        self.first_bad: int | None = None
         self._coordinates = _Coordinates(places, size, out.xpix, out.ypix)
 
     def add(self, superpixels: Pixels, background: float = 0.0) -> None:
@@ -123,6 +152,8 @@ class Unpacker:
         require_array(self._owner, "superpixels", superpixels, _VALUE, (None, 2 * words))
         if len(superpixels) > self._n_left:
             raise LayoutError(f"{len(superpixels)} super-pixels came where {self._n_left} are left")
+        if self.first_bad is None and (bad := first_not_finite(superpixels)) is not None:
+            self.first_bad = self._out.data.size // words - self._n_left + bad
         data, ierr = (array[array.size - self._n_left * words :] for array in self._out[:2])
         self._n_left -= len(superpixels)
         some = slice(0, len(superpixels) * words)

@@ -77,6 +77,9 @@ def build_patch(
         When sources or headers cannot be packed.
     MissingStoreError, NotInStoreError, StoreFormatError, StoreBusyError
         When what was planned is no longer in the stores, or cannot be read.
+    IntegrityError
+        When a pixel is not finite, for the file is damaged. On a device it is raised when the patch
+        is first used, as by `fpgpu.patch.device.Patch.check`: nothing waits for it here.
     DeviceMemoryError, StagingError
         When there is not enough memory. Whatever is raised, no memory is kept.
     """

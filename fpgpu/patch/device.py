@@ -44,7 +44,8 @@ class Patch:
     pack : callable
         ``pack(catalog, reference=...)`` gives the metadata of other sources.
     fill : callable
-        ``fill(out=PatchPixels)`` reads the pixels into arrays of the backend.
+        ``fill(out=PatchPixels)`` reads the pixels into arrays of the backend, and gives a callable
+        that raises what is wrong with them.
 
     Attributes
     ----------
@@ -61,7 +62,7 @@ class Patch:
         meta: MetaStore,
         metadata: PatchMetadata,
         pack: Callable[..., PatchMetadata],
-        fill: Callable[..., None],
+        fill: Callable[..., Callable[[], None]],
     ) -> None:
         self.plan = plan
         self.backend = backend
@@ -73,6 +74,7 @@ class Patch:
         self._pixels: Arena | None = None
         self._sources: Arena | None = None
         self._exchanged = False
+        self._check: Callable[[], None] | None = None
 
     # --- what it is --------------------------------------------------------------------------
 
@@ -148,11 +150,32 @@ class Patch:
                 self._pixels = self._sources = Arena(self.backend, self._metadata.layout)
             self._exchanged = False
             self._send_metadata(self._pixels, self._pixels, self._metadata)
-            self._fill(out=self._pixels.pixels)
+            self._check = self._fill(out=self._pixels.pixels)
         except BaseException as error:
             self.free()
             # Whoever keeps the error must not keep, by the frames it passed, arrays of the arena.
             traceback.clear_frames(error.__traceback__)
+            raise
+
+    def check(self) -> None:
+        """Wait until the pixels are there, and raise what is wrong with them.
+
+        Whatever asks for the patch's arrays or address does so first; the patch is then freed.
+
+        Raises
+        ------
+        IntegrityError
+            When a value of an exposure is not finite: its file is damaged.
+        """
+        check, self._check = self._check, None
+        if check is None:
+            return
+        try:
+            check()
+        except BaseException as error:
+            del check
+            self.free()
+            traceback.clear_frames(error.__traceback__)  # as in `send`
             raise
 
     def replace_metadata(
@@ -354,7 +377,7 @@ class Patch:
         for arena in (self._pixels, self._sources):
             if arena is not None:
                 arena.free()
-        self._pixels = self._sources = None
+        self._pixels = self._sources = self._check = None
 
     def __enter__(self) -> Self:
         return self
@@ -369,6 +392,7 @@ class Patch:
 
     def _arenas(self) -> tuple[Arena, Arena]:
         """The arena of the pixels and that of the sources, which may be the same."""
+        self.check()
         if self._pixels is None or self._sources is None:
             raise ReleasedMemoryError(
                 f"the patch of {self.plan.region!r} was freed; send() builds it again"

@@ -1,8 +1,9 @@
 """Pixels of a plan, from the store through staging memory into the arrays of a patch."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
@@ -12,8 +13,9 @@ import numpy.typing as npt
 from fpgpu.backends.arguments import PatchPixels, StagedExposure
 from fpgpu.backends.base import Backend
 from fpgpu.backends.memory import Array
+from fpgpu.backends.operations import FirstBad
 from fpgpu.backends.unpacking import Unpacker
-from fpgpu.errors import LayoutError
+from fpgpu.errors import IntegrityError, LayoutError
 from fpgpu.patch.clock import Clock, untimed
 from fpgpu.patch.plan import PatchPlan
 from fpgpu.patch.resident import ResidentExposures
@@ -38,7 +40,7 @@ def send_pixels(
     max_snr: float = 0.0,
     resident: ResidentExposures | None = None,
     clock: Clock = untimed,
-) -> None:
+) -> Callable[[], None]:
     """Read the super-pixels of a plan, and nothing else, and unpack them.
 
     They are read straight into staging memory, in the order of the file, and cross to the device as
@@ -64,8 +66,16 @@ def send_pixels(
     clock : callable, optional
         Told of the phases read, upload and unpack.
 
+    Returns
+    -------
+    callable
+        To be called without arguments before the arrays are used: waits for the end where that is
+        yet to come, and raises `IntegrityError` where a value is not finite.
+
     Raises
     ------
+    IntegrityError
+        If a value is not finite, where that is known at once.
     LayoutError
         If the plan was made for images of another size, the store gives no float32, or the
         resident exposures are of another backend.
@@ -81,6 +91,7 @@ def send_pixels(
             f" make those of the patch's, on {backend.description}"
         )
     filling = _Filling(store, plan, backend, backgrounds, max_snr, clock)
+    check = partial(_refuse_not_finite, store, plan, filling.checks)
     in_place = backend.complaint(np.empty(0, np.float32)) is None
     read = filling.read_in_place if in_place else filling.read_and_upload
     keys = [(exposure.band, exposure.expID) for exposure in plan.exposures]
@@ -93,11 +104,16 @@ def send_pixels(
             pieces = [Piece(n, 0, len(plan.exposures[n].superpixels)) for n in group]
             stop = start + _count(pieces) * plan.super_pixel_size**2
             here = PatchPixels(*(array[start:stop] for array in out))
+            first = start // plan.super_pixel_size**2
             if is_read:
-                read(pieces, here)
+                read(pieces, here, first)
             else:
-                filling.pick(whole, pieces, here)
+                filling.pick(whole, pieces, here, first)
             start = stop
+    if not in_place:
+        return check
+    check()
+    return lambda: None
 
 
 class Piece(NamedTuple):
@@ -118,15 +134,16 @@ class _Filling:
     backgrounds: Sequence[float]
     max_snr: float
     clock: Clock
+    checks: list[tuple[int, FirstBad]] = field(default_factory=list)
 
     def pick(
-        self, whole: Sequence[Array | None], pieces: Sequence[Piece], out: PatchPixels
+        self, whole: Sequence[Array | None], pieces: Sequence[Piece], out: PatchPixels, first: int
     ) -> None:
         """Take super-pixels from whole exposures in the backend's memory."""
         exposures = [StagedExposure(whole[n], stop, self.backgrounds[n]) for n, _, stop in pieces]
-        self._unpack(exposures, self._places(pieces), out)
+        self._unpack(exposures, self._places(pieces), out, first)
 
-    def read_in_place(self, pieces: Sequence[Piece], out: PatchPixels) -> None:
+    def read_in_place(self, pieces: Sequence[Piece], out: PatchPixels, first: int) -> None:
         """Read a few exposures after the other into one slot, where the backend can use them."""
         at_most = self.backend.staging_settings.slot_bytes // self._bytes_each or 1
         batches = list(_batches(pieces, at_most, _IN_CACHE // self._bytes_each))
@@ -145,8 +162,9 @@ class _Filling:
                         unpacker.add(staged.superpixels, staged.background)
             with self.clock("unpack"):
                 unpacker.finish()
+        self.checks.append((first, lambda: unpacker.first_bad))
 
-    def read_and_upload(self, pieces: Sequence[Piece], out: PatchPixels) -> None:
+    def read_and_upload(self, pieces: Sequence[Piece], out: PatchPixels, first: int) -> None:
         """Read as many exposures as fit into a slot, and send them with their places."""
         start, pixels = 0, self.plan.super_pixel_size**2
         at_most = self.backend.staging_settings.slot_bytes // (self._bytes_each + _PLACE_BYTES) or 1
@@ -165,6 +183,7 @@ class _Filling:
                 self._staged(batch, memory.view(shape, np.float32)),
                 places,
                 PatchPixels(*(array[start:stop] for array in out)),
+                first + start // pixels,
                 memory.view(places.shape, np.int32, after),
             )
             start = stop
@@ -213,11 +232,12 @@ class _Filling:
         exposures: Sequence[StagedExposure],
         places: npt.NDArray[np.int32],
         out: PatchPixels,
+        first: int,
         places_there: Array | None = None,
     ) -> None:
-        """Unpack what is in the backend's memory."""
+        """Unpack what is in the backend's memory: the patch's super-pixels from `first` on."""
         with self.clock("unpack"):
-            self.backend.unpack(
+            found = self.backend.unpack(
                 exposures,
                 places,
                 out,
@@ -225,6 +245,27 @@ class _Filling:
                 max_snr=self.max_snr,
                 places_on_device=places_there,
             )
+        self.checks.append((first, found))
+
+
+def _refuse_not_finite(
+    store: PixelStore, plan: PatchPlan, checks: Sequence[tuple[int, FirstBad]]
+) -> None:
+    """Raise for the first super-pixel with a value that is not finite."""
+    for first, found in checks:
+        bad = found()
+        if bad is None:
+            continue
+        stops = np.cumsum([len(exposure.superpixels) for exposure in plan.exposures])
+        number = int(np.searchsorted(stops, first + bad, side="right"))
+        exposure = plan.exposures[number]
+        row = first + bad - int(stops[number]) + len(exposure.superpixels)
+        x, y = (exposure.superpixels[row] * plan.super_pixel_size).tolist()
+        raise IntegrityError(
+            f"{store.h5file}: {exposure.band}/{exposure.expID} holds values that are not finite, "
+            f"the first in the super-pixel at [x, y] = [{x}, {y}]: the file was damaged, or "
+            "written by another program; 'fpgpu verify' looks at all exposures; add this one again"
+        )
 
 
 def _require_fit(store: PixelStore, plan: PatchPlan) -> None:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self, TypeAlias
 
 from fpgpu.backends.base import Backend
-from fpgpu.errors import DeviceMemoryError, PlanError
+from fpgpu.errors import DeviceMemoryError, FpgpuError, PlanError
 from fpgpu.patch.device import Patch
 from fpgpu.patch.plan import PatchPlan
 from fpgpu.patch.worker import Task, Worker
@@ -182,6 +182,10 @@ class PatchStream(Iterator[StreamedPatch]):
         if isinstance(outcome, Patch):
             # The thread has started the patch's copies and kernels, which may be under way.
             self.backend.hand_over()
+            try:
+                outcome.check()
+            except FpgpuError as error:
+                outcome = error
         self._current = StreamedPatch(job.index, job.region, outcome)
         self._ahead.popleft()
         return self._current

@@ -258,7 +258,23 @@ class OperationsConformance:
 
     def test_unpack_of_nothing(self, backend: Backend) -> None:
         none = backend.empty((0,), "f4")
-        backend.unpack([], np.empty((0, 2), "i4"), PatchPixels(*[none] * 4))
+        found = backend.unpack([], np.empty((0, 2), "i4"), PatchPixels(*[none] * 4))
+        assert found() is None
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38, -0.0])
+    @pytest.mark.parametrize("first", [0, 32, 33, 63])
+    def test_unpack_tells_the_first_that_is_not_finite(
+        self, backend: Backend, value: float, first: int
+    ) -> None:
+        superpixels = np.ones((64, 128), "f4")
+        superpixels[first:, [0, 127][first % 2]] = value
+        halves = [StagedExposure(backend.upload(half), 32) for half in np.split(superpixels, 2)]
+        places = np.zeros((64, 2), "i4")
+        out = PatchPixels(*(backend.empty((64 * 64,), "f4") for _ in range(4)))
+        found = backend.unpack(halves, places, out)
+        # What is launched after it changes nothing about what it found.
+        backend.unpack(halves[:1] * 2, places, out)
+        assert found() == (None if np.isfinite(value) else first)
 
     @pytest.mark.parametrize("lengths", [[4], [9, 1, 16]], ids=str)
     @pytest.mark.parametrize("n_src", [1, 30])

@@ -82,6 +82,7 @@ class TestCallersStream:
         # The pool may lend to a kernel's output what was dropped while the caller's stream read it.
         there, plane = (backend.upload(np.ones((8, 8), "f4")) for _ in range(2))
         found = np.zeros((8, 8), "f4")
+        backend.synchronize()
         with standin_cupy.Stream() as stream:
             standin_cupy.copy_async(found.ctypes.data, there.data.ptr, found.nbytes, stream)
             del there

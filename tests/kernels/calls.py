@@ -58,13 +58,14 @@ def unpack(
     outputs: Sequence[int],
     size: int,
     max_snr: float,
+    first_bad: int,
 ) -> Call:
-    """unpack into data, ierr, xpix, ypix."""
+    """unpack into data, ierr, xpix, ypix, and the first super-pixel that is not finite."""
     pointers = [*table["source"].tolist(), *outputs]
     wide = size % 2 == 0 and all(pointer % 16 == 0 for pointer in pointers)
     longest = int(table["count"].max()) * size**2 // (4 if wide else 1)
     args = [np.uint64(at) for at in (table.ctypes.data, places.ctypes.data, *outputs)]
-    args += [np.int32(size), np.float32(max_snr)]
+    args += [np.int32(size), np.float32(max_snr), np.uint64(first_bad)]
     return table_launch("unpack", len(table), longest, wide), args
 
 

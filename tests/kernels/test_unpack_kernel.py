@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fpgpu.backends import reference
-from fpgpu.layout import PACK_PSF_DTYPE, PSF_DTYPE, UNPACK_DTYPE
+from fpgpu.layout import NO_PIXEL, PACK_PSF_DTYPE, PSF_DTYPE, UNPACK_DTYPE
 from tests.kernels import calls
 from tests.kernels.host_kernels import Guarded, HostKernels, aligned, assert_same_bits
 
@@ -15,7 +15,17 @@ COUNTS = [[1], [31], [32], [33], [1, 0, 5], [7, 300, 2], [2] * 40]
 
 
 def run_unpack(
-    host, sources, places, counts, size, *, backgrounds=0, resident=False, max_snr=0, chunks=None
+    host,
+    sources,
+    places,
+    counts,
+    size,
+    *,
+    backgrounds=0,
+    resident=False,
+    max_snr=0,
+    chunks=None,
+    told=None,
 ):
     """Unpack; `sources` are addresses of each exposure's super-pixels."""
     table = np.zeros(len(counts), UNPACK_DTYPE)
@@ -25,10 +35,15 @@ def run_unpack(
     table["background"] = backgrounds
     outputs = [Guarded((len(places) * size**2,), np.float32) for _ in range(4)]
     places = np.ascontiguousarray(places, np.int32)
-    launch, args = calls.unpack(table, places, [out.address for out in outputs], size, max_snr)
+    first_bad = np.full(1, NO_PIXEL, np.uint32)
+    launch, args = calls.unpack(
+        table, places, [out.address for out in outputs], size, max_snr, first_bad.ctypes.data
+    )
     host.run(in_chunks(launch, chunks), args)
     for out in outputs:
         out.check()
+    if told is not None:
+        told.append(int(first_bad[0]))
     return [out.array for out in outputs], launch
 
 
@@ -131,6 +146,21 @@ def test_few_blocks_walk_through_a_large_exposure(host: HostKernels, values):
     expected = reference.unpack(staged, places, counts, [0, 0], 8)
     for ours, theirs in zip(found, expected, strict=True):
         assert_same_bits(ours, theirs)
+
+
+@pytest.mark.parametrize("size", [8, 3])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_the_first_super_pixel_that_is_not_finite_is_told(host: HostKernels, value, size):
+    rng = np.random.default_rng(10)
+    counts, places = [100, 3, 40], random_places(rng, 143)
+    staged = aligned(rng.normal(size=(143, 2 * size**2)).astype(np.float32) * 1e30)
+    addresses = staged_addresses(staged, counts)
+    told = []
+    run_unpack(host, addresses, places, counts, size, chunks=2, told=told)
+    for number, column in ((142, 0), (101, 2 * size**2 - 1), (17, size**2), (17, size**2 - 1)):
+        staged[number, column] = value
+        run_unpack(host, addresses, places, counts, size, chunks=2, told=told, max_snr=1)
+    assert told == [NO_PIXEL, 142, 101, 17, 17]
 
 
 def random_psfs(rng, shape):

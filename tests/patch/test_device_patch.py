@@ -61,6 +61,7 @@ def test_the_likelihood_of_the_patch_is_forcephos(patch, packed):
 
 def test_sizes_are_those_of_the_layout(patch, plan, sources, backend):
     assert (patch.n_sources, patch.n_radii, patch.bandlist) == (3, 9, plan.bandlist)
+    patch.check()
     assert patch.nbytes == backend.memory_state().resident
     assert "3 sources" in repr(patch)
 

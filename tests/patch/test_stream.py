@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -39,6 +40,7 @@ class Watched:
         self.asked = 0
         self.allowed = threading.Semaphore(1000)
         self.most_live = 0
+        self._patches: weakref.WeakSet[Patch] = weakref.WeakSet()
         self._changed = threading.Condition()
 
     def stream(self, n: int, depth: int) -> PatchStream:
@@ -67,7 +69,9 @@ class Watched:
         patch = build_patch(self.survey, plan, catalog, backend=self.survey.backend)  # type: ignore[arg-type]
         with self._changed:
             self.built += 1
-            self.most_live = max(self.most_live, self.survey.backend.live_allocations)
+            self._patches.add(patch)
+            live = sum(not other.freed for other in list(self._patches))
+            self.most_live = max(self.most_live, live)
             self._changed.notify_all()
         return patch
 
