@@ -17,7 +17,7 @@ from fpgpu.backends.arguments import ExposurePlanes, PatchPixels, StagedExposure
 from fpgpu.backends.base import Backend
 from fpgpu.calibration import calibrated_superpixels
 from fpgpu.fluxes import flux_calibration
-from fpgpu.layout import MAXRADII, PSF_DTYPE, ImageFlag
+from fpgpu.layout import ImageFlag
 from fpgpu.superpixels import superpixelize
 
 STORED = {
@@ -127,22 +127,3 @@ def test_unpack(measure_on: Measure, backend: Backend, size: Size, n_exp: int, s
     )
     np.testing.assert_array_equal(np.hstack([flux, ierr]), staged)
     np.testing.assert_array_equal(np.stack(first_pixel, 1)[..., 0], places[-count:] * 8)
-
-
-def test_pack_psf(measure_on: Measure, backend: Backend, n_exp: int) -> None:
-    n_psf = 5 * MAXRADII  # Gaussians at a location
-    rng = np.random.default_rng(1)
-    gaussians = np.zeros((N_LOCATIONS, n_psf), PSF_DTYPE)
-    for name in PSF_DTYPE.names or ():
-        gaussians[name] = rng.integers(1, 9, gaussians.shape)
-    table = backend.upload(gaussians)
-    rows = rng.integers(0, N_LOCATIONS, (n_exp, N_SOURCES), np.int32)
-    expected = gaussians[rows].view(np.uint32).reshape(-1, 7)
-    out = backend.empty(expected.shape, np.uint32)
-    measure_on(
-        "pack PSFs of a batch",
-        lambda: backend.pack_psf([table] * n_exp, rows, out),
-        at={"sources": N_SOURCES, "batch": n_exp},
-        n_bytes=expected.nbytes,
-    )
-    np.testing.assert_array_equal(backend.download(out), expected)

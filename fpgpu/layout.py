@@ -26,7 +26,6 @@ __all__ = [
     "NO_PIXEL",
     "NPARAMS",
     "NUMACCUMS",
-    "PACK_PSF_DTYPE",
     "PATCH_ARRAYS",
     "PATCH_DTYPE",
     "PSF_COLS",
@@ -159,11 +158,6 @@ UNPACK_DTYPE = np.dtype(
 )
 """One exposure for the `unpack` kernel."""
 
-PACK_PSF_DTYPE = np.dtype(
-    [("table", POINTER), ("n_psf", np.int32), ("start", np.int32)], align=True
-)
-"""One exposure for the `pack_psf` kernel."""
-
 _IMAGE_GAUSSIAN = ["x", "y", "x_rest", "y_rest", "ax", "ay", "bx", "by"]
 _IMAGE_GAUSSIAN += ["bend", "bend_a", "bend_b", "peak"]
 
@@ -189,11 +183,10 @@ SEEN_DTYPE = np.dtype(
 
 
 class ImageFlag(IntFlag):
-    """How the image planes given to a kernel are stored, and what the error plane holds.
+    """How the image planes given to a kernel are stored.
 
     ``FITS_ORDER``: every plane is as in a FITS file, x contiguous; else ``im[x, y]``, y
     contiguous. ``SWAP_*``: that plane has the other byte order than the machine.
-    ``ERROR_IS_SIGMA``: the error plane holds uncertainties, not inverse uncertainties.
     """
 
     FITS_ORDER = 1
@@ -202,7 +195,6 @@ class ImageFlag(IntFlag):
     SWAP_MASK = 8
     SWAP_BACKGROUND = 16
     SWAP_AREA = 32
-    ERROR_IS_SIGMA = 64
 
 
 # Struct names on the C side.
@@ -214,7 +206,6 @@ C_STRUCTS: dict[str, np.dtype[Any]] = {
     "CalibrateExposure": CALIBRATE_DTYPE,
     "CalibrateCounts": CALIBRATE_COUNTS_DTYPE,
     "UnpackExposure": UNPACK_DTYPE,
-    "PackPsfExposure": PACK_PSF_DTYPE,
     "ImageGaussian": IMAGE_GAUSSIAN_DTYPE,
     "EvaluateWork": EVALUATE_WORK_DTYPE,
     "Seen": SEEN_DTYPE,

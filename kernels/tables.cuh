@@ -7,21 +7,20 @@
 
 typedef unsigned int word;
 
-// How image planes are stored, and what the error plane holds. A set of these is an int argument.
+// How image planes are stored. A set of these is an int argument.
 #define FITS_ORDER 1        // x contiguous, as in a FITS file; else im[x, y] with y contiguous
 #define SWAP_IMAGE 2        // this plane has the other byte order than the machine
 #define SWAP_ERROR 4
 #define SWAP_MASK 8
 #define SWAP_BACKGROUND 16
 #define SWAP_AREA 32
-#define ERROR_IS_SIGMA 64   // uncertainties, to be inverted; else inverse uncertainties
 
 #define NO_PIXEL 0xFFFFFFFFu
 
 // One exposure for `calibrate`: planes of nx * ny elements, each 16-byte aligned or null.
 struct CalibrateExposure {
     const word* image;        // float32
-    const word* error;        // float32, sigma or 1 / sigma
+    const word* error;        // float32, 1 / sigma
     const void* mask;         // integers of 1, 2 or 4 bytes; null: nothing is flagged
     const word* background;   // float32, subtracted; null: none
     const word* area;         // float32, relative pixel area; null: 1 everywhere
@@ -48,13 +47,6 @@ struct UnpackExposure {
     int count;           // its number of super-pixels in the patch
     int row_length;      // 0: staged in order; else a whole grid, super-pixels in a row of it
     float background;    // subtracted from every flux, in the store's unit
-};
-
-// One exposure for `pack_psf`.
-struct PackPsfExposure {
-    const word* table;   // [row][n_psf] Gaussians of this exposure's band
-    int n_psf;           // Gaussians per source
-    int start;           // its first Gaussian in psfgauss
 };
 
 // One Gaussian on one exposure for `evaluate_patch`; 48 bytes, read 16 at a time.

@@ -8,9 +8,11 @@
 // A block of 16 x 16 threads covers 16 W x 16 W pixels, threadIdx.x along the plane's contiguous
 // axis. A warp is 16 tiles along it and 2 across: it reads whole 256-byte runs of image rows, and
 // writes whole 32-byte sectors of super-pixels (the two tiles across complete them in FITS order).
-// All four rows of a tile are asked for before the first is used.
+// All four rows of a tile are asked for before the first is used. tests/kernels/test_widths.py holds
+// PTX and machine code against this.
 //
-// Not yet run on a GPU: what these patterns reach of a device's bandwidth is still to be measured.
+// Not yet run on a GPU: what these patterns reach of a device's bandwidth,
+// `python -m benchmarks --backend cuda` tells.
 
 #ifndef FPGPU_TILES
 #define FPGPU_TILES
@@ -30,8 +32,15 @@ __device__ __forceinline__ void load_words(const word* from, word (&to)[4]) {
 }
 __device__ __forceinline__ void load_words(const word* from, word (&to)[1]) { to[0] = *from; }
 
+// One instruction by its name: of an assignment to a uint4 some compilers make four stores.
 __device__ __forceinline__ void store_words(word* to, const word (&from)[4]) {
+#ifdef __CUDACC__
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
+        : : "l"(__cvta_generic_to_global(to)), "r"(from[0]), "r"(from[1]), "r"(from[2]), "r"(from[3])
+        : "memory");
+#else
     *reinterpret_cast<uint4*>(to) = make_uint4(from[0], from[1], from[2], from[3]);
+#endif
 }
 __device__ __forceinline__ void store_words(word* to, const word (&from)[1]) { *to = from[0]; }
 

@@ -38,7 +38,7 @@ class ExposurePlanes:
     image : array of float32
         Image, in any unit.
     error : array of float32
-        Inverse uncertainties, or with ``ERROR_IS_SIGMA`` uncertainties, in the unit of the image.
+        Inverse uncertainties, in the inverse unit of the image.
     mask : array of bool or integers of 1, 2 or 4 bytes, optional
         Flags.
     background, area : array of float32, optional

@@ -26,7 +26,6 @@ from fpgpu.layout import (
     NO_PIXEL,
     PATCH_ARRAYS,
     PATCH_DTYPE,
-    PSF_DTYPE,
     ImageFlag,
 )
 from fpgpu.superpixels import images_from_superpixels, superpixelize
@@ -194,7 +193,6 @@ class CpuBackend(Backend):
         exposures: Sequence[ExposurePlanes],
         size: int,
         mask_bytes: int,
-        mask_flip: int,
         bitmask: int,
         flags: ImageFlag,
         out: Array,
@@ -203,14 +201,9 @@ class CpuBackend(Backend):
         rows["first_overflow"] = NO_PIXEL
         for exposure, row, to in zip(exposures, rows, out, strict=True):
             error = _plane(exposure.error, flags, ImageFlag.SWAP_ERROR)
-            if flags & ImageFlag.ERROR_IS_SIGMA:
-                with np.errstate(all="ignore"):
-                    error = np.float32(1) / error.astype(np.float32)
             mask = exposure.mask
             if mask is not None:
-                unsigned = mask.view(f"u{mask_bytes}")
-                mask = _plane(unsigned, flags, ImageFlag.SWAP_MASK).astype(unsigned.dtype)
-                mask ^= unsigned.dtype.type(mask_flip)
+                mask = _plane(mask.view(f"u{mask_bytes}"), flags, ImageFlag.SWAP_MASK)
             _, counts = calibrated_superpixels(
                 _plane(exposure.image, flags, ImageFlag.SWAP_IMAGE),
                 error,
@@ -250,18 +243,6 @@ class CpuBackend(Backend):
                 first = start + bad
             start = stop
         return lambda: first
-
-    def _pack_psf(
-        self,
-        launch: Launch,
-        tables: Sequence[Array],
-        rows: npt.NDArray[np.int32],
-        starts: npt.NDArray[np.int32],
-        out: Array,
-    ) -> None:
-        structs = [table.view(PSF_DTYPE)[..., 0] for table in tables]
-        packed, _ = reference.pack_psf(structs, rows)
-        out[...] = packed.view(np.uint32).reshape(out.shape)
 
     def _check_layout(self, launch: Launch, patch: int, n_bands: int) -> npt.NDArray[Any]:
         struct = _at(patch, (), PATCH_DTYPE)

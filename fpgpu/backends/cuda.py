@@ -27,7 +27,6 @@ from fpgpu.layout import (
     CALIBRATE_COUNTS_DTYPE,
     CALIBRATE_DTYPE,
     NO_PIXEL,
-    PACK_PSF_DTYPE,
     PATCH_DTYPE,
     SEEN_DTYPE,
     UNPACK_DTYPE,
@@ -322,7 +321,6 @@ class CudaBackend(Backend):
         exposures: Sequence[ExposurePlanes],
         size: int,
         mask_bytes: int,
-        mask_flip: int,
         bitmask: int,
         flags: ImageFlag,
         out: Array,
@@ -343,7 +341,6 @@ class CudaBackend(Backend):
             on_device,
             *_image_shape(out, size),
             *c_ints(size, mask_bytes),
-            np.uint32(mask_flip),
             np.uint32(bitmask),
             np.int32(flags),
         )
@@ -385,21 +382,6 @@ class CudaBackend(Backend):
             return None if found[0] == NO_PIXEL else int(found[0])
 
         return first_bad
-
-    def _pack_psf(
-        self,
-        launch: Launch,
-        tables: Sequence[Array],
-        rows: npt.NDArray[np.int32],
-        starts: npt.NDArray[np.int32],
-        out: Array,
-    ) -> None:
-        table = np.zeros(len(tables), PACK_PSF_DTYPE)
-        table["table"] = [array.data.ptr for array in tables]
-        table["n_psf"] = [array.shape[1] for array in tables]
-        table["start"] = starts
-        sources = np.int32(rows.shape[1])
-        self._launch(launch, self.upload(table), self.upload(rows), out, sources)
 
     def _check_layout(self, launch: Launch, patch: int, n_bands: int) -> npt.NDArray[Any]:
         seen = np.zeros(len(PATCH_DTYPE.names or ()), SEEN_DTYPE)

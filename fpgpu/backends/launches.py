@@ -23,8 +23,7 @@ __all__ = [
 ]
 
 _TILE_BLOCK = 16  # TILE_BLOCK of tiles.cuh
-_LINE_BLOCK = 256  # UNPACK_BLOCK, PACK_PSF_BLOCK, CHECK_BLOCK, SUM_BLOCK
-_MOST_CHUNKS = 1024  # blocks that walk through one exposure; more do not fill a device better
+_LINE_BLOCK = 256  # UNPACK_BLOCK, CHECK_BLOCK, SUM_BLOCK
 
 _WORKS_OF_BLOCK = 4  # EVALUATE_BLOCK / WARP of evaluate.cu
 _PROJECT_BLOCK = 128  # PROJECT_BLOCK, EVALUATE_BLOCK
@@ -155,16 +154,16 @@ def tile_launch(operation: str, n_exp: int, along: int, across: int, wide: bool)
 
 
 def table_launch(operation: str, n_exp: int, longest: int, wide: bool = True) -> Launch:
-    """Launch of an operation that walks through each row of a table of exposures.
+    """Launch of an operation on each row of a table of exposures, one thread a step.
 
     Parameters
     ----------
     operation : str
-        ``"unpack"`` or ``"pack_psf"``.
+        ``"unpack"``.
     n_exp : int
         Rows of the table.
     longest : int
-        Steps, one a thread, that the longest row takes.
+        Steps that the longest row takes.
     wide : bool, optional
         Whether every access can be of 16 bytes.
 
@@ -173,7 +172,7 @@ def table_launch(operation: str, n_exp: int, longest: int, wide: bool = True) ->
     Launch
         Not checked yet.
     """
-    chunks = min(max(1, -(-longest // _LINE_BLOCK)), _MOST_CHUNKS)
+    chunks = max(1, -(-longest // _LINE_BLOCK))
     kernel = operation if wide else f"{operation}_words"
     return Launch(f"{operation}.cu", kernel, (chunks, n_exp, 1), (_LINE_BLOCK, 1, 1))
 

@@ -23,12 +23,12 @@ from fpgpu.backends.arguments import (
     mask_bits,
     refuse_overflow,
 )
-from fpgpu.backends.checks import require_apart, require_array, require_count, require_indices
+from fpgpu.backends.checks import require_apart, require_array, require_count
 from fpgpu.backends.launches import DeviceLimits, Launch, one_launch, table_launch, tile_launch
 from fpgpu.backends.memory import Array
 from fpgpu.calibration import MaskCounts
 from fpgpu.errors import KernelLaunchError
-from fpgpu.layout import MAXBANDS, MAXSOURCES, PATCH_DTYPE, PSF_DTYPE, ImageFlag
+from fpgpu.layout import MAXBANDS, PATCH_DTYPE, PSF_DTYPE, ImageFlag
 from fpgpu.superpixels import SUPER_PIXEL_SIZE
 
 __all__ = ["FirstBad", "Operations"]
@@ -162,7 +162,6 @@ class Operations(ABC):
         size: int = SUPER_PIXEL_SIZE,
         *,
         bitmask: int | None = None,
-        mask_flip: int = 0,
         flags: ImageFlag = _AS_STORED,
         out: Array | None = None,
     ) -> tuple[Array, list[MaskCounts]]:
@@ -178,10 +177,8 @@ class Operations(ABC):
             Pixels along each side of a super-pixel.
         bitmask : int, optional
             The bits that make a pixel bad; any bit without it, or with 0.
-        mask_flip : int, optional
-            Bits to invert first: the highest one for FITS unsigned integers as a file stores them.
         flags : ImageFlag, optional
-            How the planes are stored, and what `error` holds.
+            How the planes are stored.
         out : array of float32, optional
             Where to put the result.
 
@@ -206,7 +203,7 @@ class Operations(ABC):
         require_apart(self, {"out": out}, planes)
         wide = self._wide(size, out, *planes.values())
         launch = tile_launch("calibrate", len(exposures), along, across, wide).checked(self.limits)
-        rows = self._calibrate(launch, exposures, size, mask_bytes, mask_flip, bits, flags, out)
+        rows = self._calibrate(launch, exposures, size, mask_bytes, bits, flags, out)
         refuse_overflow(rows, grid[1] * size)
         return out, [MaskCounts(along * across, *map(int, row.tolist()[:5])) for row in rows]
 
@@ -263,47 +260,6 @@ class Operations(ABC):
         longest = max(exposure.count for exposure in exposures) * pieces
         launch = table_launch("unpack", len(exposures), longest, wide).checked(self.limits)
         return self._unpack(launch, exposures, places, places_on_device, out, size, max_snr)
-
-    def pack_psf(
-        self, tables: Sequence[Array], rows: npt.NDArray[np.int32], out: Array
-    ) -> npt.NDArray[np.int32]:
-        """Gather the PSF Gaussians at each source's place.
-
-        Parameters
-        ----------
-        tables : sequence of array of uint32, length n_exp, each of shape (n_rows, n_psf, 7)
-            The PSF table of each exposure's band, `PSF_DTYPE` as words.
-        rows : ndarray of int32, shape (n_exp, n_sources)
-            Row of its table for each exposure and source; in host memory, to be checked.
-        out : array of uint32, shape (sum of n_psf * n_sources, 7)
-            The ``psfgauss`` of a patch, ordered by exposure, source, Gaussian.
-
-        Returns
-        -------
-        psfgauss_start : ndarray of int32, shape (n_exp,)
-            First Gaussian of each exposure.
-
-        Raises
-        ------
-        LayoutError, KernelLaunchError
-            When an argument does not fit, before anything is launched.
-        """
-        n_src = rows.shape[1] if getattr(rows, "ndim", 0) == 2 else 0
-        require_count("sources", n_src, MAXSOURCES, "MAXSOURCES")
-        for k, table in enumerate(tables):
-            require_array(self, f"table {k}", table, _PSF, (None, None, _PSF_WORDS))
-        n_rows = np.array([[table.shape[0]] for table in tables]).reshape(-1, 1)
-        require_indices("rows", rows, (len(tables), None), n_rows)
-        lengths = np.array([table.shape[1] * n_src for table in tables], np.int64)
-        total = int(lengths.sum())
-        require_count("PSF Gaussians in the patch", total, _MOST_INT, "int32 psfgauss_start")
-        require_array(self, "psfgauss", out, _PSF, (total, _PSF_WORDS), output=True)
-        require_apart(self, {"psfgauss": out}, {f"table {k}": t for k, t in enumerate(tables)})
-        starts = (np.cumsum(lengths) - lengths).astype(np.int32)
-        if total:
-            launch = table_launch("pack_psf", len(tables), int(lengths.max()) * _PSF_WORDS)
-            self._pack_psf(launch.checked(self.limits), tables, rows, starts, out)
-        return starts
 
     def check_layout(self, patch: int, n_bands: int) -> npt.NDArray[Any]:
         """Read every field and array of a patch and say what was seen.
@@ -369,7 +325,6 @@ class Operations(ABC):
         exposures: Sequence[ExposurePlanes],
         size: int,
         mask_bytes: int,
-        mask_flip: int,
         bitmask: int,
         flags: ImageFlag,
         out: Array,
@@ -387,16 +342,6 @@ class Operations(ABC):
         size: int,
         max_snr: float,
     ) -> FirstBad: ...
-
-    @abstractmethod
-    def _pack_psf(
-        self,
-        launch: Launch,
-        tables: Sequence[Array],
-        rows: npt.NDArray[np.int32],
-        starts: npt.NDArray[np.int32],
-        out: Array,
-    ) -> None: ...
 
     @abstractmethod
     def _check_layout(self, launch: Launch, patch: int, n_bands: int) -> npt.NDArray[Any]: ...

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fpgpu.layout import PATCH_ARRAYS, PATCH_DTYPE, PSF_DTYPE, SEEN_DTYPE
+from fpgpu.layout import PATCH_ARRAYS, PATCH_DTYPE, SEEN_DTYPE
 
-__all__ = ["check_layout", "pack_psf", "unpack"]
+__all__ = ["check_layout", "unpack"]
 
 Pixels = npt.NDArray[np.float32]
 
@@ -65,31 +65,6 @@ def unpack(
     xpix[...] = (places[:, 0, None] * size + np.arange(size))[:, :, None]
     ypix[...] = (places[:, 1, None] * size + np.arange(size))[:, None, :]
     return data.ravel(), ierr.ravel(), xpix.ravel(), ypix.ravel()
-
-
-def pack_psf(
-    tables: Sequence[npt.NDArray[Any]], rows: npt.NDArray[np.int32]
-) -> tuple[npt.NDArray[Any], npt.NDArray[np.int32]]:
-    """Gather the PSF Gaussians at each source's place.
-
-    Parameters
-    ----------
-    tables : sequence of ndarray of PSF_DTYPE, length n_exp, each of shape (n_rows, n_psf)
-        The PSF table of each exposure's band; sizes may differ between bands.
-    rows : ndarray of int32, shape (n_exp, n_sources)
-        Row of its table for each exposure and source.
-
-    Returns
-    -------
-    psfgauss : ndarray of PSF_DTYPE, shape (sum of n_psf * n_sources,)
-        Ordered by exposure, source, Gaussian.
-    psfgauss_start : ndarray of int32, shape (n_exp,)
-        First Gaussian of each exposure.
-    """
-    blocks = [table[row].ravel() for table, row in zip(tables, rows, strict=True)]
-    ends = np.cumsum([block.size for block in blocks])
-    psfgauss = np.concatenate(blocks).astype(PSF_DTYPE, copy=False)
-    return psfgauss, np.concatenate([[0], ends[:-1]]).astype(np.int32)
 
 
 def check_layout(

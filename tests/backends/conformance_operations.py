@@ -16,7 +16,7 @@ from fpgpu.backends.arguments import ExposurePlanes, PatchPixels, StagedExposure
 from fpgpu.backends.base import Backend
 from fpgpu.calibration import calibrate_images
 from fpgpu.errors import UnusableExposureError
-from fpgpu.layout import PSF_DTYPE, ImageFlag
+from fpgpu.layout import ImageFlag
 from fpgpu.superpixels import superpixelize
 from tests.backends.conformance_memory import some_bytes
 
@@ -192,23 +192,6 @@ class OperationsConformance:
             "area": plane(np.nan, 0, -1, np.inf) if extras else None,
         }
 
-    def test_calibrate_takes_uncertainties(self, backend: Backend) -> None:
-        image, sigma = floats("random", (8, 8)), floats("random", (8, 8), 2)
-        sigma[0, :3] = 0, np.nan, np.inf
-        exposure = ExposurePlanes(backend.upload(image), backend.upload(sigma))
-        found, _ = backend.calibrate([exposure], flags=ImageFlag.ERROR_IS_SIGMA)
-        with np.errstate(divide="ignore"):
-            im, ierr, _ = calibrate_images(image, 1 / sigma)
-        same_bits(backend.download(found), superpixelize(im, ierr)[None])
-
-    def test_calibrate_undoes_the_sign_of_fits_unsigned_integers(self, backend: Backend) -> None:
-        mask = np.zeros((8, 8), np.uint32)
-        mask[2, 3] = 1
-        plane = backend.upload(np.ones((8, 8), "f4"))
-        exposure = ExposurePlanes(plane, plane, backend.upload(mask ^ np.uint32(1 << 31)))
-        _, (counts,) = backend.calibrate([exposure], mask_flip=1 << 31)
-        assert counts.n_flagged == counts.n_masked == 1
-
     def test_overflow_is_refused_with_its_place(self, backend: Backend) -> None:
         image = np.ones((16, 8), "f4")
         image[9, 5] = image[12, 0] = 3e38
@@ -275,19 +258,6 @@ class OperationsConformance:
         # What is launched after it changes nothing about what it found.
         backend.unpack(halves[:1] * 2, places, out)
         assert found() == (None if np.isfinite(value) else first)
-
-    @pytest.mark.parametrize("lengths", [[4], [9, 1, 16]], ids=str)
-    @pytest.mark.parametrize("n_src", [1, 30])
-    def test_pack_psf(
-        self, backend: Backend, guarded: Callable[..., Guarded], lengths: list[int], n_src: int
-    ) -> None:
-        tables = [some_bytes((5, n), PSF_DTYPE, seed=n) for n in lengths]
-        rows = np.random.default_rng(0).integers(0, 5, (len(tables), n_src), np.int32)
-        psfgauss, starts = reference.pack_psf(tables, rows)
-        out = guarded((len(psfgauss), 7), "u4")
-        found = backend.pack_psf([backend.upload(table) for table in tables], rows, out.array)
-        same_bits(out.values(), psfgauss.view("u4").reshape(-1, 7))
-        np.testing.assert_array_equal(found, starts)
 
     def test_a_chain_needs_no_waiting_in_between(self, backend: Backend) -> None:
         results = []

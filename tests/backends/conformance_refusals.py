@@ -160,23 +160,3 @@ class RefusalConformance:
         pixels = PatchPixels(*(backend.empty((0,), "f4") for _ in range(4)))
         with pytest.raises(KernelLaunchError, match="max_snr"):
             backend.unpack([], np.empty((0, 2), "i4"), pixels, max_snr=max_snr)
-
-    @pytest.mark.parametrize("row", [-1, 5])
-    def test_rows_outside_a_psf_table(self, backend: Backend, row: int) -> None:
-        tables = [backend.empty((5, 3, 7), "u4")] * 2
-        rows = np.array([[0, 4], [1, row]], np.int32)
-        out = Guarded(backend, (12, 7), "u4", 0)
-        with pytest.raises(KernelLaunchError, match=rf"rows\[1, 1\] is {row}; .* below 5"):
-            backend.pack_psf(tables, rows, out.array)
-        assert out.untouched()
-
-    def test_more_sources_than_the_limit(self, backend: Backend) -> None:
-        tables = [backend.empty((5, 3, 7), "u4")]
-        out = backend.empty((93, 7), "u4")
-        with pytest.raises(KernelLaunchError, match="31 sources: MAXSOURCES allows 0 to 30"):
-            backend.pack_psf(tables, np.zeros((1, 31), np.int32), out)
-
-    def test_psfgauss_of_another_length(self, backend: Backend) -> None:
-        tables = [backend.empty((5, 3, 7), "u4")]
-        with pytest.raises(LayoutError, match=r"psfgauss has shape \(5, 7\); expected \(6, 7\)"):
-            backend.pack_psf(tables, np.zeros((1, 2), np.int32), backend.empty((5, 7), "u4"))

@@ -13,7 +13,7 @@ from fpgpu.backends.launches import (
     table_launch,
     tile_launch,
 )
-from fpgpu.layout import PATCH_DTYPE, PSF_DTYPE, ImageFlag
+from fpgpu.layout import PATCH_DTYPE, ImageFlag
 
 Call = tuple[Launch, list[np.generic]]
 
@@ -38,7 +38,6 @@ def calibrate(
     flags: ImageFlag,
     *,
     mask_bytes: int = 4,
-    mask_flip: int = 0,
     bitmask: int = 2**32 - 1,
 ) -> Call:
     """calibrate, of `shape` = (nx, ny)."""
@@ -48,7 +47,7 @@ def calibrate(
     along, across = (nx, ny) if flags & ImageFlag.FITS_ORDER else (ny, nx)
     args = [np.uint64(table.ctypes.data), np.uint64(counts)]
     args += [np.int32(number) for number in (nx, ny, size, mask_bytes)]
-    args += [np.uint32(mask_flip), np.uint32(bitmask), np.int32(flags)]
+    args += [np.uint32(bitmask), np.int32(flags)]
     return tile_launch("calibrate", len(table), along, across, wide), args
 
 
@@ -67,14 +66,6 @@ def unpack(
     args = [np.uint64(at) for at in (table.ctypes.data, places.ctypes.data, *outputs)]
     args += [np.int32(size), np.float32(max_snr), np.uint64(first_bad)]
     return table_launch("unpack", len(table), longest, wide), args
-
-
-def pack_psf(table: npt.NDArray[Any], rows: npt.NDArray[np.int32], psfgauss: int) -> Call:
-    """pack_psf of `rows` (n_exp, n_sources)."""
-    n_exp, n_sources = rows.shape
-    longest = int(table["n_psf"].max()) * n_sources * PSF_DTYPE.itemsize // 4
-    args = [np.uint64(at) for at in (table.ctypes.data, rows.ctypes.data, psfgauss)]
-    return table_launch("pack_psf", n_exp, longest), [*args, np.int32(n_sources)]
 
 
 def check_layout(patch: npt.NDArray[Any], n_bands: int, seen: int) -> Call:

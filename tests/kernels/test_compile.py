@@ -104,7 +104,7 @@ def test_a_change_on_the_c_side_only_is_a_compile_error(header, before, after, m
     assert sources[header].count(before) == 1
     sources[header] = sources[header].replace(before, after)
     with pytest.raises(KernelCompileError, match=message):
-        compile_source("pack_psf.cu", 80, sources=sources)
+        compile_source("superpixelize.cu", 80, sources=sources)
 
 
 def test_an_error_tells_the_log_the_architecture_and_the_options():
@@ -133,7 +133,9 @@ def test_the_compiler_knows_every_architecture():
 
 
 def test_compiling_does_not_need_cupy():
-    code = "from fpgpu.backends.compiler import compile_source; compile_source('pack_psf.cu', 80)"
+    code = (
+        "from fpgpu.backends.compiler import compile_source; compile_source('superpixelize.cu', 80)"
+    )
     code += "; import sys; print('cupy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

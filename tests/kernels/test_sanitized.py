@@ -10,7 +10,7 @@ import pytest
 from tests.kernels.host_kernels import HostKernels
 
 TOP = Path(__file__).parents[2]
-SHORT = "unpack and any_size or pack_psf or any_alignment or null_residual or random_scenes"
+SHORT = "unpack and any_size or any_alignment or null_residual or random_scenes"
 SHORT += " or any_number"
 
 

@@ -1,12 +1,10 @@
-"""unpack and pack_psf put pixels and PSFs where the NumPy references, and forcepho, put them."""
-
-from dataclasses import replace
+"""unpack puts pixels where the NumPy reference, and forcepho, put them."""
 
 import numpy as np
 import pytest
 
 from fpgpu.backends import reference
-from fpgpu.layout import NO_PIXEL, PACK_PSF_DTYPE, PSF_DTYPE, UNPACK_DTYPE
+from fpgpu.layout import NO_PIXEL, UNPACK_DTYPE
 from tests.kernels import calls
 from tests.kernels.host_kernels import Guarded, HostKernels, aligned, assert_same_bits
 
@@ -15,17 +13,7 @@ COUNTS = [[1], [31], [32], [33], [1, 0, 5], [7, 300, 2], [2] * 40]
 
 
 def run_unpack(
-    host,
-    sources,
-    places,
-    counts,
-    size,
-    *,
-    backgrounds=0,
-    resident=False,
-    max_snr=0,
-    chunks=None,
-    told=None,
+    host, sources, places, counts, size, *, backgrounds=0, resident=False, max_snr=0, told=None
 ):
     """Unpack; `sources` are addresses of each exposure's super-pixels."""
     table = np.zeros(len(counts), UNPACK_DTYPE)
@@ -39,17 +27,12 @@ def run_unpack(
     launch, args = calls.unpack(
         table, places, [out.address for out in outputs], size, max_snr, first_bad.ctypes.data
     )
-    host.run(in_chunks(launch, chunks), args)
+    host.run(launch, args)
     for out in outputs:
         out.check()
     if told is not None:
         told.append(int(first_bad[0]))
     return [out.array for out in outputs], launch
-
-
-def in_chunks(launch, chunks):
-    """Share each exposure's work out to a given number of blocks, as a large patch does."""
-    return replace(launch, grid=(chunks, *launch.grid[1:])) if chunks else launch
 
 
 def staged_addresses(staged, counts):
@@ -137,17 +120,6 @@ def test_forcephos_patch_comes_out(host: HostKernels, golden):
         assert_same_bits(ours, theirs)
 
 
-def test_few_blocks_walk_through_a_large_exposure(host: HostKernels, values):
-    rng = np.random.default_rng(9)
-    counts = [100, 3]
-    places = random_places(rng, 103)
-    staged = aligned(values(rng, (103, 128)))
-    found, _ = run_unpack(host, staged_addresses(staged, counts), places, counts, 8, chunks=2)
-    expected = reference.unpack(staged, places, counts, [0, 0], 8)
-    for ours, theirs in zip(found, expected, strict=True):
-        assert_same_bits(ours, theirs)
-
-
 @pytest.mark.parametrize("size", [8, 3])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_the_first_super_pixel_that_is_not_finite_is_told(host: HostKernels, value, size):
@@ -156,33 +128,8 @@ def test_the_first_super_pixel_that_is_not_finite_is_told(host: HostKernels, val
     staged = aligned(rng.normal(size=(143, 2 * size**2)).astype(np.float32) * 1e30)
     addresses = staged_addresses(staged, counts)
     told = []
-    run_unpack(host, addresses, places, counts, size, chunks=2, told=told)
+    run_unpack(host, addresses, places, counts, size, told=told)
     for number, column in ((142, 0), (101, 2 * size**2 - 1), (17, size**2), (17, size**2 - 1)):
         staged[number, column] = value
-        run_unpack(host, addresses, places, counts, size, chunks=2, told=told, max_snr=1)
+        run_unpack(host, addresses, places, counts, size, told=told, max_snr=1)
     assert told == [NO_PIXEL, 142, 101, 17, 17]
-
-
-def random_psfs(rng, shape):
-    words = rng.integers(0, 2**32, (*shape, 7), np.uint32)
-    return aligned(words.view(PSF_DTYPE)[..., 0])
-
-
-@pytest.mark.parametrize("chunks", [None, 1], ids=["as launched", "one block"])
-@pytest.mark.parametrize("n_sources", [1, 3, 30])
-@pytest.mark.parametrize("n_psf", [[1], [4, 4], [9, 1, 12]], ids=str)
-def test_pack_psf_has_the_bits_of_numpy(host: HostKernels, n_psf, n_sources, chunks):
-    rng = np.random.default_rng(n_sources)
-    tables = [random_psfs(rng, (5 + n, n)) for n in n_psf]
-    n_rows = [len(table) for table in tables]
-    rows = rng.integers(0, np.array(n_rows)[:, None], (len(n_psf), n_sources), np.int32)
-    expected, start = reference.pack_psf(tables, rows)
-
-    table = np.zeros(len(n_psf), PACK_PSF_DTYPE)
-    table["table"] = [psfs.ctypes.data for psfs in tables]
-    table["n_psf"], table["start"] = n_psf, start
-    out = Guarded(expected.shape, PSF_DTYPE, offset=4)
-    launch, args = calls.pack_psf(table, rows, out.address)
-    host.run(in_chunks(launch, chunks), args)
-    out.check()
-    assert_same_bits(out.array, expected)
