@@ -24,6 +24,7 @@
 #define __shared__ static __attribute__((section("host_shared")))
 
 struct uint3 { unsigned int x, y, z; };
+struct alignas(8) uint2 { unsigned int x, y; };
 struct alignas(16) uint4 { unsigned int x, y, z, w; };
 inline uint4 make_uint4(unsigned int x, unsigned int y, unsigned int z, unsigned int w) { return {x, y, z, w}; }
 
