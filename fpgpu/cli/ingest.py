@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "add_options", "print_report", "run"]
 
+IMAGES = {
+    "sci": "the science image (default: SCI, the primary image, or the only one)",
+    "err": "uncertainties (default: ERR)",
+    "wht": "weights (default: WHT)",
+    "mask": "data-quality flags (default: DQ)",
+    "background": "background to be subtracted (default: BKG)",
+    "area": "areas of pixels (default: AREA)",
+}
+
 HELP = "put exposures into a store folder"
 DESCRIPTION = (
     "Read exposures, calibrate and mask them, and add them to a store folder. "
@@ -27,6 +36,7 @@ EXAMPLES = """examples:
   fpgpu ingest cutout_cal.fits --out stores --wcs fits --pad
   fpgpu ingest *_cal.fits --out stores --bitmask DO_NOT_USE,SATURATED
   fpgpu ingest *_flc.fits mosaic_drz_sci.fits --out stores --tile 2048 --tile-overlap 64
+  fpgpu ingest unnamed.fits --out stores --sci 1 --err 2
   fpgpu ingest --config survey.yaml --dry-run
   fpgpu ingest *_cal.fits --out stores --resume
   fpgpu ingest *_cal.fits --out stores --executor dask://scheduler:8786
@@ -69,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser)
     add_cutting_options(parser)
     add_flux_options(parser)
+    add_images(parser)
     parser.add_argument(
         "--framedir",
         metavar="DIR",
@@ -88,6 +99,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_work_options(parser)
     # What was not said on the command line is left to the configuration.
     parser.set_defaults(wcs=None, pad=None, fluxcal=None)
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where images are.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The parser of the command.
+    """
+    group = parser.add_argument_group(
+        "where images are",
+        "name of an extension, or its number from 0 on; but for --sci, also a file: {stem}_e.fits",
+    )
+    for name, what in IMAGES.items():
+        group.add_argument(f"--{name}", metavar="EXT", type=extension, help=what)
+
+
+def extension(text: str) -> str | int:
+    """Read the name or number of an extension.
+
+    Parameters
+    ----------
+    text : str
+        What was typed.
+
+    Returns
+    -------
+    str or int
+        A number where it is one.
+    """
+    return int(text) if text.isdecimal() else text
 
 
 def add_cutting_options(parser: argparse.ArgumentParser) -> None:
@@ -273,6 +316,7 @@ def _inputs(args: argparse.Namespace) -> "tuple[list[Input], Path]":
         "weight": args.weight,
         "abmag": args.abmag,
         "pixel_area": args.pixel_area,
+        **{name: getattr(args, name) for name in IMAGES},
     }
     items = config.inputs(args.files, {k: v for k, v in given.items() if v is not None})
     if args.tile_overlap is not None and all(item.options.tile is None for item in items):

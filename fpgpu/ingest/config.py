@@ -30,6 +30,7 @@ from typing import Any
 import yaml
 
 from fpgpu.errors import ConfigError, FpgpuError, MissingFileError
+from fpgpu.ingest.exposure import FILE_ENDING
 from fpgpu.ingest.find import find_inputs
 from fpgpu.ingest.inputs import CalibrationOptions, Input
 
@@ -57,11 +58,12 @@ _OPTION_KEYS = {
     "fluxcal": "switch",
     "background_offset": "number",
     "max_snr": "number",
-    "err": "path",
-    "wht": "path",
-    "mask": "path",
-    "background": "path",
-    "area": "path",
+    "sci": "extension",
+    "err": "image",
+    "wht": "image",
+    "mask": "image",
+    "background": "image",
+    "area": "image",
 }
 """Keys of an exposure's options and what their values are."""
 
@@ -72,6 +74,8 @@ _CALIBRATION = {entry.name for entry in fields(CalibrationOptions)}
 _EXPECTED = {
     "text": "text",
     "path": "a file name",
+    "extension": "name or number of an extension",
+    "image": "a file name, or name or number of an extension",
     "number": "a number",
     "integer": "an integer",
     "switch": "true or false",
@@ -84,6 +88,7 @@ _EXPECTED = {
 }
 
 _VARIABLE = re.compile(r"\$(?:\$|\{(\w+)\}|(\w+))")
+_FILE_NAME = re.compile(r"[./{]")
 _FILE_FIELD = re.compile(r"\{(\w*)\}")
 _LARGEST = 1 << 20
 
@@ -277,7 +282,8 @@ def _value(key: str, kind: str, node: Any, place: str) -> Any:
     if isinstance(node, yaml.SequenceNode):
         several = [_scalar(entry, place) for entry in node.value]
     value: Any = None
-    if kind in ("text", "path") and isinstance(scalar, str):
+    is_text = kind in ("text", "path") and isinstance(scalar, str)
+    if is_text or (kind in ("extension", "image") and _all([scalar], str, int)):
         value = scalar
     elif kind in ("number", "integer"):
         value = _number(scalar, integer=kind == "integer")
@@ -337,11 +343,19 @@ def _all(values: Iterable[Any], *kinds: type) -> bool:
 
 def _apply(item: Input, section: _Section) -> Input:
     """Give an input the options of a section."""
-    reading, calibration, companions = {}, {}, dict(item.companions)
+    reading: dict[str, Any] = {}
+    calibration, companions = dict[str, Any](), dict(item.companions)
+    extensions = dict(item.options.extensions)
     for key, value in section.options.items():
-        name = _FIELD_OF.get(key, key)
-        if key in _ROLE_OF:
-            companions[_ROLE_OF[key]] = _companion(value, item.path, section.place, key)
+        name, role = _FIELD_OF.get(key, key), _ROLE_OF.get(key, key)
+        if key in ("sci", *_ROLE_OF):
+            # What is said last holds, a file or an extension.
+            companions.pop(role, None)
+            extensions.pop(role, None)
+            if isinstance(value, int) or not _FILE_NAME.search(value):
+                extensions[role] = value
+            else:
+                companions[role] = _companion(value, item.path, section.place, key)
         elif name in _CALIBRATION:
             calibration[name] = value
         else:
@@ -350,7 +364,7 @@ def _apply(item: Input, section: _Section) -> Input:
         return replace(
             item,
             companions=companions,
-            options=replace(item.options, **reading),
+            options=replace(item.options, extensions=extensions, **reading),
             calibration=replace(item.calibration, **calibration),
         )
     except FpgpuError as error:
@@ -359,7 +373,7 @@ def _apply(item: Input, section: _Section) -> Input:
 
 def _companion(pattern: str, path: Path, place: str, key: str) -> Path:
     """Name the companion of a file."""
-    stem = re.sub(r"\.(fits|fit|fts)(\.(gz|fz))?$", "", path.name, flags=re.IGNORECASE)
+    stem = FILE_ENDING.sub("", path.name)
     known = {"stem": stem, "folder": str(path.parent), "name": path.name}
 
     def fill(match: re.Match[str]) -> str:

@@ -28,7 +28,9 @@ __all__ = [
     "sip_residual",
 ]
 
-_FITS_ENDING = re.compile(r"\.(fits|fit|fts)(\.(gz|fz))?$", re.IGNORECASE)
+FILE_ENDING = re.compile(r"(\.(fits|fit|fts)(\.(gz|fz|bz2|xz|zip))?|\.asdf)$", re.IGNORECASE)
+"""Of the names of exposure files."""
+
 
 # NIRCam detectors are called NRCA1 ... NRCBLONG: the module is the fourth letter.
 _MODULE_POSITION = 3
@@ -217,8 +219,8 @@ def header_to_id(
     band : str
         FILTER in upper case, with the detector module appended when the filter is split.
     expID : str
-        File name without ``.fits`` (or ``.fit``, ``.fts``, and ``.gz`` or ``.fz`` after it),
-        after the path below `framedir`.
+        File name without ``.fits``, ``.fit``, ``.fts`` or ``.asdf`` and what a compressed file has
+        after it, after the path below `framedir`.
 
     Raises
     ------
@@ -228,7 +230,7 @@ def header_to_id(
         When the file is outside `framedir` or the names cannot be used in a store.
     """
     path = Path(name)
-    stem = check_expID(_FITS_ENDING.sub("", path.name))
+    stem = check_expID(FILE_ENDING.sub("", path.name))
     folder = "" if framedir is None else _path_below(path.parent, Path(framedir))
     band = _band(hdr, path, split_by_detector)
     return check_band(band), check_expID(f"{folder}/{stem}" if folder else stem)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from fpgpu.errors import MissingFileError
+from fpgpu.ingest.exposure import FILE_ENDING
 from fpgpu.ingest.inputs import CalibrationOptions, Input, ReadOptions, as_input, is_single
 
 __all__ = ["COMPANION_ENDINGS", "companions_of", "find_inputs"]
@@ -26,8 +27,11 @@ COMPANION_ENDINGS = {
 }
 """Words that take the place of ``sci`` in the name of a companion; of several the first counts."""
 
-_ENDING = re.compile(r"\.(fits|fit|fts)(\.(gz|fz))?$", re.IGNORECASE)
-_ENDINGS = (".fits", ".fits.gz", ".fits.fz", ".fit", ".fts")
+_ENDINGS = [
+    fits + packed
+    for packed in ("", ".gz", ".fz", ".bz2", ".xz", ".zip")
+    for fits in (".fits", ".fit", ".fts")
+]
 _SCIENCE = re.compile(r"(?<=[_.-])sci(?=[_.-]|$)", re.IGNORECASE)
 _PATTERN = re.compile(r"[*?\[]")
 
@@ -42,8 +46,8 @@ def find_inputs(
     Parameters
     ----------
     items : str, Path, Input, Exposure, CCDData, or iterable of these
-        Files, folders (all FITS files in them, at any depth), patterns with ``*``, ``?``, ``[...]``
-        and ``**``, and whatever `fpgpu.ingest.inputs.as_input` takes.
+        Files, folders (all FITS and ASDF files in them, at any depth), patterns with ``*``, ``?``,
+        ``[...]`` and ``**``, and whatever `fpgpu.ingest.inputs.as_input` takes.
     options : ReadOptions, optional
         How to read.
     calibration : CalibrationOptions, optional
@@ -88,7 +92,7 @@ def companions_of(path: Path) -> dict[str, Path]:
     dict of str to Path
         Existing files in its folder by role; none unless ``sci`` is a word of the file's name.
     """
-    stem = _ENDING.sub("", path.name)
+    stem = FILE_ENDING.sub("", path.name)
     places = list(_SCIENCE.finditer(stem))
     if not places:
         return {}
@@ -110,7 +114,11 @@ def _with_companions(
     path: Path, root: Path | None, options: ReadOptions, calibration: CalibrationOptions
 ) -> Input:
     """Make the input of a file; weights whose name says so are inverse variances."""
-    companions = companions_of(path)
+    companions = {
+        role: companion
+        for role, companion in companions_of(path).items()
+        if role not in options.extensions
+    }
     named_ivm = "wht" in companions and re.search(r"ivm", companions["wht"].name, re.IGNORECASE)
     if named_ivm and options.weight == "auto" and "err" not in companions:
         options = replace(options, weight="ivm")
@@ -122,7 +130,7 @@ def _files(path: Path) -> Iterator[tuple[Path, Path | None]]:
     if path.is_dir():
         found = [(file, path.absolute()) for file in _walk(path)]
         if not found:
-            raise MissingFileError(f"{path}: no FITS file in this folder nor below it")
+            raise MissingFileError(f"{path}: no FITS or ASDF file in this folder nor below it")
         yield from found
     elif _PATTERN.search(str(path)) and not path.exists():
         yield from _matching(path)
@@ -131,7 +139,7 @@ def _files(path: Path) -> Iterator[tuple[Path, Path | None]]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """FITS files of a folder; a link to a folder is not followed, but named if it leads out."""
+    """Exposure files of a folder; a link to a folder is not followed, but named if it leads out."""
     for where, folders, files in os.walk(folder):
         folders.sort()
         here = Path(where)
@@ -139,7 +147,7 @@ def _walk(folder: Path) -> Iterator[Path]:
             link = here / name
             if link.is_symlink() and not link.resolve().is_relative_to(folder.resolve()):
                 yield link
-        yield from (here / name for name in sorted(files) if _ENDING.search(name))
+        yield from (here / name for name in sorted(files) if FILE_ENDING.search(name))
 
 
 def _matching(pattern: Path) -> Iterator[tuple[Path, Path]]:

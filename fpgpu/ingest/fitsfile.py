@@ -10,18 +10,17 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fpgpu.errors import FpgpuError, UnusableExposureError
-from fpgpu.ingest.fitsblocks import check_blocks
 from fpgpu.ingest.fitsimage import FitsImage
-from fpgpu.ingest.fitsstream import open_stream
+from fpgpu.ingest.fitsstream import allowed_size, open_stream
 
 __all__ = ["FitsFile"]
 
@@ -39,17 +38,24 @@ _STRUCTURE = re.compile(
 # A keyword and a value, or a commentary card.
 _CARD = re.compile(r"(?=[A-Z0-9_-]* *=).{8}= |(COMMENT|HISTORY|CONTINUE|HIERARCH|        )")
 
-# Lossless compression of images stays far below this; a larger ratio is a damaged header.
-_MAX_COMPRESSION = 2000
+_CARD_LENGTH = 80
+_TEXT = re.compile(rb"[ -~]*")
+_TEXT_BYTES = frozenset(range(0x20, 0x7F))
+_PRINTABLE = bytes(byte if byte in _TEXT_BYTES else b"? "[byte < 0x80] for byte in range(256))
 
 
 class FitsFile:
-    """An exposure file opened as FITS, gzip-compressed or not, whatever it is called.
+    """An exposure file opened as FITS, compressed as a whole or not, whatever it is called.
 
     Parameters
     ----------
     path : str or Path
         The file.
+
+    Attributes
+    ----------
+    notes : list of str
+        What a user should know of its headers.
 
     Raises
     ------
@@ -61,7 +67,8 @@ class FitsFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._stream = open_stream(self.path)
+        self.notes: list[str] = []
+        self._stream: Any = open_stream(self.path)
         try:
             self.hdus = self._open()
         except BaseException:
@@ -124,7 +131,7 @@ class FitsFile:
         str
             Its name, with the version where several have the name.
         """
-        name = self._names[index]
+        name = self._names[index] or str(index)
         return f"{name},{self._versions[index]}" if self._names.count(name) > 1 else name
 
     def versions(self, name: str) -> list[int]:
@@ -142,15 +149,29 @@ class FitsFile:
         """
         return [self._versions[i] for i, own in enumerate(self._names) if own == name]
 
-    def find(self, name: str, version: int | None = None) -> int | None:
+    def images(self) -> list[int]:
+        """Give the numbers of the extensions that hold an image.
+
+        Returns
+        -------
+        list of int
+            In file order.
+        """
+        return [
+            number
+            for number, hdu in enumerate(self.hdus)
+            if getattr(hdu, "is_image", False) and not self.is_empty(number)
+        ]
+
+    def find(self, name: str | int, version: int | None = None) -> int | None:
         """Find the one extension of a name.
 
         Parameters
         ----------
-        name : str
-            Name as in `names`.
+        name : str or int
+            Name as in `names`, or its number; the primary one is 0.
         version : int, optional
-            Its EXTVER.
+            Its EXTVER, where it is found by name.
 
         Returns
         -------
@@ -162,6 +183,8 @@ class FitsFile:
         UnusableExposureError
             When several have this name, and the same version where one is given.
         """
+        if isinstance(name, int):
+            return name if 0 <= name < len(self._names) else None
         found = [
             index
             for index, own in enumerate(self._names)
@@ -214,22 +237,23 @@ class FitsFile:
         Returns
         -------
         str
-            Their names, with a note on those that hold nothing.
+            Their numbers and names, with a note on those that hold nothing.
         """
         return ", ".join(
-            f"{name} (without data)" if index and self.is_empty(index) else name
+            f"{index} {name or 'unnamed'}"
+            f"{' (without data)' if index and self.is_empty(index) else ''}"
             for index, name in enumerate(self._names)
         )
 
     def layer(
-        self, name: str, shape: tuple[int, int] | None = None, version: int | None = None
+        self, name: str | int, shape: tuple[int, int] | None = None, version: int | None = None
     ) -> FitsImage | None:
         """Find an image without reading it.
 
         Parameters
         ----------
-        name : str
-            Name as in `names`.
+        name : str or int
+            Name as in `names`, or number.
         shape : tuple of int, optional
             The (nx, ny) it must have.
         version : int, optional
@@ -294,13 +318,13 @@ class FitsFile:
         with self.guarded(f"{self.path}: extension {name}"):
             return np.asarray(self.hdus[index].data).tobytes()
 
-    def merged_header(self, name: str, version: int | None = None) -> Any:
+    def merged_header(self, name: str | int, version: int | None = None) -> Any:
         """Copy the header of an image and add what only the primary header says.
 
         Parameters
         ----------
-        name : str
-            Name as in `names`.
+        name : str or int
+            Name as in `names`, or number.
         version : int, optional
             Its EXTVER.
 
@@ -327,28 +351,86 @@ class FitsFile:
         return header
 
     def _open(self) -> Any:
-        """Measure the file, then let astropy parse all its headers."""
-        from astropy.io import fits
-
-        check_blocks(self._stream, str(self.path))
+        """Let astropy parse all headers, and those that FITS does not allow once they are clean."""
+        hdus = self._walk()
         with self.guarded(str(self.path)):
-            hdus = fits.open(self._stream, memmap=False, lazy_load_hdus=False)
+            unclean = self._clean_headers(hdus)
+        if unclean:
+            hdus = self._walk()
+        with self.guarded(str(self.path)):
             self._names = [hdu.name.strip().upper() for hdu in hdus]
             self._versions = [int(hdu.ver) for hdu in hdus]
-            for hdu in hdus:
-                self._check_compression(hdu)
         return hdus
 
-    def _check_compression(self, hdu: Any) -> None:
-        """Refuse an image that claims to have been compressed beyond reason."""
-        if not hasattr(hdu, "compressed_data"):
-            return
-        n_pixels, n_bytes = math.prod(hdu.shape), max(hdu.fileinfo()["datSpan"], 1)
-        if n_pixels > _MAX_COMPRESSION * n_bytes:
+    def _walk(self) -> Any:
+        """Read the headers one after the other, without following one that leads back."""
+        from astropy.io import fits
+
+        self._stream.seek(0)
+        with self.guarded(str(self.path)):
+            hdus = fits.open(self._stream, memmap=False, lazy_load_hdus=True)
+        number = end = 0
+        while True:
+            place = f"{self.path}: extension {number}, at byte {end},"
+            with self.guarded(place):
+                try:
+                    hdu = hdus[number]
+                except IndexError:
+                    break
+                start, n_bytes = (hdu.fileinfo()[key] for key in ("datLoc", "datSpan"))
+                if n_bytes < 0 or type(hdu).__name__.startswith("_"):
+                    raise UnusableExposureError(
+                        f"{place} cannot be read as FITS: its header is damaged: it has {n_bytes} "
+                        f"bytes of data and begins with {str(hdu.header.cards[0]).rstrip()!r}"
+                    )
+                self._check_compression(hdu, n_bytes)
+            number, end = number + 1, start + n_bytes
+        return hdus
+
+    def _clean_headers(self, hdus: Any) -> bool:
+        """Take what FITS does not allow in a header for blanks and question marks, as astropy does.
+
+        Characters beyond ASCII become question marks, TAB and other control characters blanks.
+        """
+        patches: dict[int, bytes] = {}
+        for hdu in hdus:
+            info = hdu.fileinfo()
+            self._stream.seek(info["hdrLoc"])
+            header = self._stream.read(info["datLoc"] - info["hdrLoc"])
+            where = f"{self.path}: header of {hdu.name or info['hdrLoc']}"
+            for at in range(0, len(header), _CARD_LENGTH):
+                card = header[at : at + _CARD_LENGTH]
+                if card.rstrip(b" \0") == b"END":
+                    break
+                if not _TEXT.fullmatch(card):
+                    patches[info["hdrLoc"] + at] = self._cleaned(card, where)
+        if patches:
+            self._stream = _Patched(self._stream, patches)
+        return bool(patches)
+
+    def _cleaned(self, card: bytes, where: str) -> bytes:
+        """Clean a card; refuse one that an exposure depends on, and say which it was."""
+        text = card.translate(_PRINTABLE)
+        foreign = {byte for byte in card if byte not in _TEXT_BYTES}
+        what = ", ".join("TAB" if byte == 9 else f"byte 0x{byte:02x}" for byte in sorted(foreign))
+        named = f"{where}: card {text.decode().rstrip()!r} has {what}"
+        keyword = card[:8]
+        if not _TEXT.fullmatch(keyword):
             raise UnusableExposureError(
-                f"{self.path}: extension {hdu.name} declares {n_pixels} pixels in {n_bytes} "
-                "compressed bytes; its header is damaged"
+                f"{named} in its keyword; correct the card, or the file is damaged"
             )
+        self.notes.append(f"{named}, which FITS does not allow; read as shown")
+        return text
+
+    def _check_compression(self, hdu: Any, n_bytes: int) -> None:
+        """Refuse an image that claims to have been compressed beyond reason."""
+        if hasattr(hdu, "compressed_data"):
+            expanded = math.prod(hdu.shape) * abs(hdu.header["BITPIX"]) // 8
+            if expanded > allowed_size(n_bytes):
+                raise UnusableExposureError(
+                    f"{self.path}: extension {hdu.name} declares {expanded} bytes of pixels in "
+                    f"{n_bytes} compressed bytes; its header is damaged"
+                )
 
     @contextmanager
     def guarded(self, where: str) -> Iterator[None]:
@@ -368,11 +450,12 @@ class FitsFile:
             # Damaged headers make astropy raise almost anything, from KeyError to MemoryError.
             except Exception as error:
                 text = str(error).strip() or "no further reason given"
+                before = "".join(f"{found}; " for found in _texts(caught) if _DAMAGE.search(found))
                 raise UnusableExposureError(
-                    f"{where} cannot be read as FITS: {text} ({type(error).__name__})"
+                    f"{where} cannot be read as FITS: {before}{text} "
+                    f"({type(error).__name__}); it is damaged or something else"
                 ) from error
-        for warning in caught:
-            text = " ".join(str(warning.message).split())
+        for text in _texts(caught):
             if _DAMAGE.search(text):
                 raise UnusableExposureError(f"{where} cannot be read as FITS: {text}")
             _log.info("%s: %s", where, text)
@@ -387,3 +470,41 @@ def _refuse_malformed_cards(header: Any, where: str) -> None:
                 f"{where} has a malformed card: {text.rstrip()!r}; the file is damaged, or the "
                 "card must be repaired"
             )
+
+
+def _texts(caught: list[warnings.WarningMessage]) -> list[str]:
+    """What was warned of, each in a line and once."""
+    return list(dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught))
+
+
+class _Patched(io.RawIOBase):
+    """A file of which some bytes are read as others."""
+
+    def __init__(self, stream: IO[bytes], patches: Mapping[int, bytes]) -> None:
+        self._stream = stream
+        self._patches = patches
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        start = self._stream.tell()
+        data = bytearray(self._stream.read(size))
+        for at, patch in self._patches.items():
+            first, last = max(at, start), min(at + len(patch), start + len(data))
+            if first < last:
+                data[first - start : last - start] = patch[first - at : last - at]
+        return bytes(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()

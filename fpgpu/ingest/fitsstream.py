@@ -1,17 +1,20 @@
-"""The bytes of a FITS file, expanded when they are compressed with gzip, within bounds."""
+"""The bytes of a file, expanded within bounds when they are compressed as a whole."""
 
+import bz2
 import gzip
 import io
+import lzma
 import tempfile
+import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from fpgpu.errors import MissingFileError, UnusableExposureError
 
-__all__ = ["open_stream"]
+__all__ = ["allowed_size", "open_stream"]
 
-_GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 1 << 22
 
 # What is longer is expanded into a temporary file instead of memory.
@@ -21,9 +24,33 @@ _IN_MEMORY = 1 << 29
 _MAX_RATIO = 50
 _UNSUSPICIOUS = 1 << 31
 
+_OTHER_FILES = {
+    b"#ASDF": "an ASDF file, of which only those of Roman (roman.data, .err, .dq) are read",
+    b"\x89HDF": "an HDF5 file",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd; expand it first",
+    b"\x1f\x9d": "compressed with compress (.Z); expand it first",
+    b"7z\xbc\xaf": "a 7z archive; extract it first",
+}
+
+
+def allowed_size(n_bytes: int) -> int:
+    """Give how many bytes a compressed file may stand for.
+
+    Parameters
+    ----------
+    n_bytes : int
+        Its size.
+
+    Returns
+    -------
+    int
+        2 GiB, or 50 times its size if that is more.
+    """
+    return max(_UNSUSPICIOUS, _MAX_RATIO * n_bytes)
+
 
 def open_stream(path: Path) -> IO[bytes]:
-    """Open a file for reading, expanded when it is compressed with gzip.
+    """Open a file for reading, expanded when it is compressed with gzip, bzip2, xz or zip.
 
     Parameters
     ----------
@@ -40,7 +67,8 @@ def open_stream(path: Path) -> IO[bytes]:
     MissingFileError
         When there is no such file.
     UnusableExposureError
-        When it cannot be read, or expands to more than images can.
+        When it cannot be read, is a file of another well-known kind, or expands to more than images
+        can.
     """
     try:
         stream = path.open("rb")
@@ -49,35 +77,65 @@ def open_stream(path: Path) -> IO[bytes]:
     except (OSError, ValueError) as error:
         raise UnusableExposureError(f"{path}: cannot be opened: {error}") from error
     try:
-        magic = stream.read(len(_GZIP_MAGIC))
-        size = stream.seek(0, io.SEEK_END)
+        head = stream.read(8)
+        limit = allowed_size(stream.seek(0, io.SEEK_END))
         stream.seek(0)
-        if magic != _GZIP_MAGIC:
-            return stream
-        with stream:
-            return _expanded(stream, max(_UNSUSPICIOUS, _MAX_RATIO * size), path)
-    except (OSError, EOFError, zlib.error) as error:
+        for magic, what in _OTHER_FILES.items():
+            if head.startswith(magic):
+                raise UnusableExposureError(f"{path}: cannot be read as FITS: it is {what}")
+        for magic, expanding in _EXPANDING.items():
+            if head.startswith(magic):
+                with stream, expanding(stream) as source:
+                    return _expanded(source, limit, path)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, RuntimeError) as error:
         stream.close()
         raise UnusableExposureError(
             f"{path}: cannot be read: {error} ({type(error).__name__})"
         ) from error
+    except BaseException:
+        stream.close()
+        raise
+    return stream
 
 
-def _expanded(stream: IO[bytes], limit: int, path: Path) -> IO[bytes]:
-    """Expand a gzip file into memory or, when it is long, into a temporary file."""
+def _only_member(stream: IO[bytes]) -> IO[bytes]:
+    """Open what a zip archive holds."""
+    try:
+        archive = zipfile.ZipFile(stream)
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        if len(members) == 1:
+            return archive.open(members[0])
+    # Of a compression that is not built in, the latter.
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise OSError(str(error)) from error
+    raise OSError(f"a zip archive of {len(members)} files; expected one, so extract it first")
+
+
+_EXPANDING: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+    b"PK": _only_member,
+}
+
+
+def _expanded(source: IO[bytes], limit: int, path: Path) -> IO[bytes]:
+    """Expand a compressed file into memory or, when it is long, into a temporary file."""
     # Not in a "with" statement: the caller reads from it.
     target: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
     try:
-        with gzip.open(stream) as source:
-            length = 0
-            while chunk := source.read(_CHUNK):
-                length += len(chunk)
-                if length > limit:
-                    raise UnusableExposureError(
-                        f"{path}: expands to more than {limit >> 20} MiB, {_MAX_RATIO} times its "
-                        "size, which no image does; if it is sound, expand it with gunzip first"
-                    )
-                target.write(chunk)
+        length = 0
+        while chunk := source.read(_CHUNK):
+            length += len(chunk)
+            if length > limit:
+                raise UnusableExposureError(
+                    f"{path}: expands to more than {limit >> 20} MiB, {_MAX_RATIO} times its "
+                    "size, which no image does; if it is sound, expand it first"
+                )
+            target.write(chunk)
+    except zipfile.BadZipFile as error:  # of a checksum
+        target.close()
+        raise OSError(str(error)) from error
     except BaseException:
         target.close()
         raise

@@ -1,7 +1,9 @@
 """One image of a file and all that belongs to it, found but not yet read."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fpgpu.errors import UnusableExposureError
@@ -52,8 +54,9 @@ class Frame:
         cls,
         file: FitsFile,
         companions: dict[str, FitsFile] | None = None,
-        science: str = "SCI",
+        science: str | int = "SCI",
         version: int | None = None,
+        extensions: Mapping[str, str | int] = MappingProxyType({}),
     ) -> "Frame":
         """Find the images of an exposure in its files.
 
@@ -63,10 +66,12 @@ class Frame:
             The file with the science image.
         companions : dict of str to FitsFile, optional
             Further files by role; they go before extensions of the first file.
-        science : str, optional
-            Extension of the science image.
+        science : str or int, optional
+            Extension of the science image, by name or number.
         version : int, optional
             EXTVER of the images, for a file that holds several exposures.
+        extensions : mapping of str to (str or int), optional
+            Extensions that the user has named, by role.
 
         Returns
         -------
@@ -77,22 +82,28 @@ class Frame:
         UnusableExposureError
             When there is no science image, or an image is of another size or none.
         """
+        science = extensions.get("sci", science)
         image = file.layer(science, None, version)
         if image is None:
-            raise UnusableExposureError(f"{file.path}: has no extension {science}")
+            raise _no_extension(file, "sci", science)
         header = file.merged_header(science, version)
         header["NAXIS1"], header["NAXIS2"] = image.shape
-        frame = cls(file, image, header)
-        for role, name in EXTENSIONS.items():
+        frame = cls(file, image, header, notes=list(file.notes))
+        for role, name in (EXTENSIONS | {**extensions}).items():
+            if role == "sci":
+                continue
             index = file.find(name, version)
-            if index is not None and file.is_empty(index):
+            if index is not None and role not in extensions and file.is_empty(index):
                 frame.notes.append(f"extension {name} has no data and was left out")
                 continue
             layer = file.layer(name, image.shape, version)
             if layer is not None:
                 frame.layers[role] = layer
+            elif role in extensions:
+                raise _no_extension(file, role, name)
         for role, other in (companions or {}).items():
             frame.layers[role] = _only_image(other, role).require_shape(image.shape)
+            frame.notes += other.notes
         return frame
 
     @property
@@ -111,15 +122,22 @@ class Frame:
         return None if layer is None else layer.file.path.name
 
 
+def _no_extension(file: FitsFile, role: str, name: str | int) -> UnusableExposureError:
+    """Say that there is no such extension, and which there are."""
+    return UnusableExposureError(
+        f"{file.path}: has no extension {name}, to be used as {role}; it has {file.content()}"
+    )
+
+
 def _only_image(file: FitsFile, role: str) -> FitsImage:
     """The image of a companion: that of the role's name, or the only one."""
     named = file.layer(EXTENSIONS[role])
     if named is not None:
         return named
-    images = [index for index, hdu in enumerate(file.hdus) if hdu.is_image and hdu.shape]
+    images = file.images()
     if len(images) != 1:
         raise UnusableExposureError(
             f"{file.path}: has {len(images)} images, none of them called {EXTENSIONS[role]} "
-            f"(found {', '.join(file.names())}); expected one, to be used as {role}"
+            f"(found {file.content()}); expected one, to be used as {role}"
         )
     return FitsImage(file, images[0])

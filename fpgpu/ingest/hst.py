@@ -94,8 +94,14 @@ def read_hst(
             f"{file.path}: holds the {len(versions)} reads of one ramp (ima), which are no "
             f"exposures of their own; give what they were combined to, {name}_{product}.fits"
         )
+    numbered = [name for name in options.extensions.values() if isinstance(name, int)]
+    if numbered and len(versions) > 1:
+        raise UnusableExposureError(
+            f"{file.path}: has {len(versions)} exposures; extension {numbered[0]} belongs to one; "
+            "give the name of the extensions"
+        )
     for version in versions:
-        frame = Frame.find(file, companions, "SCI", version)
+        frame = Frame.find(file, companions, "SCI", version, options.extensions)
         if len(versions) > 1 or "wht" not in frame.layers:
             frame.part = f"sci{version}"
         yield from _read_frame(frame, options)

@@ -83,6 +83,9 @@ class ReadOptions:
         (PIXAR_SR), ``"wcs"``, or ``"auto"``: PIXAR_SR, unless the WCS contradicts it.
     do_fluxcal : bool
         Whether units must have a way to nanojansky; `CalibrationOptions` says so for an `Input`.
+    extensions : mapping of str to (str or int)
+        Extensions of the file by what they are, ``"sci"`` or one of `ROLES`: name (EXTNAME), or
+        number, the primary one being 0.
 
     Raises
     ------
@@ -113,6 +116,7 @@ class ReadOptions:
     abmag: float | None = None
     pixel_area: str = "auto"
     do_fluxcal: bool = True
+    extensions: Mapping[str, str | int] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.wcs not in WCS_CHOICES:
@@ -124,10 +128,34 @@ class ReadOptions:
         _settle(self, "band_names", names)
         if self.framedir is not None:
             _settle(self, "framedir", Path(self.framedir))
+        self._check_extensions()
         self._check_numbers()
         if self.tile is not None:
             sides = (self.tile, self.tile) if isinstance(self.tile, int) else tuple(self.tile)
             _settle(self, "tile", check_tile(sides, self.tile_overlap, self.super_pixel_size))
+
+    def _check_extensions(self) -> None:
+        """Refuse extensions that cannot be, and give names their normal form."""
+        for role, name in self.extensions.items():
+            if role not in ("sci", *ROLES):
+                raise UnusableExposureError(
+                    f"an extension has the role {role!r}; expected one of sci, {', '.join(ROLES)}"
+                )
+            is_number = isinstance(name, int) and not isinstance(name, bool) and name >= 0
+            if not (is_number or (isinstance(name, str) and name.strip())):
+                raise UnusableExposureError(
+                    f"the extension with {role} is {name!r}; expected its name, or its number from "
+                    "0 on"
+                )
+        named = {
+            role: name.strip().upper() if isinstance(name, str) else name
+            for role, name in sorted(self.extensions.items())
+        }
+        if len(set(named.values())) < len(named):
+            raise UnusableExposureError(
+                f"one extension cannot be several images, but these are named: {named}"
+            )
+        _settle(self, "extensions", named)
 
     def _check_numbers(self) -> None:
         """Refuse what cannot be meant."""

@@ -96,7 +96,7 @@ def read_jwst(
         When there is no usable WCS.
     """
     _refuse_other_products(file)
-    frame = Frame.find(file, companions)
+    frame = Frame.find(file, companions, extensions=options.extensions)
     if options.do_fluxcal and options.abmag is None:
         _check_units(file, frame.header, options)
     is_mosaic = "wht" in frame.layers and "mask" not in frame.layers

@@ -19,6 +19,7 @@ WORTH_A_WORKER = 32 << 20
 
 # FITS files of detectors shrink to a quarter at best.
 _COMPRESSION = 4
+_COMPRESSED = {".gz", ".fz", ".bz2", ".xz", ".zip", ".asdf"}
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -74,7 +75,7 @@ def suggested_workers(files: Path | Iterable[Path]) -> int:
     sizes = []
     for file in [files] if isinstance(files, Path) else files:
         with suppress(OSError):
-            expanded = _COMPRESSION if file.suffix in {".gz", ".fz"} else 1
+            expanded = _COMPRESSION if file.suffix in _COMPRESSED else 1
             sizes.append(file.stat().st_size * expanded)
     n = min(available_cores(), max(len(sizes), 1))
     n = min(n, 1 + sum(sizes) // WORTH_A_WORKER)

@@ -1,10 +1,10 @@
 """Plain FITS exposures: SCI with ERR or WHT, and DQ, BKG and AREA where there are any.
 
-The layout of forcepho's own images, and of the mosaics that teams make. Without SCI, a
-2-dimensional primary image is the science image. The other images are extensions of the file or in
-files of their own. Units: ABMAG, the AB magnitude of one unit of the image; or BUNIT, a flux
-density (``10.0*nanoJansky``), a surface brightness, or counts with PHOTFLAM and PHOTPLAM. Weights
-are inverse variances unless the option `weight` says ``exptime``.
+The layout of forcepho's own images, and of the mosaics that teams make. Without SCI, the primary
+image or the only one is the science image, or that which the user names. The other images are
+extensions of the file or in files of their own. Units: ABMAG, the AB magnitude of one unit of the
+image; or BUNIT, a flux density (``10.0*nanoJansky``), a surface brightness, or counts with PHOTFLAM
+and PHOTPLAM. Weights are inverse variances unless the option `weight` says ``exptime``.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ __all__ = ["is_plain", "read_plain"]
 
 
 def is_plain(file: FitsFile) -> bool:
-    """Tell whether a file holds a science image in the plain layout.
+    """Tell whether a file holds an image.
 
     Parameters
     ----------
@@ -30,9 +30,9 @@ def is_plain(file: FitsFile) -> bool:
     Returns
     -------
     bool
-        Whether there is a SCI extension or a primary image.
+        Whether there is a SCI extension or any image.
     """
-    return _science(file) is not None
+    return "SCI" in file.names() or bool(file.images())
 
 
 def read_plain(
@@ -61,18 +61,20 @@ def read_plain(
     WCSError
         When there is no usable WCS.
     """
-    science = _science(file)
-    if science is None:
-        raise UnusableExposureError(
-            f"{file.path}: no science image: neither an extension SCI nor a primary image "
-            f"(found {', '.join(file.names())})"
-        )
-    yield from assemble(Frame.find(file, companions, science), options)
+    named = options.extensions
+    science = named["sci"] if "sci" in named else _science(file)
+    yield from assemble(Frame.find(file, companions, science, extensions=named), options)
 
 
-def _science(file: FitsFile) -> str | None:
-    """Name the extension with the science image; None when there is none."""
-    names = file.names()
-    if "SCI" in names:
+def _science(file: FitsFile) -> str | int:
+    """Find the science image: SCI, the primary image, or the only one, as of files of fpack."""
+    if "SCI" in file.names():
         return "SCI"
-    return names[0] if file.primary("NAXIS") else None
+    images = file.images()
+    if 0 in images or len(images) == 1:
+        return images[0]
+    raise UnusableExposureError(
+        f"{file.path}: no extension is called SCI, and {len(images)} are images; say which is which"
+        f" with --sci N --err N (extensions in Python), by name or number; there are "
+        f"{file.content()}"
+    )

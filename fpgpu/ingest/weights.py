@@ -104,7 +104,8 @@ class Weigher:
         if role not in layers:
             raise UnusableExposureError(
                 f"{where}: has no extension {'ERR' if role == 'err' else 'WHT'} (found {found}); "
-                "an exposure without uncertainties cannot be fitted"
+                "an exposure without uncertainties cannot be fitted; if another extension or file "
+                f"holds them, name it (--{role})"
             )
         return cls(kind, layers[role], layers.get("wht"), scale)
 

@@ -89,6 +89,20 @@ def test_later_sections_go_before_earlier_ones(survey):
     assert [item.calibration.max_snr for item in found] == [3, 2, 2]
 
 
+def test_images_are_files_or_extensions_and_what_is_said_last_holds(tmp_path):
+    def one(text, **overrides):
+        (item,) = load_config(written(tmp_path, text)).inputs([tmp_path / "a_sci.fits"], overrides)
+        return item.options.extensions, {role: path.name for role, path in item.companions.items()}
+
+    for name in ("a_sci.fits", "a_err.fits"):
+        (tmp_path / name).touch()
+    assert one("wcs: auto") == ({}, {"err": "a_err.fits"})
+    assert one("sci: 1\nerr: 2") == ({"sci": 1, "err": 2}, {})
+    assert one("err: err2\nmask: '{stem}_m.fits'") == ({"err": "ERR2"}, {"mask": "a_sci_m.fits"})
+    assert one("err: 2", err="x/{stem}.fits") == ({}, {"err": "a_sci.fits"})
+    assert one("err: x/y.fits", err=3) == ({"err": 3}, {})
+
+
 def test_a_section_that_matches_nothing_is_told(survey):
     path = written(survey, "wcs: fits\nexposures:\n  - match: '*_flt.fits'\n    pad: true\n")
     with pytest.raises(ConfigError, match=r"yaml, line 3: match '\*_flt\.fits' matches none"):
@@ -119,6 +133,11 @@ def test_a_section_that_matches_nothing_is_told(survey):
         ("exposures:\n- match: a\n  bitmask: DEAF", r"line 2: 'DEAF' is no JWST data-quality flag"),
         ("tile: 100", "tile has 100 x 100 pixels"),
         ("background: '{stam}.fits'", r"background has the field \{stam\}"),
+        ("sci: [1, 2]", "sci is a list or mapping; expected name or number of an extension"),
+        ("sci: -1", "extension with sci is -1; expected its name, or its number from 0 on"),
+        ("sci: 1\nerr: 1", "one extension cannot be several images"),
+        ("err: true", "err is True; expected a file name, or name or number of an extension"),
+        ("scii: 1", "line 1: unknown key 'scii'; did you mean 'sci'"),
         ("- wcs", "expected keys with values"),
         ("", "expected keys with values"),
         ("a: [", "is no plain YAML"),
@@ -161,7 +180,7 @@ def test_a_dollar_sign_can_be_written(tmp_path):
 
 def test_every_key_is_an_option_of_an_input():
     known = {*ReadOptions.__dataclass_fields__, *CalibrationOptions.__dataclass_fields__}
-    names = {"rename_bands": "band_names", "fluxcal": "do_fluxcal"}
+    names = {"rename_bands": "band_names", "fluxcal": "do_fluxcal", "sci": "extensions"}
     companions = {"err", "wht", "mask", "background", "area"}
     keys = {names.get(key, key) for key in set(_OPTION_KEYS) - companions}
     # The size of a super-pixel is that of the store.

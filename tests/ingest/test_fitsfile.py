@@ -129,10 +129,10 @@ def test_a_size_that_the_file_does_not_have_is_refused(content, put, declared):
 
 
 def test_a_header_that_leads_back_to_itself_does_not_loop_for_ever(content, put):
-    # -180 * 16 floats are -4 blocks: astropy would read the same extension again and again.
-    where = content.index(b"NAXIS1  = ") + 20
-    data = content[:where] + b"      -180" + content[where + 10 :]
-    with pytest.raises(UnusableExposureError, match=r"e\.fits.*NAXIS1 .*-180"):
+    # -45 * 16 floats are -1 block: astropy would read the header of ERR again and again.
+    where = content.index(b"NAXIS1  = ", content.index(b"'SCI ")) + 20
+    data = content[:where] + b"       -45" + content[where + 10 :]
+    with pytest.raises(UnusableExposureError, match=r"e\.fits: extension 2.* -2880 bytes"):
         FitsFile(put(data))
 
 
@@ -144,7 +144,7 @@ def test_a_malformed_card_is_refused_and_shown(content, put, card, damaged):
     where = content.index(card, content.index(b"XTENSION"))
     data = content[:where] + damaged + content[where + len(card) :]
     with (
-        pytest.raises(UnusableExposureError, match=r"e\.fits.*(malformed|text header)"),
+        pytest.raises(UnusableExposureError, match=r"e\.fits.*(malformed|has TAB in its keyword)"),
         FitsFile(put(data)) as file,
     ):
         file.merged_header("SCI")

@@ -108,7 +108,7 @@ def test_sizes_far_past_the_file_are_refused_before_anything_is_allocated(tmp_pa
         path.write_bytes(content)
         tracemalloc.start()
         try:
-            with pytest.raises(UnusableExposureError, match=r"large\.fits.*should end at byte"):
+            with pytest.raises(UnusableExposureError, match=r"large\.fits.*(truncated|damaged)"):
                 FitsFile(path)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
