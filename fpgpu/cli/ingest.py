@@ -181,6 +181,12 @@ def add_flux_options(parser: argparse.ArgumentParser) -> None:
         help="solid angle of a pixel, for surface brightnesses: PIXAR_SR of the header, or that of "
         "the WCS; auto takes PIXAR_SR and refuses one that the WCS contradicts",
     )
+    parser.add_argument(
+        "--no-weight",
+        choices=("refuse", "store"),
+        help="exposures of which no pixel has any weight: refuse them (the default), or store them "
+        "with zero weight",
+    )
 
 
 def add_work_options(parser: argparse.ArgumentParser) -> None:
@@ -316,6 +322,7 @@ def _inputs(args: argparse.Namespace) -> "tuple[list[Input], Path]":
         "weight": args.weight,
         "abmag": args.abmag,
         "pixel_area": args.pixel_area,
+        "no_weight": args.no_weight,
         **{name: getattr(args, name) for name in IMAGES},
     }
     items = config.inputs(args.files, {k: v for k, v in given.items() if v is not None})

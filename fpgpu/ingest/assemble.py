@@ -65,7 +65,7 @@ def assemble(
     n_made = 0
     for index, box in boxes(frame.shape, options):
         exposure = _read(frame, box, weigher, wcs)
-        if not has_data(exposure, tiled=index is not None):
+        if index is not None and not has_data(exposure):
             continue
         exposure.band, exposure.expID = name
         finish(exposure, box)
@@ -78,7 +78,7 @@ def assemble(
         yield exposure
     if n_made == 0:
         raise UnusableExposureError(
-            f"{weigher.noise.where} has no finite positive value; no pixel could be used"
+            f"{frame.path}: no pixel of any tile has a value and an uncertainty"
         )
 
 

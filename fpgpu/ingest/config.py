@@ -58,6 +58,7 @@ _OPTION_KEYS = {
     "fluxcal": "switch",
     "background_offset": "number",
     "max_snr": "number",
+    "no_weight": "text",
     "sci": "extension",
     "err": "image",
     "wht": "image",

@@ -59,23 +59,19 @@ def tile_part(index: tuple[int, int], part: str = "") -> str:
     return f"{part}_x{index[0]:02d}y{index[1]:02d}".lstrip("_")
 
 
-def has_data(exposure: Exposure, *, tiled: bool) -> bool:
-    """Tell whether any pixel could be used.
+def has_data(tile: Exposure) -> bool:
+    """Tell whether any pixel of a tile has a value and an uncertainty.
 
     Parameters
     ----------
-    exposure : Exposure
+    tile : Exposure
         Before it is calibrated.
-    tiled : bool
-        Whether it is a tile, which must have a value there, too.
 
     Returns
     -------
     bool
     """
-    usable = np.isfinite(exposure.ierr) & (exposure.ierr > 0)
-    if tiled:
-        usable &= np.isfinite(exposure.im)
+    usable = np.isfinite(tile.ierr) & (tile.ierr > 0) & np.isfinite(tile.im)
     return bool(usable.any())
 
 
@@ -157,7 +153,7 @@ def cut_exposure(whole: Exposure, options: Any) -> Iterator[Exposure]:
         exposure.im, exposure.ierr, exposure.mask, exposure.bkg, exposure.area = (
             _part(image, box) for image in (whole.im, whole.ierr, whole.mask, whole.bkg, whole.area)
         )
-        if index is not None and not has_data(exposure, tiled=True):
+        if index is not None and not has_data(exposure):
             continue
         exposure.band = options.band_names.get(whole.band, whole.band)
         if options.abmag is not None:

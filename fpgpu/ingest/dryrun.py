@@ -10,10 +10,10 @@ from fpgpu.ingest.admission import Admission
 from fpgpu.ingest.exposure import Exposure, sip_residual
 from fpgpu.ingest.flags import flags_for
 from fpgpu.ingest.inputs import Input
-from fpgpu.ingest.prepare import prepare
+from fpgpu.ingest.prepare import is_empty_tile, prepare, require_weight
 from fpgpu.ingest.readers import read_exposures
 from fpgpu.ingest.record import absolute
-from fpgpu.ingest.report import left_out_row
+from fpgpu.ingest.report import IngestRow, empty_tile_row, left_out_row
 from fpgpu.ingest.resume import look
 from fpgpu.stores.meta import MetaStore
 
@@ -115,13 +115,14 @@ def plan_ingest(
             if exposure is None:
                 break
             if not item.wants(exposure.band):
-                left = left_out_row(item, exposure)
-                yield PlannedExposure(
-                    item.path, left.status, left.reason, band=left.band, expID=left.expID
-                )
+                yield _left_out(left_out_row(item, exposure))
                 continue
             try:
                 prepare(exposure, item.calibration)
+                if is_empty_tile(exposure):
+                    yield _left_out(empty_tile_row(item, exposure))
+                    continue
+                require_weight(exposure, item.calibration)
                 MetaStore().prepare(exposure)
                 key = exposure.band, exposure.expID
                 planned = _planned(item, exposure, "replace" if key in known else "new")
@@ -129,6 +130,11 @@ def plan_ingest(
             except FpgpuError as error:
                 planned = _refused(item, error, exposure)
             yield planned
+
+
+def _left_out(row: IngestRow) -> PlannedExposure:
+    """Say what is not wanted."""
+    return PlannedExposure(row.file, row.status, row.reason, band=row.band, expID=row.expID)
 
 
 def _planned(item: Input, exposure: Exposure, status: str) -> PlannedExposure:

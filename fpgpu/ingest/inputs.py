@@ -26,6 +26,7 @@ from fpgpu.ingest.weights import WEIGHTS
 from fpgpu.superpixels import SUPER_PIXEL_SIZE
 
 __all__ = [
+    "NO_WEIGHT",
     "ROLES",
     "CalibrationOptions",
     "Input",
@@ -35,6 +36,9 @@ __all__ = [
     "options_digest",
     "options_text",
 ]
+
+NO_WEIGHT = ("refuse", "store")
+"""What can be done with an exposure of which no pixel has any weight."""
 
 ROLES = ("err", "wht", "mask", "bkg", "area")
 """What a companion file can be: uncertainty, weight, bad pixels, background, pixel area."""
@@ -188,6 +192,9 @@ class CalibrationOptions:
     max_snr : float or None
         Largest signal-to-noise ratio of a pixel: where it is exceeded, the inverse uncertainty
         becomes ``max_snr / flux`` before the pixels are stored.
+    no_weight : str
+        What to do with an exposure of which no pixel has any weight: ``"refuse"`` it, or
+        ``"store"`` it with zero weight and a note. Tiles without weight are left out.
 
     Raises
     ------
@@ -201,8 +208,13 @@ class CalibrationOptions:
     do_fluxcal: bool = True
     background_offset: float | None = None
     max_snr: float | None = None
+    no_weight: str = "refuse"
 
     def __post_init__(self) -> None:
+        if self.no_weight not in NO_WEIGHT:
+            raise UnusableExposureError(
+                f"no_weight is {self.no_weight!r}; expected one of {', '.join(NO_WEIGHT)}"
+            )
         if self.bitmask is not None:
             if not isinstance(self.bitmask, int | str):
                 _settle(self, "bitmask", tuple(self.bitmask))

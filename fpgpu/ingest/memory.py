@@ -74,8 +74,8 @@ def exposure_from_arrays(
     Raises
     ------
     UnusableExposureError
-        When an array is no image or of another shape, no pixel could be used, the band is not
-        known, or units contradict each other.
+        When an array is no image or of another shape, the band is not known, or units contradict
+        each other.
     WCSError
         When there is no usable WCS.
     ExposureNameError
@@ -102,8 +102,6 @@ def exposure_from_arrays(
     for image in (data, err):
         if np.any(masked := getattr(image, "mask", False)):
             ierr = np.where(np.transpose(masked), 0, ierr)
-    if not np.any(np.isfinite(ierr) & (ierr > 0)):
-        raise UnusableExposureError(f"{where}: err has no finite positive value")
     telescope = str(hdr.get("TELESCOP", "")).strip().upper()
     exposure = Exposure(
         im=im,

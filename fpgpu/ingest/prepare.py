@@ -3,14 +3,20 @@
 import numpy as np
 import numpy.typing as npt
 
+from fpgpu.errors import UnusableExposureError
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.flags import flags_for
 from fpgpu.ingest.inputs import CalibrationOptions
+from fpgpu.planes import Planes
+from fpgpu.stores.mosaics import TilePlace
 
-__all__ = ["BACKGROUND_KEYWORD", "prepare"]
+__all__ = ["BACKGROUND_KEYWORD", "is_empty_tile", "prepare", "require_weight"]
 
 BACKGROUND_KEYWORD = "TWEAKBG"
 """Header keyword of the background offset; give it to a patch as ``background_keyword``."""
+
+
+_ROWS = 64
 
 
 def prepare(exposure: Exposure, calibration: CalibrationOptions) -> None:
@@ -40,6 +46,93 @@ def prepare(exposure: Exposure, calibration: CalibrationOptions) -> None:
     if calibration.max_snr is not None:
         exposure.ierr = _capped(exposure, calibration.max_snr)
         exposure.provenance["max_snr"] = calibration.max_snr
+
+
+def require_weight(exposure: Exposure, calibration: CalibrationOptions) -> None:
+    """Refuse an exposure of which no pixel has any weight, or note it, as the options ask.
+
+    Parameters
+    ----------
+    exposure : Exposure
+        After `prepare`.
+    calibration : CalibrationOptions
+        What is asked.
+
+    Raises
+    ------
+    UnusableExposureError
+        With the causes.
+    """
+    if _has_weight(exposure):
+        return
+    planes = _planes(exposure)
+    causes = {
+        "have no positive uncertainty that is finite": ~_is_positive(planes.ierr),
+        "have no finite value": ~_is_finite_flux(planes),
+    }
+    if planes.flags is not None:
+        causes["are flagged as bad"] = (planes.flags & planes.bad_bits) != 0
+    if planes.area is not None:
+        causes["have no area"] = ~_is_positive(planes.area)
+    told = ", ".join(
+        f"{np.count_nonzero(where)} {cause}" for cause, where in causes.items() if where.any()
+    )
+    found = f"no pixel has any weight: of {exposure.im.size}, {told}"
+    if calibration.no_weight == "refuse":
+        raise UnusableExposureError(
+            f"{exposure.band}/{exposure.expID}: {found}; check uncertainties, mask and bitmask, or "
+            "store it with zero weight by --no-weight store"
+        )
+    exposure.notes.append(f"{found}; it is stored with zero weight")
+
+
+def is_empty_tile(exposure: Exposure) -> bool:
+    """Tell whether an exposure is a tile without weight, which a mosaic does without.
+
+    Parameters
+    ----------
+    exposure : Exposure
+        After `prepare`.
+
+    Returns
+    -------
+    bool
+    """
+    return TilePlace.read(exposure.hdr) is not None and not _has_weight(exposure)
+
+
+def _planes(exposure: Exposure) -> Planes:
+    """The images of an exposure."""
+    return Planes.checked(
+        exposure.im, exposure.ierr, exposure.mask, exposure.bkg, exposure.area, exposure.bitmask
+    )
+
+
+def _has_weight(exposure: Exposure) -> bool:
+    """Whether any pixel can be used; most exposures have one in the first rows."""
+    planes = _planes(exposure)
+    for start in range(0, exposure.shape[1], _ROWS):
+        part = planes.map(lambda image, start=start: image[:, start : start + _ROWS])  # type: ignore[misc]
+        good = _is_positive(part.ierr) & _is_finite_flux(part)
+        if part.flags is not None:
+            good &= (part.flags & part.bad_bits) == 0
+        if part.area is not None:
+            good &= _is_positive(part.area)
+        if good.any():
+            return True
+    return False
+
+
+def _is_positive(image: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
+    """Which values are positive and finite."""
+    positive: npt.NDArray[np.bool_] = (image > 0) & np.isfinite(image)
+    return positive
+
+
+def _is_finite_flux(planes: Planes) -> npt.NDArray[np.bool_]:
+    """Which pixels have a value, and a background if there is any."""
+    finite = np.isfinite(planes.im)
+    return finite if planes.bkg is None else finite & np.isfinite(planes.bkg)
 
 
 def _capped(exposure: Exposure, max_snr: float) -> npt.NDArray[np.floating]:

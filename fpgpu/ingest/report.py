@@ -11,7 +11,14 @@ from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.inputs import Input
 from fpgpu.stores.names import nearest_band
 
-__all__ = ["IngestReport", "IngestRow", "by_cause", "left_out_row", "unknown_bands"]
+__all__ = [
+    "IngestReport",
+    "IngestRow",
+    "by_cause",
+    "empty_tile_row",
+    "left_out_row",
+    "unknown_bands",
+]
 
 _CAUSES = {
     "flux not finite": "n_nonfinite_flux",
@@ -31,7 +38,8 @@ class IngestRow:
         The file as given; the label of an exposure in memory.
     status : str
         ``"stored"``, ``"replaced"``, ``"unchanged"`` (a resumed run found it as it should be),
-        ``"refused"``, or ``"left out"`` (it is of none of the bands asked for).
+        ``"refused"``, or ``"left out"`` (it is of none of the bands asked for, or a tile without
+        any weight).
     reason : str
         Why it was refused or left out; empty otherwise.
     band, expID : str
@@ -139,7 +147,7 @@ class IngestReport:
 
     @property
     def left_out(self) -> list[IngestRow]:
-        """The exposures of bands that were not asked for."""
+        """The exposures of bands that were not asked for, and tiles without any weight."""
         return [row for row in self.rows if row.status == "left out"]
 
     def masked_by_cause(self) -> dict[str, int]:
@@ -178,6 +186,24 @@ def left_out_row(item: Input, exposure: Exposure) -> IngestRow:
     IngestRow
     """
     reason = f"is of {exposure.band}; asked for were {', '.join(item.options.bands)}"
+    return IngestRow(item.path, "left out", reason, exposure.band, exposure.expID)
+
+
+def empty_tile_row(item: Input, exposure: Exposure) -> IngestRow:
+    """Tell of a tile that is left out because no pixel has any weight.
+
+    Parameters
+    ----------
+    item : Input
+        What it comes from.
+    exposure : Exposure
+        The tile.
+
+    Returns
+    -------
+    IngestRow
+    """
+    reason = "no pixel of this tile has any weight"
     return IngestRow(item.path, "left out", reason, exposure.band, exposure.expID)
 
 

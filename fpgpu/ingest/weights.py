@@ -136,6 +136,9 @@ class Weigher:
             good = np.isfinite(wht) & (wht > 0) & np.isfinite(im)
             scaled.append(np.sqrt(wht[good]) * im[good])
         values = np.concatenate(scaled)
+        if not values.size and not np.any(self.noise.read_numbers() > 0):
+            self.sky = 1.0  # of no pixel
+            return
         deviation = np.nan
         if values.size:
             deviation = _MAD_TO_SIGMA * float(np.median(np.abs(values - np.median(values))))

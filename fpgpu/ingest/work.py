@@ -16,13 +16,19 @@ from pathlib import Path
 from fpgpu.backends.base import Backend
 from fpgpu.backends.choose import BackendName, get_backend
 from fpgpu.calibration import MaskCounts
-from fpgpu.errors import FpgpuError, StoreBusyError, StoreFormatError, StoreWriteError
+from fpgpu.errors import (
+    FpgpuError,
+    StoreBusyError,
+    StoreFormatError,
+    StoreWriteError,
+    UnusableExposureError,
+)
 from fpgpu.ingest.exposure import Exposure, sip_residual
 from fpgpu.ingest.inputs import Input
-from fpgpu.ingest.prepare import prepare
+from fpgpu.ingest.prepare import is_empty_tile, prepare, require_weight
 from fpgpu.ingest.readers import read_exposures
 from fpgpu.ingest.record import FileMark, file_marks, record_of, require_unchanged
-from fpgpu.ingest.report import IngestRow, by_cause, left_out_row
+from fpgpu.ingest.report import IngestRow, by_cause, empty_tile_row, left_out_row
 from fpgpu.stores.shards import Shard, write_shard
 
 __all__ = ["STORE_FAILURES", "Made", "Task", "discard", "make_shards"]
@@ -157,22 +163,32 @@ def _attempt(task: Task, *, complete: bool) -> list[Made]:
 def _each(task: Task, marks: list[FileMark], complete: bool) -> Iterator[Made]:
     """Write the exposures one by one, so that no two are in memory."""
     exposures = read_exposures(task.item.as_found())
+    empty_band, n_others = "", 0
     while True:
         start = time.perf_counter()
         exposure = next(exposures, None)
         if exposure is None:
-            return
+            break
         if not task.item.wants(exposure.band):
             yield Made(left_out_row(task.item, exposure))
             continue
         try:
             prepare(exposure, task.item.calibration)
+            if is_empty_tile(exposure):
+                empty_band = exposure.band
+                yield Made(empty_tile_row(task.item, exposure))
+                continue
+            n_others += 1
+            require_weight(exposure, task.item.calibration)
             yield _make(task, exposure, marks, complete, start)
         except STORE_FAILURES:
             raise
-        except FpgpuError as error:
-            yield _refused(task.item, error, start, exposure.band, exposure.expID)
+        except FpgpuError as refusal:
+            yield _refused(task.item, refusal, start, exposure.band, exposure.expID)
         del exposure
+    if empty_band and not n_others:
+        error = UnusableExposureError("no pixel of any tile has any weight")
+        yield _refused(task.item, error, start, empty_band)
 
 
 def _make(

@@ -141,6 +141,8 @@ class PixelStore(ImageGrid):
     ) -> CalibrationRecord:
         """Add an exposure, or replace it; the image set is not changed.
 
+        One of which no pixel has any weight is stored all the same, with a warning.
+
         Parameters
         ----------
         imset : ImageSet, Exposure or any object with their attributes
@@ -166,8 +168,7 @@ class PixelStore(ImageGrid):
         LayoutError
             If the image has another size than the store's, or arrays do not fit each other.
         UnusableExposureError
-            If no pixel has any weight, calibrated values are not finite, or the image set lacks
-            an attribute.
+            If calibrated values are not finite, or the image set lacks an attribute.
         StoreConflictError, StoreBusyError, StoreWriteError
             If the store cannot take it; the store is as it was before.
         """

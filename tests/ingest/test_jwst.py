@@ -6,6 +6,7 @@ from astropy.io import fits
 
 from fpgpu.errors import UnusableExposureError
 from fpgpu.ingest.inputs import ReadOptions
+from fpgpu.ingest.pipeline import ingest
 from fpgpu.ingest.readers import read_exposure
 
 FITS_WCS = ReadOptions(wcs="fits")
@@ -125,10 +126,10 @@ def test_extensions_of_another_shape_are_refused(changed, name):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, -1.0])
-def test_uncertainties_that_leave_no_pixel_are_refused(changed, value):
+def test_uncertainties_that_leave_no_pixel_are_refused(changed, value, tmp_path):
     path = changed(with_data("ERR", np.full((48, 64), value, np.float32)))
-    with pytest.raises(UnusableExposureError, match="ERR has no finite positive value"):
-        read_exposure(path, FITS_WCS)
+    with pytest.raises(UnusableExposureError, match="of 3072, 3072 have no positive uncertainty"):
+        ingest([path], tmp_path / "stores", wcs="fits", strict=True)
 
 
 def test_flags_that_are_no_integers_are_refused(changed):

@@ -145,9 +145,10 @@ def test_what_cannot_be_used_is_refused(changes, error, match):
         made(**changes)
 
 
-def test_errors_without_a_use_are_refused():
-    with pytest.raises(UnusableExposureError, match="no finite positive"):
-        exposure_from_arrays(DATA, DATA * 0, band="F200W", expID="e", header=HEADER)
+def test_errors_without_a_use_are_refused(tmp_path):
+    without = exposure_from_arrays(DATA, DATA * 0, band="F200W", expID="e", header=HEADER)
+    with pytest.raises(UnusableExposureError, match=r"F200W/e: no pixel has any weight"):
+        ingest([without], tmp_path, strict=True)
     ccd = CCDData(DATA, unit="nJy", wcs=WCS(HEADER))
     with pytest.raises(UnusableExposureError, match="no FILENAME"):
         exposure_from_ccddata(ccd)

@@ -253,11 +253,10 @@ def test_values_can_be_kept_and_read_as_float64(path):
         ({"mask": np.zeros((64, 64), float)}, LayoutError, "mask"),
         ({"bkg": np.zeros((8, 8))}, LayoutError, "bkg"),
         (
-            {"ierr": np.full((64, 64), np.nan)},
+            {"im": np.full((64, 64), 3e38), "bkg": np.full((64, 64), -3e38)},
             UnusableExposureError,
-            "none of its pixels is usable: 4096 of 4096",
+            "range",
         ),
-        ({"ierr": np.zeros((64, 64))}, UnusableExposureError, "usable"),
         ({"band": "../up"}, ExposureNameError, "slash"),
         ({"band": ""}, ExposureNameError, "empty"),
         ({"expID": "a/../b"}, ExposureNameError, r"\.\."),
@@ -292,11 +291,28 @@ def test_a_refused_first_exposure_leaves_the_store_empty(path):
     assert len(PixelStore(path)) == 0
 
 
+@pytest.mark.parametrize("cause", ["no weight", "no uncertainty", "no flux", "flagged"])
+def test_an_exposure_without_weight_is_stored_with_a_warning(path, cause, caplog):
+    """As forcepho stores it: one empty image of many must not end a loop."""
+    imset = image_set()
+    if cause == "flagged":
+        imset.mask = np.ones(imset.im.shape, np.int32)
+    else:
+        values = {"no weight": 0, "no uncertainty": np.nan, "no flux": np.nan}
+        (imset.im if cause == "no flux" else imset.ierr)[:] = values[cause]
+    store = new_store(path, image_set(expID="e0"), imset)
+    flux, ierr = store.read_exposure("F200W", "e1")
+    np.testing.assert_array_equal(flux, imset.im if cause == "no weight" else 0 * flux)
+    assert not ierr.any()
+    assert "F200W/e1: is stored with zero weight" in caplog.text
+    assert "F200W/e0" not in caplog.text
+
+
 def test_a_failed_replacement_keeps_the_old_data(path):
     old = image_set()
     store = new_store(path, old)
     bad = image_set(seed=1)
-    bad.ierr[:] = np.nan
+    bad.provenance = {"checksum": 1}
     with pytest.raises(UnusableExposureError):
         store.add_exposure(bad)
     assert_holds(store, old)

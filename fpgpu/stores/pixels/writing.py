@@ -1,5 +1,6 @@
 """Adding an exposure to a pixel store: its values, and their way into the file."""
 
+import logging
 from contextlib import suppress
 from operator import index
 from typing import Any
@@ -24,6 +25,8 @@ from fpgpu.stores.pixels.records import CalibrationRecord, names_of, update_chec
 from fpgpu.superpixels import superpixelize
 
 __all__ = ["calibrated", "create", "prepared", "put", "require_image_set"]
+
+logger = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -88,12 +91,7 @@ def calibrated(
     superpixels : ndarray, shape (nsx, nsy, 2 * size**2)
         Fluxes, then inverse uncertainties.
     masked : MaskCounts
-        How many pixels have no weight, and why.
-
-    Raises
-    ------
-    UnusableExposureError
-        If no pixel has any weight.
+        How many pixels have no weight, and why; a warning is logged when none has any.
     """
     # forcepho's documentation allows False for what is absent.
     mask, bkg = (None if a is None or a is False else a for a in (imset.mask, imset.bkg))
@@ -117,9 +115,12 @@ def calibrated(
         )
         superpixels = superpixelize(im, ierr, size, dtype)
     if not any(row[:, size**2 :].any() for row in superpixels):
-        raise UnusableExposureError(
-            f"{imset.band}/{imset.expID}: none of its pixels is usable: {masked}; check its "
-            "uncertainties, its mask and the bitmask"
+        logger.warning(
+            "%s/%s: is stored with zero weight, as no pixel has any: %s, all others with an inverse "
+            "uncertainty of 0; check its uncertainties, its mask and the bitmask",
+            imset.band,
+            imset.expID,
+            masked,
         )
     return superpixels, masked
 
@@ -166,7 +167,7 @@ def prepared(
     LayoutError
         If the image has another size than the store's, or arrays do not fit each other.
     UnusableExposureError
-        If no pixel has any weight, or the image set lacks something.
+        If the image set lacks something.
     """
     require_image_set(imset)
     bits = checked_bitmask(bitmask)
