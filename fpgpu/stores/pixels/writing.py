@@ -116,7 +116,7 @@ def calibrated(
         superpixels = superpixelize(im, ierr, size, dtype)
     if not any(row[:, size**2 :].any() for row in superpixels):
         logger.warning(
-            "%s/%s: is stored with zero weight, as no pixel has any: %s, all others with an inverse "
+            "%s/%s: is stored with zero weight, as no pixel has any: %s, all others an inverse "
             "uncertainty of 0; check its uncertainties, its mask and the bitmask",
             imset.band,
             imset.expID,
