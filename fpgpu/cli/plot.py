@@ -260,7 +260,7 @@ def _residuals(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]
     plan = survey.plan(region, args.bands, select=args.select)
     circle.require_exposures(survey, plan, args.bands)
     with survey.patch(plan, catalog, radii=mixture.radii, margin=None) as patch:
-        arrays, reference = patch.arrays(), patch.reference
+        arrays, reference = patch.host_arrays(), patch.reference
     proposal = proposal_from_catalog(catalog, plan.bandlist, mixture, reference)
     model = evaluate(arrays, proposal).model
     draw = partial(plot_residuals, plan, arrays["data"], arrays["ierr"], model)

@@ -99,7 +99,7 @@ def _pictures(survey: Survey, field: Field | None) -> Iterator[_Picture]:
     meta, (region, catalog) = survey.meta, scene(survey, field)
     radii = gaussian_mixture().radii
     with survey.patch(region, catalog, radii=radii, margin=None) as patch:
-        plan, arrays, reference = patch.plan, patch.arrays(), patch.reference
+        plan, arrays, reference = patch.plan, patch.host_arrays(), patch.reference
     data, ierr = arrays["data"], arrays["ierr"]
     yield _Picture(
         "survey",

@@ -255,7 +255,7 @@ def _check_round_trip(
     )
     expected = {**packed.arrays, **_pixels_of(survey.pixels, patch.plan)}
     with tell.step("fetched the patch") as detail:
-        fetched = patch.arrays()
+        fetched = patch.host_arrays()
         n_bytes = sum(array.nbytes for array in expected.values())
         detail.append(f"{len(expected)} arrays, {n_bytes / 1e6:.2f} MB")
     different = [
@@ -285,7 +285,7 @@ def _pixels_of(pixels: PixelStore, plan: PatchPlan) -> dict[str, npt.NDArray[np.
 
 def _check_likelihood(tell: Narrator, patch: Patch, catalog: Any, mixture: SersicMixture) -> None:
     """Subtract the true sources: noise is left, which has a chi2 of 1 a pixel."""
-    arrays = patch.arrays()
+    arrays = patch.host_arrays()
     with tell.step("compared with the truth") as detail:
         proposal = proposal_from_catalog(catalog, patch.bandlist, mixture, patch.reference)
         fit = evaluate(arrays, proposal)

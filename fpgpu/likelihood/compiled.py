@@ -1,11 +1,12 @@
-"""The likelihood compiled by Numba, in single precision with sums in double; importing this is slow.
+"""The likelihood compiled by Numba, in single precision with sums in double; slow to import.
 
-64 pixels are taken at a time, a *block*: a super-pixel where coordinates are those of one. First the
-model of its pixels is added up from the Gaussians that reach it; then, per Gaussian, moments of what
-is left. Both use coordinates in which a Gaussian is round: with the inverse covariance F = L L^t and
-the offset d of a pixel, P = s L^t d, so that its exponential is 2 to the power of -P.P. As L is
-triangular, P_y is the same along a row of x, and all that depends on it is taken out of the inner
-loop. As P is at most 5 where a Gaussian counts, single precision loses nothing in the moments.
+64 pixels are taken at a time, a *block*: a super-pixel where their coordinates are those of one.
+First the model of its pixels is added up from the Gaussians that reach it; then, per Gaussian,
+moments of what is left. Both use coordinates in which a Gaussian is round: with the inverse
+covariance F = L L^t and the offset d of a pixel, P = s L^t d, so that its exponential is 2 to the
+power of -P.P. As L is triangular, P_y is the same along a row of x, and all that depends on it is
+taken out of the inner loop. As P is at most 5 where a Gaussian counts, single precision loses
+nothing in the moments.
 
 Loops over `LANES` with constant ends and straight bodies are what LLVM turns into vectors. Partial
 sums belong to a *work*, a fixed run of pixels of one exposure, so that they do not depend on how
@@ -28,6 +29,9 @@ ROWS = np.repeat(np.arange(8, dtype=np.float32), 8)
 """Of each pixel of a super-pixel, its place along x; `COLUMNS`, its place along y."""
 COLUMNS = np.tile(np.arange(8, dtype=np.float32), 8)
 
+AT_ONCE = 64
+"""Gaussians whose model is summed in single precision before it is added in double."""
+
 MOMENTS = 15
 """Sums of f P_x^a P_y^b: (0..4, 0), (0..3, 1), (0..2, 2), (0..1, 3), (0, 4), in this order."""
 
@@ -46,13 +50,14 @@ FARTHEST = np.float32(-MAX_EXP_ARG * SCALE * SCALE)
 REACH = 1.000001 * math.sqrt(MAX_EXP_ARG)
 """Standard deviations that a Gaussian reaches, and a little for rounding."""
 
+# Numba's float() leaves single precision as it is: np.float64() does not.
 # Added to a float32 it leaves the nearest integer in the lowest bits.
 _TO_INTEGER = np.float32(1.5 * 2**23)
 # 2**f for f within -0.5 to 0.5, to 8e-8 of itself.
 _E0, _E1, _E2 = np.float32(1.00000007), np.float32(0.69314695), np.float32(0.24022122)
 _E3, _E4, _E5 = np.float32(0.05550743), np.float32(0.00967546), np.float32(0.0013267)
 
-# No reordering here: it would undo the rounding by `_TO_INTEGER`. NaN and infinity stay what they are.
+# No reordering here: it would undo the rounding by `_TO_INTEGER`. NaN stays NaN.
 _EXACT = {"contract", "nsz"}
 _REORDERED = {"contract", "nsz", "reassoc"}
 
@@ -91,8 +96,16 @@ def _base(wide: Any, x: float, y: float) -> Any:
 
 @_compiled(_EXACT)
 def _render(
-    near: Any, wide: Any, narrow: Any, x: float, y: float, rows: Any, columns: Any, E: Any, model: Any
-) -> None:  # fmt: skip
+    near: Any,
+    wide: Any,
+    narrow: Any,
+    x: float,
+    y: float,
+    rows: Any,
+    columns: Any,
+    E: Any,
+    model: Any,
+) -> None:
     """Add Gaussians to the model of a super-pixel; keep their exponentials."""
     for i in range(len(near)):
         px, py, ax, bx, by = _base(wide[near[i]], x, y)
@@ -113,8 +126,16 @@ def _render(
 
 @_compiled(_EXACT)
 def _gather(
-    near: Any, wide: Any, x: float, y: float, rows: Any, columns: Any, E: Any, weight: Any, sums: Any
-) -> None:  # fmt: skip
+    near: Any,
+    wide: Any,
+    x: float,
+    y: float,
+    rows: Any,
+    columns: Any,
+    E: Any,
+    weight: Any,
+    sums: Any,
+) -> None:
     """Add the moments of weight times exponential over a super-pixel to those of each Gaussian."""
     for i in range(len(near)):
         px, py, ax, bx, by = _base(wide[near[i]], x, y)
@@ -201,7 +222,21 @@ def _total(values: Any) -> float:
     """Add single precision in double."""
     total = 0.0
     for i in range(len(values)):
-        total += float(values[i])
+        total += np.float64(values[i])
+    return total
+
+
+@_compiled(_REORDERED)
+def _compare(model: Any, data: Any, ierr: Any, weight: Any) -> float:
+    """Set the slopes of chi2 by the model of each pixel, 0 beyond the last, and return chi2."""
+    total = 0.0
+    weight[len(model) :] = 0
+    for j in range(len(model)):
+        d, w = np.float64(data[j]), np.float64(ierr[j])
+        r = d - model[j]
+        # (r^2 - d^2) as a product: r and d are nearly equal in most pixels.
+        total -= (model[j] * w) * ((r + d) * w)
+        weight[j] = -2 * r * w * w
     return total
 
 
@@ -216,7 +251,7 @@ def _is_superpixel(x: Any, y: Any, rows: Any, columns: Any) -> bool:
 
 @_compiled(_EXACT)
 def _shape(D: Any, q: float, pa: float, out: Any) -> None:
-    """Set the covariance xx, xy, yy of a source of unit radius, then its q and its pa derivative."""
+    """Set the covariance xx, xy, yy of a source of unit radius, its q and its pa derivative."""
     c, s = math.cos(pa), math.sin(pa)
     # D R S and its derivatives, column by column: R turns, S = diag(1/q, q) stretches.
     ax, ay = D[0, 0] * c + D[0, 1] * s, D[1, 0] * c + D[1, 1] * s
@@ -236,34 +271,50 @@ def _shape(D: Any, q: float, pa: float, out: Any) -> None:
 
 @_compiled(_EXACT)
 def _project(
-    patch: Any, sources: Any, band: int, exposure: int, psf_per_source: bool, shapes: Any, wide: Any,
+    patch: Any,
+    sources: Any,
+    band: int,
+    exposure: int,
+    psf_per_source: bool,
+    shapes: Any,
+    wide: Any,
     narrow: Any,
-) -> bool:  # fmt: skip
-    """Put the sources on an exposure; False where a Gaussian is none, of parameters that are NaN."""
+) -> bool:
+    """Put the sources on an exposure; False where one is no Gaussian: NaN, or of no radius."""
     D, CW, crpix, crval, G, rad2, psf, bins, psf_start, n_psf = patch
     sound = True
     for source in range(len(sources)):
         a = sources[source]
-        east = float(a[RA]) - float(crval[exposure, source, 0])
-        north = float(a[DEC]) - float(crval[exposure, source, 1])
+        east = np.float64(a[RA]) - np.float64(crval[exposure, source, 0])
+        north = np.float64(a[DEC]) - np.float64(crval[exposure, source, 1])
         m = CW[exposure, source]
-        x = float(crpix[exposure, source, 0]) + float(m[0, 0]) * east + float(m[0, 1]) * north
-        y = float(crpix[exposure, source, 1]) + float(m[1, 0]) * east + float(m[1, 1]) * north
+        x = (
+            np.float64(crpix[exposure, source, 0])
+            + np.float64(m[0, 0]) * east
+            + np.float64(m[0, 1]) * north
+        )
+        y = (
+            np.float64(crpix[exposure, source, 1])
+            + np.float64(m[1, 0]) * east
+            + np.float64(m[1, 1]) * north
+        )
         shape = shapes[source]
-        _shape(D[exposure, source].astype(np.float64), float(a[Q]), float(a[PA]), shape)
-        flux = float(G[exposure]) * float(a[FLUXES + band])
+        _shape(D[exposure, source].astype(np.float64), np.float64(a[Q]), np.float64(a[PA]), shape)
+        flux = np.float64(G[exposure]) * np.float64(a[FLUXES + band])
         first = psf_start[exposure] + (source * n_psf[band] if psf_per_source else 0)
         for p in range(n_psf[band]):
             gaussian = psf[first + p]
             radius = bins[first + p]
-            r2 = float(rad2[radius])
-            cxx = float(gaussian[3]) + r2 * shape[0]
-            cyy = float(gaussian[4]) + r2 * shape[2]
-            cxy = float(gaussian[5]) + r2 * shape[1]
+            if radius < 0 or radius >= len(rad2):
+                return False
+            r2 = np.float64(rad2[radius])
+            cxx = np.float64(gaussian[3]) + r2 * shape[0]
+            cyy = np.float64(gaussian[4]) + r2 * shape[2]
+            cxy = np.float64(gaussian[5]) + r2 * shape[1]
             det = cxx * cyy - cxy * cxy
-            counts = flux * float(gaussian[0]) * float(a[SHARES + radius])
+            counts = flux * np.float64(gaussian[0]) * np.float64(a[SHARES + radius])
             w = wide[source * n_psf[band] + p]
-            w[X], w[Y] = x + float(gaussian[1]), y + float(gaussian[2])
+            w[X], w[Y] = x + np.float64(gaussian[1]), y + np.float64(gaussian[2])
             w[L11], w[L22] = math.sqrt(cyy / det), math.sqrt(1 / cyy)
             w[L21] = -cxy / det / w[L11]
             w[HEIGHT] = math.sqrt(1 / det) / (2 * math.pi)
@@ -315,15 +366,23 @@ def _slopes(m: Any, w: Any, out: Any) -> None:
 
 @_compiled(_EXACT)
 def _chain(
-    patch: Any, sources: Any, band: int, exposure: int, psf_per_source: bool, shapes: Any, wide: Any,
-    sums: Any, touched: Any, out: Any,
-) -> None:  # fmt: skip
+    patch: Any,
+    sources: Any,
+    band: int,
+    exposure: int,
+    psf_per_source: bool,
+    shapes: Any,
+    wide: Any,
+    sums: Any,
+    touched: Any,
+    out: Any,
+) -> None:
     """Apply the chain rule: from moments per Gaussian to the seven derivatives of each source."""
     _, CW, _, _, G, rad2, psf, bins, psf_start, n_psf = patch
     moments, slopes = np.empty(MOMENTS), np.empty(6)
     for source in range(len(sources)):
         a, shape, to = sources[source], shapes[source], out[source]
-        flux = float(a[FLUXES + band])
+        flux = np.float64(a[FLUXES + band])
         first = psf_start[exposure] + (source * n_psf[band] if psf_per_source else 0)
         dx = dy = 0.0
         for p in range(n_psf[band]):
@@ -335,23 +394,25 @@ def _chain(
                 moments[number] = _total(sums[start : start + LANES])
             _slopes(moments, wide[g], slopes)
             radius = bins[first + p]
-            by_share = float(G[exposure]) * float(psf[first + p, 0]) * slopes[0]
-            to[0] += by_share * float(a[SHARES + radius])
-            to[5] += by_share * flux * float(a[D_SERSIC + radius])
-            to[6] += by_share * flux * float(a[D_RHALF + radius])
+            by_share = np.float64(G[exposure]) * np.float64(psf[first + p, 0]) * slopes[0]
+            to[0] += by_share * np.float64(a[SHARES + radius])
+            to[5] += by_share * flux * np.float64(a[D_SERSIC + radius])
+            to[6] += by_share * flux * np.float64(a[D_RHALF + radius])
             dx += slopes[1]
             dy += slopes[2]
-            r2 = float(rad2[radius])
+            r2 = np.float64(rad2[radius])
             xx, xy, yy = r2 * slopes[3], 2 * r2 * slopes[4], r2 * slopes[5]
             to[3] += xx * shape[3] + xy * shape[4] + yy * shape[5]
             to[4] += xx * shape[6] + xy * shape[7] + yy * shape[8]
         m = CW[exposure, source]
-        to[1] += dx * float(m[0, 0]) + dy * float(m[1, 0])
-        to[2] += dx * float(m[0, 1]) + dy * float(m[1, 1])
+        to[1] += dx * np.float64(m[0, 0]) + dy * np.float64(m[1, 0])
+        to[2] += dx * np.float64(m[0, 1]) + dy * np.float64(m[1, 1])
 
 
 @_compiled(_EXACT)
-def _find_near(wide: Any, low_x: float, high_x: float, low_y: float, high_y: float, near: Any) -> int:
+def _find_near(
+    wide: Any, low_x: float, high_x: float, low_y: float, high_y: float, near: Any
+) -> int:
     """List the Gaussians that reach a rectangle."""
     n = 0
     for g in range(len(wide)):
@@ -374,9 +435,17 @@ def _block() -> Any:
 
 @_compiled(_EXACT)
 def evaluate_works(
-    works: Any, first: int, step: int, pixels: Any, residual: Any, patch: Any, batch: Any,
-    psf_per_source: bool, chi2: Any, derivatives: Any,
-) -> None:  # fmt: skip
+    works: Any,
+    first: int,
+    step: int,
+    pixels: Any,
+    residual: Any,
+    patch: Any,
+    batch: Any,
+    psf_per_source: bool,
+    chi2: Any,
+    derivatives: Any,
+) -> None:
     """Evaluate every `step`-th work from the `first` on, for all scenes of a batch.
 
     Parameters
@@ -412,16 +481,14 @@ def evaluate_works(
     near_all, touched = np.empty(most, np.int64), np.zeros(most, np.bool_)
     E = np.empty((most, PIXELS), np.float32)
     sums = np.empty(most * MOMENTS * LANES, np.float32)
-    model, weight, terms = _block(), _block(), _block()
+    model, part, weight = np.empty(PIXELS), _block(), _block()
     dx, dy = _block(), _block()
     for number in range(first, len(batch) * len(works), step):
         scene, work = number // len(works), number % len(works)
         exposure, band, start, count = works[work]
         n_gaussians = n_sources * patch[9][band]
         wide, narrow = wide_all[:n_gaussians], narrow_all[:n_gaussians]
-        sound = _project(
-            patch, batch[scene], band, exposure, psf_per_source, shapes, wide, narrow
-        )
+        sound = _project(patch, batch[scene], band, exposure, psf_per_source, shapes, wide, narrow)
         if not sound:
             chi2[scene, work] = np.nan
             derivatives[scene, work] = np.nan
@@ -434,7 +501,7 @@ def evaluate_works(
             n = min(PIXELS, start + count - begin)
             here = slice(begin, begin + n)
             x, y, d, w = xpix[here], ypix[here], data[here], ierr[here]
-            x0, y0 = float(x[0]), float(y[0])
+            x0, y0 = np.float64(x[0]), np.float64(y[0])
             regular = n == PIXELS and _is_superpixel(x, y, rows, columns)
             if regular:
                 near = near_all[: _find_near(wide, x0, x0 + 7, y0, y0 + 7, near_all)]
@@ -445,20 +512,20 @@ def evaluate_works(
                     touched[near[i]] = True
                     at = near[i] * (MOMENTS * LANES)
                     sums[at : at + MOMENTS * LANES] = 0
-            model[:] = 0
-            if regular:
-                _render(near, wide, narrow, x0, y0, rows, columns, E, model)
-            else:
+            if not regular:
                 dx[:], dy[:] = 0, 0
                 dx[:n], dy[:n] = x - x[0], y - y[0]
-                _render_anywhere(near, wide, narrow, x0, y0, dx, dy, E, model)
-            # (r^2 - d^2) as a product: r and d are nearly equal in most pixels.
-            weight[:], terms[:] = 0, 0
-            for j in range(n):
-                r = d[j] - model[j]
-                terms[j] = (-model[j] * w[j]) * ((r + d[j]) * w[j])
-                weight[j] = np.float32(-2) * r * w[j] * w[j]
-            total += _total(terms)
+            model[:] = 0
+            for one in range(0, len(near), AT_ONCE):
+                some, kept = near[one : one + AT_ONCE], E[one : one + AT_ONCE]
+                part[:] = 0
+                if regular:
+                    _render(some, wide, narrow, x0, y0, rows, columns, kept, part)
+                else:
+                    _render_anywhere(some, wide, narrow, x0, y0, dx, dy, kept, part)
+                for j in range(PIXELS):
+                    model[j] += part[j]
+            total += _compare(model[:n], d, w, weight)
             if len(residual):
                 for j in range(n):
                     residual[begin + j] = d[j] - model[j]
@@ -468,9 +535,17 @@ def evaluate_works(
                 _gather_anywhere(near, wide, x0, y0, dx, dy, E, weight, sums)
         chi2[scene, work] = total
         _chain(
-            patch, batch[scene], band, exposure, psf_per_source, shapes, wide, sums, touched,
+            patch,
+            batch[scene],
+            band,
+            exposure,
+            psf_per_source,
+            shapes,
+            wide,
+            sums,
+            touched,
             derivatives[scene, work],
-        )  # fmt: skip
+        )
 
 
 @_compiled(_EXACT)

@@ -5,13 +5,15 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from importlib import import_module
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fpgpu.layout import NPARAMS, SOURCE_DTYPE
+from fpgpu.layout import NPARAMS, PSF_DTYPE, SOURCE_DTYPE
+from fpgpu.likelihood.evaluation import Sums
 from fpgpu.likelihood.reference import evaluate as evaluate_reference
 
 __all__ = ["HostLikelihood", "n_threads", "set_threads"]
@@ -21,7 +23,7 @@ logger = logging.getLogger(__name__)
 WORK_PIXELS = 256 * 64
 """Pixels of one exposure whose sums are taken together, of one thread."""
 
-WORTH_A_THREAD = 2e5
+WORTH_A_THREAD = 2e4
 """Pixels times Gaussians, by 64, from which on several threads are quicker than one."""
 
 MOST_PARTIAL_SUMS = 1 << 23
@@ -31,36 +33,24 @@ _PIXELS = ("data", "ierr", "xpix", "ypix")
 _METADATA = ("D", "CW", "crpix", "crval", "G", "rad2")
 
 
-class Sums(NamedTuple):
-    """What one evaluation gives.
-
-    Attributes
-    ----------
-    chi2 : ndarray of float64, shape (n_batch, n_bands)
-        Sum of (residual^2 - data^2) * ierr^2.
-    derivatives : ndarray of float32, shape (n_batch, n_bands, n_sources, 7)
-        Of it.
-    """
-
-    chi2: npt.NDArray[np.float64]
-    derivatives: npt.NDArray[np.float32]
-
-
 class HostLikelihood:
     """Evaluates scenes on the arrays of one patch in host memory.
 
     Parameters
     ----------
     arrays : mapping
-        Host arrays under the names of the fields of `fpgpu.layout.PATCH_DTYPE`, in its dtypes, and
-        ``n_sources``. They are read at every evaluation, and ``residual`` is written if it is asked
-        for.
+        Host arrays under the names of the fields of `fpgpu.layout.PATCH_DTYPE`, in its dtypes and
+        fitting together; ``psfgauss`` may come as words. They are read at every evaluation, and
+        ``residual`` is written if it is asked for.
     """
 
     def __init__(self, arrays: Mapping[str, Any]) -> None:
-        self._arrays = arrays
+        n_sources, n_radii = arrays["D"].shape[1], len(arrays["rad2"])
+        psf = arrays["psfgauss"].reshape(-1).view(PSF_DTYPE)
+        counts = {"n_sources": n_sources, "n_radii": n_radii}
+        self._arrays = {**arrays, **counts, "psfgauss": psf}
         self._works = _cut(arrays)
-        n_gaussians = np.asarray(arrays["n_psf_per_source"], np.int64) * int(arrays["n_sources"])
+        n_gaussians = arrays["n_psf_per_source"].astype(np.int64) * n_sources
         self._effort = float((n_gaussians[self._works[:, 1]] * self._works[:, 3]).sum()) / 64
 
     def evaluate(
@@ -118,9 +108,7 @@ class HostLikelihood:
             compiled.add_up(works, chi2, slopes, found.chi2[some], found.derivatives[some])
         return found
 
-    def _by_reference(
-        self, batch: npt.NDArray[Any], psf_per_source: bool, residual: bool
-    ) -> Sums:
+    def _by_reference(self, batch: npt.NDArray[Any], psf_per_source: bool, residual: bool) -> Sums:
         """Evaluate without Numba."""
         found = [
             evaluate_reference(self._arrays, scene, psf_per_source=psf_per_source)
@@ -172,14 +160,13 @@ def set_threads(number: int | None) -> None:
 def compiled_kernel() -> ModuleType | None:
     """Import the compiled likelihood; None, said once, where Numba is not installed."""
     try:
-        from fpgpu.likelihood import compiled
+        return import_module("fpgpu.likelihood.compiled")
     except ImportError as error:
         logger.warning(
             "the likelihood is evaluated by NumPy, 100 times slower: Numba cannot be imported (%s)",
             error,
         )
         return None
-    return compiled
 
 
 def _cut(arrays: Mapping[str, Any]) -> npt.NDArray[np.int64]:

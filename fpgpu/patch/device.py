@@ -15,6 +15,17 @@ from fpgpu.backends.arena import Arena
 from fpgpu.backends.base import Backend
 from fpgpu.backends.memory import Array
 from fpgpu.errors import LayoutError, ReleasedMemoryError
+from fpgpu.likelihood.cpu import HostLikelihood
+from fpgpu.likelihood.evaluation import (
+    Evaluation,
+    Evaluator,
+    LogLikelihood,
+    Sums,
+    as_batch,
+    log_likelihood,
+)
+from fpgpu.likelihood.mixture import SersicMixture
+from fpgpu.likelihood.scene import proposal_from_catalog
 from fpgpu.patch.images import ExposureImage, exposure_images, write_images
 from fpgpu.patch.pack import PatchMetadata
 from fpgpu.patch.plan import PatchPlan
@@ -23,6 +34,7 @@ from fpgpu.stores.meta import MetaStore
 __all__ = ["Patch"]
 
 _PIXEL_ARRAYS = ("data", "ierr", "xpix", "ypix", "residual")
+_NEVER_WRITTEN = "nothing has written them since the pixels were sent"
 _EXCHANGED = {"data": "residual", "residual": "data"}
 
 
@@ -75,6 +87,8 @@ class Patch:
         self._sources: Arena | None = None
         self._exchanged = False
         self._check: Callable[[], None] | None = None
+        self._evaluator: Evaluator | None = None
+        self._stale: str | None = _NEVER_WRITTEN  # why the residual is not that of the data
 
     # --- what it is --------------------------------------------------------------------------
 
@@ -123,7 +137,9 @@ class Patch:
         ReleasedMemoryError
             When the patch was freed.
         """
-        return self._arenas()[1].pointer
+        pointer = self._arenas()[1].pointer
+        self._stale = None  # a kernel that is told the address may write residuals
+        return pointer
 
     @property
     def struct(self) -> npt.NDArray[Any]:
@@ -133,6 +149,131 @@ class Patch:
     def __repr__(self) -> str:
         state = "freed" if self.freed else f"{self.nbytes:,} bytes on {self.backend.description}"
         return f"<Patch of {self.n_sources} sources and {self.plan!r}: {state}>"
+
+    # --- what it says of a scene -------------------------------------------------------------
+
+    def evaluate(
+        self,
+        proposal: npt.NDArray[Any],
+        *,
+        psf_per_source: bool | None = None,
+        residual: bool = False,
+    ) -> Evaluation:
+        """Compare one scene, or several in one call, with the pixels.
+
+        Parameters
+        ----------
+        proposal : ndarray of SOURCE_DTYPE, shape (n_sources,) or (n_batch, n_sources)
+            The sources, as `fpgpu.likelihood.scene.proposal_from_catalog` makes them.
+        psf_per_source : bool, optional
+            Whether each source has the PSF of its own place, or all that of the first source of the
+            exposure; by default as the patch was packed.
+        residual : bool, optional
+            Whether to keep data minus model, in the patch's own buffer. Of one scene only.
+
+        Returns
+        -------
+        Evaluation
+            chi square, its derivatives, and the residual. A scene gives the same bits alone or in a
+            batch, and on the host with any number of threads.
+
+        Raises
+        ------
+        LayoutError
+            When the proposal has another dtype or number of sources, or a source is one that cannot
+            be; nothing was computed then.
+        ReleasedMemoryError
+            When the patch was freed.
+        """
+        self._arenas()
+        batch = as_batch(proposal, self.n_sources, self.plan.n_bands, self.n_radii)
+        if residual and len(batch) != 1:
+            raise LayoutError(
+                f"residuals of {len(batch)} scenes were asked for; a patch has room for those of"
+                " one: evaluate the scenes one by one"
+            )
+        sums = self.evaluate_unchecked(batch, psf_per_source=psf_per_source, residual=residual)
+        where = self.array("residual") if residual else None
+        if np.ndim(proposal) == 1:
+            return Evaluation(sums.chi2[0], sums.derivatives[0], where)
+        return Evaluation(*sums, where)
+
+    def evaluate_unchecked(
+        self,
+        batch: npt.NDArray[Any],
+        *,
+        psf_per_source: bool | None = None,
+        residual: bool = False,
+    ) -> Sums:
+        """Do as `evaluate`, with nothing checked but memory: for loops that may propose NaN.
+
+        Parameters
+        ----------
+        batch : ndarray of SOURCE_DTYPE, shape (n_batch, n_sources)
+            The scenes. One with NaN gives NaN.
+        psf_per_source, residual : optional
+            As in `evaluate`.
+
+        Returns
+        -------
+        Sums
+            chi square and its derivatives.
+
+        Raises
+        ------
+        ReleasedMemoryError
+            When the patch was freed.
+        """
+        self._arenas()
+        if self._evaluator is None:
+            arrays = {name: self.array(name) for name in self._metadata.layout.sections}
+            self._evaluator = HostLikelihood(arrays)
+        self._stale = None if residual else "the last scene was evaluated without them"
+        one_each = self._metadata.psf_per_source if psf_per_source is None else psf_per_source
+        return self._evaluator.evaluate(batch, psf_per_source=one_each, residual=residual)
+
+    def likelihood(self, catalog: Any, mixture: SersicMixture) -> LogLikelihood:
+        """Tell the logarithm of the likelihood of sources, ln L, and its gradient.
+
+        ln L is that of independent Gaussian noise in each pixel, as ``ierr`` says, less its value
+        without any source: minus half of what `evaluate` gives as chi2, of all bands together.
+
+        Parameters
+        ----------
+        catalog : astropy.table.Table, structured array, dict of lists or DataFrame
+            A row for each source of the patch, in its order, with ra, dec, q, pa, sersic, rhalf and
+            a flux in each band, as `fpgpu.likelihood.scene.proposal_from_catalog` takes them.
+        mixture : SersicMixture
+            Gaussians of the profiles, of the radii that the patch was packed with.
+
+        Returns
+        -------
+        LogLikelihood
+            ``value``, and ``gradient`` with a column for each column of the catalogue.
+
+        Raises
+        ------
+        CatalogError
+            When a column is missing, or a source is one that cannot be.
+        LayoutError
+            When the catalogue has not the number of sources of the patch, or the mixture has other
+            radii.
+        ReleasedMemoryError
+            When the patch was freed.
+        """
+        if not np.array_equal(mixture.rad2, self._metadata.arrays["rad2"]):
+            raise LayoutError(
+                f"the mixture has variances {mixture.rad2} arcsec2, the patch was packed for"
+                f" {self._metadata.arrays['rad2']}: give its radii to Survey.patch(radii=...)"
+            )
+        proposal = proposal_from_catalog(catalog, self.bandlist, mixture, self.reference)
+        if len(proposal) != self.n_sources:
+            raise LayoutError(
+                f"{len(proposal)} sources were given; the patch has {self.n_sources}:"
+                " catalog[patch.sources] are those"
+            )
+        found = self.evaluate(proposal)
+        return log_likelihood(found.chi2, found.derivatives, self.bandlist)
 
     # --- to the device -----------------------------------------------------------------------
 
@@ -149,6 +290,7 @@ class Patch:
                 self.free()
                 self._pixels = self._sources = Arena(self.backend, self._metadata.layout)
             self._exchanged = False
+            self._evaluator, self._stale = None, _NEVER_WRITTEN
             self._send_metadata(self._pixels, self._pixels, self._metadata)
             self._check = self._fill(out=self._pixels.pixels)
         except BaseException as error:
@@ -209,12 +351,27 @@ class Patch:
             target = Arena(self.backend, layout)
         self._send_metadata(pixels, target, metadata)
         self._metadata, self._sources = metadata, target
+        self._evaluator = None
         if sources is not pixels:
             sources.free()
 
     def swap(self) -> None:
-        """Exchange data and residual: what kernels left as residual is the data from now on."""
+        """Exchange data and residual: what was left as residual is the data from now on.
+
+        Raises
+        ------
+        LayoutError
+            When the residual is stale: nothing has written it, or not for the last scene evaluated.
+        ReleasedMemoryError
+            When the patch was freed.
+        """
         _, sources = self._arenas()
+        if self._stale is not None:
+            raise LayoutError(
+                f"the residuals are stale and cannot become the data: {self._stale}; call"
+                " evaluate(proposal, residual=True) first"
+            )
+        self._evaluator = None
         self._exchanged = not self._exchanged
         sources.upload_struct(self.struct)
 
@@ -241,6 +398,8 @@ class Patch:
         if host.shape != there.shape:
             raise LayoutError(f"{name} has shape {there.shape}; values of {host.shape} were given")
         self.backend.upload(host, out=arena.section(section))
+        if name == "residual":
+            self._stale = None
 
     # --- from the device ---------------------------------------------------------------------
 
@@ -267,6 +426,25 @@ class Patch:
         arena, section = self._place(name)
         return arena.section(section)
 
+    def arrays(self) -> dict[str, Array]:
+        """See all arrays in the backend's memory, without a copy.
+
+        NumPy, CuPy, PyTorch and JAX take each of them by DLPack. They stay valid when the patch is
+        freed, but what is written to them then is nobody's.
+
+        Returns
+        -------
+        dict of str to array
+            By the names of the struct: what `array` gives for each. `fpgpu.patch.file.DESCRIPTIONS`
+            says what they hold.
+
+        Raises
+        ------
+        ReleasedMemoryError
+            When the patch was freed.
+        """
+        return {name: self.array(name) for name in self._metadata.layout.sections}
+
     def retrieve(self, name: str = "residual") -> npt.NDArray[Any]:
         """Fetch one array, when all operations started before have ended.
 
@@ -290,14 +468,19 @@ class Patch:
         arena, section = self._place(name)
         return arena.download(section)
 
-    def arrays(self) -> dict[str, Any]:
+    def host_arrays(self) -> dict[str, Any]:
         """Fetch all arrays but the residual.
 
         Returns
         -------
         dict of str to ndarray or int
-            By the names of the struct, with ``n_sources`` and ``n_radii``: what
-            `fpgpu.likelihood.reference` takes.
+            Copies in host memory by the names of the struct, with ``n_sources`` and ``n_radii``:
+            what `fpgpu.likelihood.reference` takes.
+
+        Raises
+        ------
+        ReleasedMemoryError
+            When the patch was freed.
         """
         names = [name for name in self._metadata.layout.sections if name != "residual"]
         counts = {"n_sources": self.n_sources, "n_radii": self.n_radii}
@@ -377,7 +560,7 @@ class Patch:
         for arena in (self._pixels, self._sources):
             if arena is not None:
                 arena.free()
-        self._pixels = self._sources = self._check = None
+        self._pixels = self._sources = self._check = self._evaluator = None
 
     def __enter__(self) -> Self:
         return self

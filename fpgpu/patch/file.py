@@ -151,7 +151,7 @@ def write_patch(path: StrPath, patch: Patch, *, flux_units: str = "nJy") -> int:
         If the patch was freed.
     """
     check_replaceable(path)
-    arrays = patch.arrays()
+    arrays = patch.host_arrays()
     # Made in memory, so that a full disk is an error of one plain write and none inside HDF5.
     name = f"{Path(path).name} {secrets.token_hex(8)}"
     with h5py.File(name, "w", driver="core", backing_store=False) as file:

@@ -52,12 +52,15 @@ class PatchMetadata:
         Right ascension and declination, degrees, that ``crval`` is relative to.
     sources : ndarray of int, shape (n_src,)
         Rows of the catalogue that are in it.
+    psf_per_source : bool
+        Whether each source has the PSF of its own place.
     """
 
     arrays: Mapping[str, npt.NDArray[Any]]
     layout: ArenaLayout
     reference: tuple[float, float]
     sources: npt.NDArray[np.intp]
+    psf_per_source: bool = True
 
 
 def pack_metadata(
@@ -152,7 +155,8 @@ def pack_metadata(
     arrays = {
         name: np.ascontiguousarray(value, PATCH_ARRAYS[name]) for name, value in values.items()
     }
-    return PatchMetadata(arrays, layout, (float(reference[0]), float(reference[1])), sources)
+    position = float(reference[0]), float(reference[1])
+    return PatchMetadata(arrays, layout, position, sources, psf_per_source)
 
 
 def background_offsets(meta: MetaStore, plan: PatchPlan, keyword: str | None) -> list[float]:

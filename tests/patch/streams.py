@@ -52,7 +52,7 @@ def without_exposure(plan: PatchPlan) -> PatchPlan:
 
 def contents(patch: Patch) -> dict[str, np.ndarray]:
     """Fetch what a patch holds."""
-    return {name: np.asarray(values) for name, values in patch.arrays().items()}
+    return {name: np.asarray(values) for name, values in patch.host_arrays().items()}
 
 
 def stream_threads() -> list[threading.Thread]:

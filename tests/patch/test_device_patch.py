@@ -51,11 +51,11 @@ def test_arrays_have_forcephos_bits(patch, packed, name):
 def test_a_kernel_finds_every_array_through_the_struct(patch):
     residual = np.arange(patch.plan.n_pixels, dtype="f4")
     patch.put("residual", residual)
-    kernel_sees(patch, patch.arrays() | {"residual": residual})
+    kernel_sees(patch, patch.host_arrays() | {"residual": residual})
 
 
 def test_the_likelihood_of_the_patch_is_forcephos(patch, packed):
-    found = evaluate(patch.arrays(), packed["proposal"])
+    found = evaluate(patch.host_arrays(), packed["proposal"])
     np.testing.assert_allclose(found.chi2, packed["chi2"], rtol=1e-5)
 
 
@@ -148,7 +148,7 @@ def test_sources_are_replaced_and_pixels_stay(patch, stores, plan, sources, pack
         np.testing.assert_array_equal(patch.retrieve(name), packed[name])
     assert patch.n_sources == n_src
     assert patch.reference == expected.reference
-    kernel_sees(patch, patch.arrays() | {"residual": residual})
+    kernel_sees(patch, patch.host_arrays() | {"residual": residual})
 
 
 def test_replacing_again_and_again_holds_no_more_memory(patch, sources, backend):
@@ -158,10 +158,10 @@ def test_replacing_again_and_again_holds_no_more_memory(patch, sources, backend)
 
 
 def test_sources_that_cannot_be_packed_leave_the_patch_as_it_was(patch, sources):
-    before = patch.arrays()
+    before = patch.host_arrays()
     with pytest.raises(PlanError, match="n_src = 31"):
         patch.replace_metadata(np.resize(sources, 31))
-    for name, array in patch.arrays().items():
+    for name, array in patch.host_arrays().items():
         np.testing.assert_array_equal(array, before[name], name)
 
 
@@ -176,7 +176,7 @@ def test_swapping_makes_the_residual_the_data(patch, sources, packed, n_src):
     patch.replace_metadata(np.resize(sources, n_src))
     np.testing.assert_array_equal(patch.retrieve("data"), residual)
     np.testing.assert_array_equal(patch.retrieve("residual"), packed["data"])
-    kernel_sees(patch, patch.arrays() | {"residual": packed["data"]})
+    kernel_sees(patch, patch.host_arrays() | {"residual": packed["data"]})
 
 
 def test_swapping_twice_or_sending_again_brings_the_data_back(patch, packed):

@@ -123,7 +123,7 @@ def test_an_exposure_without_a_valid_pixel_has_no_say(
     field: Field, backend: Backend, packed: dict[str, Any]
 ) -> None:
     with field.patch(backend, sources=field.sources()) as patch:
-        arrays, plan = patch.arrays(), patch.plan
+        arrays, plan = patch.host_arrays(), patch.plan
     proposal = packed["proposal"].copy()
     proposal["ra"], proposal["dec"] = arrays["crval"][0].T
     found = evaluate(arrays, proposal)

@@ -97,7 +97,7 @@ def test_what_is_read_is_what_was_written(written: Path, patch: Patch) -> None:
     found = read_patch(written)
     assert found.plan == patch.plan
     assert found.reference == patch.reference
-    expected = patch.arrays()
+    expected = patch.host_arrays()
     assert set(found.arrays) == set(expected)
     for name, values in expected.items():
         np.testing.assert_array_equal(found.arrays[name], values, err_msg=name)

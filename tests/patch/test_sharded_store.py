@@ -59,7 +59,7 @@ def test_plan_and_patch_are_those_of_a_single_file(
         arrays = []
         for survey in (single, sharded):
             with survey.patch(plan, sources) as patch:
-                arrays.append(patch.arrays())
+                arrays.append(patch.host_arrays())
     assert arrays[0].keys() == arrays[1].keys()
     for name, values in arrays[0].items():
         np.testing.assert_array_equal(arrays[1][name], values)
