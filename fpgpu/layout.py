@@ -42,7 +42,7 @@ MAXBANDS = 30
 """Most bands in a patch."""
 
 MAXSOURCES = 30
-"""Most sources in a patch."""
+"""Most sources of a patch for forcepho's kernels; fpgpu's take any number."""
 
 MAXRADII = 10
 """Most Gaussians in the mixture of a Sersic profile."""

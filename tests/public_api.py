@@ -43,6 +43,8 @@ MODULES = [
     "fpgpu.ingest.workers",
     "fpgpu.patch.clock",
     "fpgpu.patch.file",
+    "fpgpu.likelihood.cpu",
+    "fpgpu.likelihood.evaluation",
     "fpgpu.likelihood.gaussians",
     "fpgpu.likelihood.reference",
     "fpgpu.likelihood.mixture",

@@ -44,13 +44,13 @@ def run_python(code: str) -> str:
 
 
 def test_importing_loads_neither_cupy_nor_asdf_nor_astropy_nor_matplotlib() -> None:
-    heavy = "{'cupy', 'asdf', 'astropy', 'gwcs', 'matplotlib', 'scipy', 'hdf5plugin'}"
+    heavy = "{'cupy', 'asdf', 'astropy', 'gwcs', 'matplotlib', 'scipy', 'hdf5plugin', 'numba'}"
     loaded = run_python(f"import sys, numpy, h5py, fpgpu; print({heavy} & set(sys.modules))")
     assert loaded == "set()"
 
 
 def test_the_three_stores_load_neither_cupy_nor_asdf_nor_matplotlib() -> None:
-    heavy = "{'cupy', 'asdf', 'matplotlib', 'hdf5plugin'}"
+    heavy = "{'cupy', 'asdf', 'matplotlib', 'hdf5plugin', 'numba'}"
     loaded = run_python(f"import sys, fpgpu.storage; print({heavy} & set(sys.modules))")
     assert loaded == "set()"
 

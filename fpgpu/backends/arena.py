@@ -20,7 +20,7 @@ from fpgpu.backends.base import Backend
 from fpgpu.backends.memory import ALIGNMENT, Array
 from fpgpu.backends.staging import Slot
 from fpgpu.errors import LayoutError, ReleasedMemoryError
-from fpgpu.layout import MAXBANDS, MAXRADII, MAXSOURCES, PATCH_ARRAYS, PATCH_DTYPE
+from fpgpu.layout import MAXBANDS, MAXRADII, PATCH_ARRAYS, PATCH_DTYPE
 
 __all__ = ["Arena", "ArenaLayout", "Section"]
 
@@ -90,7 +90,7 @@ class ArenaLayout:
             ("n_pixels", _MOST_INT32, "the int32 of exposure_start"),
             ("n_exp", _MOST_INT16, "the int16 of band_start"),
             ("n_bands", MAXBANDS, "MAXBANDS"),
-            ("n_src", MAXSOURCES, "MAXSOURCES"),
+            ("n_src", _MOST_INT32, "the int32 of n_sources"),
             ("n_radii", MAXRADII, "MAXRADII"),
             ("n_psf", _MOST_INT32, "the int32 of psfgauss_start"),
         ):

@@ -22,7 +22,12 @@ from fpgpu.backends.memory import Array, Memory
 from fpgpu.backends.operations import FirstBad
 from fpgpu.backends.singlefile import single_file
 from fpgpu.backends.staging import Slot, StagingRing, StagingSettings
-from fpgpu.errors import BackendUnavailableError, KernelCompileError, KernelLaunchError
+from fpgpu.errors import (
+    BackendUnavailableError,
+    DeviceMemoryError,
+    KernelCompileError,
+    KernelLaunchError,
+)
 from fpgpu.layout import (
     CALIBRATE_COUNTS_DTYPE,
     CALIBRATE_DTYPE,
@@ -264,20 +269,93 @@ class CudaBackend(Backend):
                 self._functions[text] = self._compile(launch, text, options)
         self._launch(launch, *arguments, key=text, shared_mem=launch.shared_bytes)
 
+    def page_locked(self, n_bytes: int) -> npt.NDArray[np.uint8]:
+        """Make host memory for `exchange`.
+
+        Parameters
+        ----------
+        n_bytes : int
+            Its size.
+
+        Returns
+        -------
+        ndarray of uint8, shape (n_bytes,)
+            Page locked; freed when the last view is dropped.
+
+        Raises
+        ------
+        DeviceMemoryError
+            When the host has not so much that can be locked.
+        """
+        try:
+            return self._host_buffer(n_bytes)
+        except MemoryError as error:
+            raise DeviceMemoryError(
+                f"{n_bytes} bytes of host memory could not be locked for transfers; evaluate fewer"
+                " scenes at a time"
+            ) from error
+
+    def exchange(
+        self,
+        sent: npt.NDArray[np.uint8],
+        to: int,
+        calls: Sequence[tuple[Launch, Sequence[Any]]],
+        found: int,
+        received: npt.NDArray[np.uint8],
+    ) -> None:
+        """Send bytes, run fpgpu's kernels, fetch bytes, and wait: once, for all of it.
+
+        Everything is on one stream, after what this backend and the caller's stream had to do.
+
+        Parameters
+        ----------
+        sent, received : ndarray of uint8
+            Of `page_locked`.
+        to, found : int
+            Addresses in device memory.
+        calls : sequence of (Launch, arguments)
+            As of `run_source`; checked launches.
+
+        Raises
+        ------
+        KernelCompileError, KernelLaunchError
+            When one does not compile, or cannot be launched.
+        """
+        with self._on_device():
+            functions = [self._function(launch) for launch, _ in calls]
+            self._streams.kernels_after_all()
+            self._streams.send(sent, to, self.stream)
+            with self._streams.alone():
+                for function, (launch, arguments) in zip(functions, calls, strict=True):
+                    self._call(function, launch, arguments)
+            self._streams.receive(found, received, self.stream)
+            self.stream.synchronize()
+
     def _launch(self, launch: Launch, *arguments: Any, key: str = "", **dynamic: int) -> None:
         """Run a kernel in the order of the caller's stream; of fpgpu, unless one is compiled."""
-        key = key or launch.kernel
         with self._on_device():
-            if key not in self._functions:
-                self._functions[key] = self._compile(launch, single_file(launch.source), _OPTIONS)
-            try:
-                with self._streams.in_order():
-                    self._functions[key](launch.grid, launch.block, arguments, **dynamic)
-            except cp.cuda.driver.CUDADriverError as error:
-                raise KernelLaunchError(
-                    f"{launch.kernel} was refused on {self.description} with grid {launch.grid},"
-                    f" block {launch.block}: {error}"
-                ) from error
+            function = self._functions[key] if key else self._function(launch)
+            with self._streams.in_order():
+                self._call(function, launch, arguments, **dynamic)
+
+    def _function(self, launch: Launch) -> Any:
+        """Give a kernel of fpgpu, compiled when it is first needed."""
+        if launch.kernel not in self._functions:
+            text = single_file(launch.source)
+            self._functions[launch.kernel] = self._compile(launch, text, _OPTIONS)
+        return self._functions[launch.kernel]
+
+    def _call(
+        self, function: Any, launch: Launch, arguments: Sequence[Any], **dynamic: int
+    ) -> None:
+        """Run a kernel on the current stream."""
+        try:
+            function(launch.grid, launch.block, arguments, **dynamic)
+        except cp.cuda.driver.CUDADriverError as error:
+            raise KernelLaunchError(
+                f"{launch.kernel} was refused on {self.description} with grid {launch.grid},"
+                f" block {launch.block}: {error}"
+            ) from error
 
     def _compile(self, launch: Launch, text: str, options: tuple[str, ...]) -> Any:
         """Compile a source, or take CuPy's copy of its machine code, when it is first needed."""

@@ -97,6 +97,19 @@ class Streams:
             if caller != stream:
                 caller.wait_event(_mark(stream))
 
+    def kernels_after_all(self) -> None:
+        """Let later kernels wait for all copies and for the caller's stream."""
+        self.kernels.wait_event(_mark(self.copies))
+        caller = self._caller
+        if caller not in (self.kernels, self.copies):
+            self.kernels.wait_event(_mark(caller))
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Run kernels whose order somebody else sees to, by waiting for the stream itself."""
+        with self._current(self.kernels):
+            yield
+
     def everything_after_caller(self) -> None:
         """Let later copies and kernels wait for all kernels and for the caller's stream."""
         self.copies_after_kernels()
@@ -121,7 +134,7 @@ class Streams:
             # A pool has no blocks of 0 bytes, but an arena without arrays has an address too.
             return cp.cuda.alloc(max(n_bytes, 1))
 
-    def send(self, source: npt.NDArray[np.uint8], address: int) -> Any:
+    def send(self, source: npt.NDArray[np.uint8], address: int, stream: Any = None) -> Any:
         """Start copying host memory to the device.
 
         Parameters
@@ -130,6 +143,8 @@ class Streams:
             Contiguous, page locked; to be left alone until the event has fired.
         address : int
             In device memory.
+        stream : cupy.cuda.Stream, optional
+            Instead of that for copies.
 
         Returns
         -------
@@ -137,9 +152,9 @@ class Streams:
             Fires when the copy has ended.
         """
         kind = cp.cuda.runtime.memcpyHostToDevice
-        return self._copy(address, source.ctypes.data, source.nbytes, kind)
+        return self._copy(address, source.ctypes.data, source.nbytes, kind, stream)
 
-    def receive(self, address: int, to: npt.NDArray[Any]) -> Any:
+    def receive(self, address: int, to: npt.NDArray[Any], stream: Any = None) -> Any:
         """Start copying device memory to the host.
 
         Parameters
@@ -148,6 +163,8 @@ class Streams:
             In device memory.
         to : ndarray
             Contiguous; complete when the event has fired.
+        stream : cupy.cuda.Stream, optional
+            Instead of that for copies.
 
         Returns
         -------
@@ -155,7 +172,7 @@ class Streams:
             Fires when the copy has ended.
         """
         kind = cp.cuda.runtime.memcpyDeviceToHost
-        return self._copy(to.ctypes.data, address, to.nbytes, kind)
+        return self._copy(to.ctypes.data, address, to.nbytes, kind, stream)
 
     def mark_kernels(self) -> Any:
         """Mark the end of the kernels that were started so far.
@@ -201,10 +218,11 @@ class Streams:
         """
         return self._copy(to, source, n_bytes, cp.cuda.runtime.memcpyDeviceToDevice)
 
-    def _copy(self, to: int, source: int, n_bytes: int, kind: int) -> Any:
+    def _copy(self, to: int, source: int, n_bytes: int, kind: int, stream: Any = None) -> Any:
         """Start a copy and mark its end."""
-        cp.cuda.runtime.memcpyAsync(to, source, n_bytes, kind, self.copies.ptr)
-        return _mark(self.copies)
+        stream = self.copies if stream is None else stream
+        cp.cuda.runtime.memcpyAsync(to, source, n_bytes, kind, stream.ptr)
+        return _mark(stream)
 
 
 class _Loan:

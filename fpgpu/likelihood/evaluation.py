@@ -124,7 +124,7 @@ def as_batch(
             f"a proposal of shape {found.shape}; the patch has {n_sources} sources, so expected"
             f" ({n_sources},) for one scene or (n, {n_sources}) for n of them"
         )
-    batch = found.reshape(-1, n_sources)
+    batch = found if found.ndim == 2 else found[None]
     for number, scene in enumerate(batch):
         try:
             check_proposal(scene, n_sources, n_bands, n_radii)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from fpgpu.catalog import UNITS, as_catalog, catalog_column, refuse_sources
 from fpgpu.errors import CatalogError
-from fpgpu.layout import MAXBANDS, MAXSOURCES, SOURCE_DTYPE
+from fpgpu.layout import MAXBANDS, SOURCE_DTYPE
 from fpgpu.likelihood.mixture import SersicMixture
 
 __all__ = ["proposal_from_catalog", "relative_longitude"]
@@ -45,7 +45,7 @@ def proposal_from_catalog(
     ------
     CatalogError
         If a column is missing, a value is one that no source can have or that `mixture` does not
-        cover, or there are more sources or bands than kernels take.
+        cover, or there are more bands than kernels take.
     """
     catalog = as_catalog(catalog)
     columns = {name: catalog_column(catalog, name) for name in UNITS}
@@ -54,12 +54,8 @@ def proposal_from_catalog(
         for band in ([bandlist] if isinstance(bandlist, str) else bandlist)
     ]
     n_sources = len(columns["ra"])
-    for what, number, most in (
-        ("sources", n_sources, MAXSOURCES),
-        ("bands", len(fluxes), MAXBANDS),
-    ):
-        if number > most:
-            raise CatalogError(f"{number} {what}; a patch has at most {most}")
+    if len(fluxes) > MAXBANDS:
+        raise CatalogError(f"{len(fluxes)} bands; a patch has at most {MAXBANDS}")
     _check_shapes(columns)
     amplitudes = mixture.evaluate(columns["sersic"], columns["rhalf"])
 

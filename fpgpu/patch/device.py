@@ -16,6 +16,7 @@ from fpgpu.backends.base import Backend
 from fpgpu.backends.memory import Array
 from fpgpu.errors import LayoutError, ReleasedMemoryError
 from fpgpu.likelihood.cpu import HostLikelihood
+from fpgpu.likelihood.cuda import DeviceLikelihood
 from fpgpu.likelihood.evaluation import (
     Evaluation,
     Evaluator,
@@ -224,10 +225,14 @@ class Patch:
         ReleasedMemoryError
             When the patch was freed.
         """
-        self._arenas()
+        _, sources = self._arenas()
         if self._evaluator is None:
-            arrays = {name: self.array(name) for name in self._metadata.layout.sections}
-            self._evaluator = HostLikelihood(arrays)
+            if self.backend.name == "cpu":
+                self._evaluator = HostLikelihood(self.arrays())
+            else:
+                self._evaluator = DeviceLikelihood(
+                    self.backend, sources.pointer, self._metadata.arrays
+                )
         self._stale = None if residual else "the last scene was evaluated without them"
         one_each = self._metadata.psf_per_source if psf_per_source is None else psf_per_source
         return self._evaluator.evaluate(batch, psf_per_source=one_each, residual=residual)
@@ -263,8 +268,8 @@ class Patch:
         """
         if not np.array_equal(mixture.rad2, self._metadata.arrays["rad2"]):
             raise LayoutError(
-                f"the mixture has variances {mixture.rad2} arcsec2, the patch was packed for"
-                f" {self._metadata.arrays['rad2']}: give its radii to Survey.patch(radii=...)"
+                f"the mixture has {mixture.n_radii} radii {mixture.radii} arcsec, which are not the"
+                f" {self.n_radii} that the patch was packed for; give them to Survey.patch(radii=)"
             )
         proposal = proposal_from_catalog(catalog, self.bandlist, mixture, self.reference)
         if len(proposal) != self.n_sources:

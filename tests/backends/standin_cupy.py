@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from fpgpu.backends.compiler import kernel_names
 from tests.kernels.host_kernels import HostKernels
 
 TOTAL = 1 << 30
@@ -283,9 +284,10 @@ class RawKernel:
 
         assert all(isinstance(arg, np.generic | ndarray) for arg in args), "not a C argument"
         values = [np.uint64(arg.data.ptr) if isinstance(arg, ndarray) else arg for arg in args]
-        launch = Launch(f"{self.name.removesuffix('_words')}.cu", self.name, grid, block)
         kernels = _state.kernels
         assert kernels is not None
+        homes = (f for f, text in kernels.sources.items() if self.name in kernel_names(text))
+        launch = Launch(next(homes), self.name, grid, block)
         _state.current()[-1]._submit(lambda: kernels.run(launch, values))
 
 

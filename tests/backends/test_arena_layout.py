@@ -18,7 +18,7 @@ COUNTS = {
     "n_pixels": st.integers(0, 2**31 - 1),
     "n_exp": st.integers(0, 2**15 - 1),
     "n_bands": st.integers(0, 30),
-    "n_src": st.integers(0, 30),
+    "n_src": st.integers(0, 300),
     "n_radii": st.integers(0, 10),
     "n_psf": st.integers(0, 2**31 - 1),
 }
@@ -84,7 +84,7 @@ def test_every_pointer_of_the_struct_has_a_section(golden: Path) -> None:
         ("n_pixels", 2**31 - 1, "int32 of exposure_start"),
         ("n_exp", 32767, "int16 of band_start"),
         ("n_bands", 30, "MAXBANDS"),
-        ("n_src", 30, "MAXSOURCES"),
+        ("n_src", 2**31 - 1, "the int32 of n_sources"),
         ("n_radii", 10, "MAXRADII"),
         ("n_psf", 2**31 - 1, "int32 of psfgauss_start"),
     ],

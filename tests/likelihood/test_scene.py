@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fpgpu.catalog import catalog_column
 from fpgpu.errors import CatalogError
-from fpgpu.layout import MAXBANDS, MAXSOURCES, SOURCE_DTYPE
+from fpgpu.layout import MAXBANDS, SOURCE_DTYPE
 from fpgpu.likelihood.mixture import SersicMixture
 from fpgpu.likelihood.scene import proposal_from_catalog, relative_longitude
 
@@ -222,9 +222,6 @@ def test_what_is_no_catalogue_is_refused() -> None:
 
 
 def test_more_than_a_kernel_takes_is_refused_with_the_number(mixture: SersicMixture) -> None:
-    many = table_of(MAXSOURCES + 1)
-    with pytest.raises(CatalogError, match=f"{MAXSOURCES + 1} sources; a patch has at most 30"):
-        proposal_from_catalog(many, BANDS, mixture, REFERENCE)
     bands = [f"B{i}" for i in range(MAXBANDS + 1)]
     catalog = table_of(**{band: [1.0, 2.0, 3.0] for band in bands})
     with pytest.raises(CatalogError, match=f"{MAXBANDS + 1} bands; a patch has at most 30"):

@@ -14,12 +14,11 @@ from fpgpu.errors import (
     LayoutError,
     MissingStoreError,
     NotInStoreError,
-    PlanError,
     StoreFormatError,
     UnusableExposureError,
     WCSError,
 )
-from fpgpu.layout import MAXSOURCES, PATCH_ARRAYS
+from fpgpu.layout import PATCH_ARRAYS
 from fpgpu.patch.pack import RADII, background_offsets, pack_metadata
 from fpgpu.patch.plan import ExposurePlan, PatchPlan
 from tests.patch.fields import meta_of
@@ -233,10 +232,10 @@ def test_sources_over_ra_0_are_packed_close_together():
     assert np.ptp(found.arrays["crpix"][0, :, 0]) < 20
 
 
-def test_more_sources_than_a_kernel_takes_are_refused_with_the_figure(pack, sources):
-    pack(np.resize(sources, MAXSOURCES))
-    with pytest.raises(PlanError, match=r"n_src = 31 .* MAXSOURCES allows 0 to 30"):
-        pack(np.resize(sources, MAXSOURCES + 1))
+def test_any_number_of_sources_is_packed(pack, sources):
+    found = pack(np.resize(sources, 200)).arrays
+    assert found["crpix"].shape[1] == 200
+    np.testing.assert_array_equal(found["crpix"][:, 3:6], found["crpix"][:, :3])
 
 
 def test_a_source_beyond_all_exposures_is_packed(pack, sources):
