@@ -11,7 +11,7 @@ from fpgpu.errors import LayoutError
 from fpgpu.layout import SOURCE_DTYPE
 from fpgpu.likelihood.checks import check_proposal
 
-__all__ = ["Evaluation", "Evaluator", "LogLikelihood", "Sums", "as_batch", "log_likelihood"]
+__all__ = ["Evaluation", "LogLikelihood", "Sums", "as_batch", "log_likelihood"]
 
 
 class Evaluation(NamedTuple):

@@ -287,7 +287,7 @@ class RawKernel:
         kernels = _state.kernels
         assert kernels is not None
         homes = (f for f, text in kernels.sources.items() if self.name in kernel_names(text))
-        launch = Launch(next(homes), self.name, grid, block)
+        launch = Launch(next(homes, f"{self.name}.cu"), self.name, grid, block)
         _state.current()[-1]._submit(lambda: kernels.run(launch, values))
 
 
