@@ -8,9 +8,8 @@ from typing import Any
 
 from fpgpu.errors import UnusableExposureError, WCSDisagreementError, WCSError
 from fpgpu.ingest.asdfguard import check_asdf
-from fpgpu.ingest.lookup import has_lookup, refit_lookup
+from fpgpu.ingest.refit import FRAME_TOLERANCE, refit_header
 from fpgpu.ingest.wcscards import replace_wcs
-from fpgpu.sky.celestial import frame_of
 from fpgpu.sky.disagreement import Disagreement, disagreement
 from fpgpu.sky.sip import SipFit, fit_sip
 from fpgpu.sky.wcs import SkyWCS
@@ -33,9 +32,9 @@ class Astrometry:
     kind : str
         ``"gwcs"`` or ``"fits"``.
     gwcs : gwcs.WCS or None
-        The gWCS, when it was chosen.
+        The gWCS, when it was chosen and is ICRS: forcepho takes the numbers of any as ICRS.
     sip : SipFit or None
-        Refit of the gWCS as a FITS-SIP WCS.
+        Refit of `gwcs` as a FITS-SIP WCS.
     residual : float or None
         Pixels by which a refit misses what it was fitted to; None when nothing was refitted.
     notes : list of str
@@ -66,8 +65,9 @@ def choose_wcs(
     where : str
         The file, for messages.
     header : astropy.io.fits.Header
-        Changed in place when its own WCS is missing or overruled: it then gets the SIP refit of
-        the gWCS, so that software that knows FITS only sees the same sky.
+        Changed in place when its own WCS is missing, overruled, or none that all readers take
+        alike (`fpgpu.ingest.refit`): it then gets a SIP refit in ICRS, so that software that knows
+        FITS only sees the same sky.
     asdf_bytes : bytes or None
         The ASDF extension; None when the file has none.
     choice : str
@@ -78,7 +78,7 @@ def choose_wcs(
         Largest difference in pixels that ``auto`` accepts.
     sip_tolerance : float, optional
         Pixels by which a SIP refit may miss: by default 1e-3 for a gWCS, and
-        `fpgpu.ingest.lookup.LOOKUP_TOLERANCE` for distortion in look-up tables.
+        `fpgpu.ingest.refit.LOOKUP_TOLERANCE` for distortion in look-up tables.
     hdus : astropy.io.fits.HDUList, optional
         The whole file, for a FITS WCS with look-up tables.
 
@@ -108,7 +108,16 @@ def choose_wcs(
     chosen = Astrometry("gwcs", gwcs, sip, sip.residual)
     fault: str | None = "was overruled by the gWCS"
     if choice == "auto":
-        fault = _compare(where, header, sky, shape, tolerance)
+        try:
+            chosen.notes += refit_header(header, shape, sip_tolerance, hdus)[0]
+            fault = None
+        except WCSError as error:
+            fault = f"cannot be used ({error})"
+        else:
+            _refuse_disagreement(where, header, sky, shape, tolerance)
+    if sky.frame is not None:
+        chosen.gwcs = chosen.sip = None
+        fault = f"gave way: the gWCS is {sky.frame.name}, and its refit was turned into ICRS"
     if fault:
         replace_wcs(header, sip)
         chosen.notes.append(f"the FITS WCS {fault}; the header now has the SIP refit of the gWCS")
@@ -168,21 +177,13 @@ def _fits_wcs(
 ) -> Astrometry:
     """Take the FITS WCS, refitted where it needs more than its header."""
     try:
-        if not has_lookup(header):
-            SkyWCS.from_header(header)
-            return Astrometry("fits")
-        sip = refit_lookup(header, hdus, shape, sip_tolerance)
+        notes, residual = refit_header(header, shape, sip_tolerance, hdus)
     except WCSError as error:
-        raise WCSError(f"{where}: {error}") from error
-    replace_wcs(header, sip, frame_of(header))
-    return Astrometry(
-        "fits",
-        residual=sip.residual,
-        notes=[
-            f"distortion in look-up tables: the header now has a SIP refit, {sip.residual:.1e} px "
-            "from it at most"
-        ],
-    )
+        hint = ""
+        if "CTYPE1" not in header and hdus is not None and "CTYPE1" in hdus[0].header:
+            hint = "; the WCS of the primary header holds for an extension only with INHERIT = T"
+        raise WCSError(f"{where}: {error}{hint}") from error
+    return Astrometry("fits", residual=residual, notes=notes)
 
 
 def _refit(
@@ -191,7 +192,9 @@ def _refit(
     """Fit a SIP approximation to a gWCS, naming the file when that fails."""
     try:
         sky = SkyWCS.from_gwcs(gwcs, shape)
-        return sky, fit_sip(sky, shape, tolerance=1e-3 if tolerance is None else tolerance)
+        # Where the gWCS cannot be kept, the refit is all there is.
+        limit = 1e-3 if sky.frame is None else FRAME_TOLERANCE
+        return sky, fit_sip(sky, shape, tolerance=limit if tolerance is None else tolerance)
     except WCSError as error:
         raise WCSError(
             f"{where}: gWCS: {error}; use --wcs fits to take the WCS of the FITS header"
@@ -204,18 +207,14 @@ def _refit(
         ) from error
 
 
-def _compare(
+def _refuse_disagreement(
     where: str, header: Any, sky: SkyWCS, shape: tuple[int, int], tolerance: float
-) -> str | None:
-    """Refuse a disagreement; say why the FITS WCS cannot stay, or None when it can."""
-    try:
-        found = disagreement(sky, SkyWCS.from_header(header), shape)
-    except WCSError as error:
-        return f"cannot be used ({error})"
+) -> None:
+    """Refuse a gWCS and a header that are of two places."""
+    found = disagreement(sky, SkyWCS.from_header(header), shape)
     # Not "<=": where one of the two gives no position at all, the difference is NaN.
     if not found.max_pixels <= tolerance:
         raise WCSDisagreementError(_disagreement_text(where, sky, found, tolerance))
-    return None
 
 
 def _disagreement_text(where: str, sky: SkyWCS, found: Disagreement, tolerance: float) -> str:

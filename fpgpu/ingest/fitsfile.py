@@ -18,9 +18,11 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from fpgpu.errors import FpgpuError, UnusableExposureError
+from fpgpu.errors import FpgpuError, UnusableExposureError, WCSError
 from fpgpu.ingest.fitsimage import FitsImage
 from fpgpu.ingest.fitsstream import allowed_size, open_stream
+from fpgpu.ingest.wcscards import is_place
+from fpgpu.sky.cards import WCS_CARD, refuse_duplicates
 
 __all__ = ["FitsFile"]
 
@@ -33,6 +35,24 @@ _DAMAGE = re.compile(r"truncated|Error validating header|corrupt|not multiple of
 _STRUCTURE = re.compile(
     r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|NEXTEND|PCOUNT|GCOUNT|GROUPS|BSCALE|BZERO|BLANK"
     r"|EXTNAME|EXTVER|EXTLEVEL|CHECKSUM|DATASUM|INHERIT|COMMENT|HISTORY|END|"
+)
+
+# Cards that say what the values of an image mean; those of its unit are never completed.
+_UNIT = re.compile(r"BUNIT|ABMAG|MAG_?ZP.*|MAGZERO.*|ZERO_?P.*|ZP_?.*|FLUXMAG.*|PHOTZP.*")
+_CALIBRATION = re.compile(_UNIT.pattern + r"|PHOT.*|PIXAR_.*|BMAJ|BMIN|BPA|FLUXCONV|IDCSCALE")
+# HST's extensions have these and inherit what a count is.
+_BESIDE = {"BUNIT", "IDCSCALE"}
+
+# Cards that say how an exposure was taken, whatever an extension says of inheriting.
+_EXPOSURE = re.compile(
+    r"TELESCOP|OBSERVAT|INSTRUME|DETECTOR|CHANNEL|MODULE|FILTER\d?|FILTNAM\d|PUPIL|BAND|EXP_TYPE"
+    r"|OBSTYPE|EXPTIME|EXPSTART|EXPEND|DATE-OBS|TIME-OBS|MJD-OBS|CCDGAIN|ATODGN[A-D]|GAIN|ROOTNAME"
+    r"|FILENAME|PROGRAM|PROPOSID|TARGNAME|OBJECT"
+)
+
+# Cards that decide about an exposure, of which there must not be two that differ.
+_DECISIVE = re.compile(
+    rf"{_CALIBRATION.pattern}|{_EXPOSURE.pattern}|NAXIS\d*|BITPIX|BSCALE|BZERO|BLANK|INHERIT"
 )
 
 # A keyword and a value, or a commentary card.
@@ -319,7 +339,12 @@ class FitsFile:
             return np.asarray(self.hdus[index].data).tobytes()
 
     def merged_header(self, name: str | int, version: int | None = None) -> Any:
-        """Copy the header of an image and add what only the primary header says.
+        """Copy the header of an image and add what only the primary header says of the exposure.
+
+        Where an image is on the sky and what its values mean is said by one header as a whole: a
+        primary header never completes the WCS or the calibration of an extension. It gives them
+        where the extension has none: the calibration unless INHERIT forbids it, the WCS only where
+        INHERIT asks for it and the primary header is not that of another image.
 
         Parameters
         ----------
@@ -332,7 +357,13 @@ class FitsFile:
         -------
         astropy.io.fits.Header
             The image's cards unchanged and in order, then the cards of the primary header that it
-            lacks, without commentary and without those that describe bytes.
+            lacks, without commentary and without those that describe bytes; with INHERIT = F only
+            those that name instrument, filter and time.
+
+        Raises
+        ------
+        UnusableExposureError
+            When a card is malformed, or one that matters is there twice with different values.
         """
         from astropy.io import fits
 
@@ -340,15 +371,29 @@ class FitsFile:
         where = f"{self.path}: header of {name}"
         with self.guarded(where):
             header = self.hdus[index].header.copy()
+            own = set(header.keys())
             for card in self.hdus[0].header.cards if index else ():
-                if card.keyword not in header and not _STRUCTURE.fullmatch(card.keyword):
+                if card.keyword not in own and self._is_inherited(card.keyword, own, header):
                     header.append(fits.Card(card.keyword, card.value, card.comment), end=True)
+            _refuse_twice(header, where)
             # Written and read once, so that what is malformed is mended or fails here.
             header = fits.Header.fromstring(header.tostring())
             _refuse_malformed_cards(header, where)
             for card in header.cards:
                 _ = card.value
         return header
+
+    def _is_inherited(self, keyword: str, own: set[str], header: Any) -> bool:
+        """Whether an extension with these cards of its own takes one of the primary header."""
+        inherit = header.get("INHERIT")
+        if _STRUCTURE.fullmatch(keyword):
+            return False
+        if is_place(keyword):
+            return inherit is True and not self.hdus[0].shape and not any(map(is_place, own))
+        if _CALIBRATION.fullmatch(keyword):
+            rest = own if inherit is not True or _UNIT.fullmatch(keyword) else own - _BESIDE
+            return inherit is not False and not any(map(_CALIBRATION.fullmatch, rest))
+        return inherit is not False or bool(_EXPOSURE.fullmatch(keyword))
 
     def _open(self) -> Any:
         """Let astropy parse all headers, and those that FITS does not allow once they are clean."""
@@ -459,6 +504,15 @@ class FitsFile:
             if _DAMAGE.search(text):
                 raise UnusableExposureError(f"{where} cannot be read as FITS: {text}")
             _log.info("%s: %s", where, text)
+
+
+def _refuse_twice(header: Any, where: str) -> None:
+    """Refuse a card that matters and is there twice: some readers take the first, some the last."""
+    for pattern in (_DECISIVE, WCS_CARD):
+        try:
+            refuse_duplicates(header, pattern)
+        except WCSError as error:
+            raise UnusableExposureError(f"{where}: {error}") from error
 
 
 def _refuse_malformed_cards(header: Any, where: str) -> None:

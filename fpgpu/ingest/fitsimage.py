@@ -1,6 +1,7 @@
 """An image inside a FITS file, read as a whole or in part."""
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy.typing as npt
 
 from fpgpu.errors import UnusableExposureError
 from fpgpu.ingest.tiles import Box
+from fpgpu.sky.cards import refuse_duplicates
 
 if TYPE_CHECKING:
     from fpgpu.ingest.fitsfile import FitsFile
@@ -17,6 +19,7 @@ __all__ = ["FitsImage"]
 _DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 """Of values in the file by BITPIX (FITS standard 4.0, table 8)."""
 
+_DECISIVE = re.compile(r"BITPIX|NAXIS\d*|BSCALE|BZERO|BLANK")
 _SCALING = ("BSCALE", "BZERO", "BLANK")
 _ROWS = 256
 
@@ -51,6 +54,8 @@ class FitsImage:
         self.file = file
         self.index = index
         self.where = f"{file.path}: extension {file.label(index)}"
+        with file.guarded(self.where):
+            refuse_duplicates(file.hdus[index].header, _DECISIVE)
         declared = self._declared_shape()
         if declared is None or len(declared) != 2 or 0 in declared:
             raise UnusableExposureError(

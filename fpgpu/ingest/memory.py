@@ -9,11 +9,11 @@ from fpgpu.errors import UnusableExposureError, WCSError
 from fpgpu.fluxes import image_unit
 from fpgpu.ingest.exposure import Exposure, ImageNameSet, header_to_id
 from fpgpu.ingest.flags import flags_for
-from fpgpu.ingest.lookup import fit_tables, has_lookup
 from fpgpu.ingest.pixelarea import solid_angle
+from fpgpu.ingest.refit import FRAME_TOLERANCE, refit_header, refit_native
 from fpgpu.ingest.units import settle_units, zero_point_conflict
-from fpgpu.ingest.wcscards import drop_wcs, replace_wcs
-from fpgpu.sky.celestial import frame_of
+from fpgpu.ingest.wcscards import replace_wcs
+from fpgpu.sky.cards import has_lookup
 from fpgpu.sky.sip import fit_sip
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.names import check_band, check_expID
@@ -242,32 +242,26 @@ def _image(
 
 def _place(exposure: Exposure, wcs: Any, where: str) -> None:
     """Put the WCS where stores look for it."""
+    hdr, shape = exposure.hdr, exposure.shape
+    residual: float | None = None
     try:
         if wcs is None:
-            if has_lookup(exposure.hdr):
+            if has_lookup(hdr):
                 raise WCSError("its distortion is in look-up tables; give the WCS itself (wcs)")
-            SkyWCS.from_header(exposure.hdr)
-            return
-        sky = SkyWCS.from_native(wcs, exposure.shape)
-        if sky.kind == "gwcs":
-            exposure.sip = fit_sip(sky, exposure.shape)
-            exposure.gwcs, exposure.wcs_choice = wcs, "gwcs"
-            exposure.provenance["sip_residual_px"] = exposure.sip.residual
-            replace_wcs(exposure.hdr, exposure.sip)
-        elif _has_tables(wcs):
-            sip = fit_tables(sky, exposure.shape)
-            exposure.provenance["sip_residual_px"] = sip.residual
-            replace_wcs(exposure.hdr, sip, frame_of(wcs.to_header(relax=True)))
+            notes, residual = refit_header(hdr, shape)
+        elif (sky := SkyWCS.from_native(wcs, shape)).kind == "fits":
+            notes, residual = refit_native(hdr, wcs, shape)
         else:
-            drop_wcs(exposure.hdr)
-            exposure.hdr.update(wcs.to_header(relax=True))
-            SkyWCS.from_header(exposure.hdr)
+            sip = fit_sip(sky, shape, tolerance=1e-3 if sky.frame is None else FRAME_TOLERANCE)
+            notes, residual, exposure.wcs_choice = [], sip.residual, "gwcs"
+            replace_wcs(hdr, sip)
+            if sky.frame is None:
+                exposure.sip, exposure.gwcs = sip, wcs
+            else:
+                notes = [f"the refit of the gWCS was turned from {sky.frame.name} into ICRS"]
     except WCSError as error:
         raise WCSError(f"{where}: {error}") from error
+    if residual is not None:
+        exposure.provenance["sip_residual_px"] = residual
+    exposure.notes += notes
     exposure.provenance["wcs"] = exposure.wcs_choice
-
-
-def _has_tables(wcs: Any) -> bool:
-    """Whether a FITS WCS has look-up tables, which a header cannot hold."""
-    tables = (wcs.cpdis1, wcs.cpdis2, wcs.det2im1, wcs.det2im2)
-    return any(table is not None for table in tables)

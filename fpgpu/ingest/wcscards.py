@@ -1,18 +1,15 @@
 """The cards of a header that make up its WCS: replaced, or moved to a part of the image."""
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
+from fpgpu.sky.cards import WCS_CARD
 from fpgpu.sky.sip import SipFit
 from fpgpu.sky.wcs import SkyWCS
 
-__all__ = ["drop_wcs", "move_header", "move_wcs", "replace_wcs"]
+__all__ = ["drop_wcs", "is_place", "move_header", "move_wcs", "replace_wcs"]
 
-_WCS_CARD = re.compile(
-    r"WCSAXES|WCSNAME|(CRPIX|CRVAL|CTYPE|CUNIT|CDELT|CROTA)\d|(CD|PC|PV)\d+_\d+|LONPOLE|LATPOLE"
-    r"|RADESYS|EQUINOX|[AB]P?_(ORDER|DMAX|\d+_\d+)|SIPMXERR|SIPIVERR"
-)
+_TABLE_CARD = re.compile(r"(CPDIS|CPERR|D2IMDIS|D2IMERR)\d|(DP|D2IM)\d(\..*)?|D2IMEXT|NPOLEXT")
 
 # Descriptions of the same place that do not follow when the first pixel becomes another one.
 _ALTERNATE_CARD = re.compile(
@@ -22,8 +19,8 @@ _ALTERNATE_CARD = re.compile(
 )
 
 
-def replace_wcs(header: Any, sip: SipFit, frame: Mapping[str, Any] | None = None) -> None:
-    """Put a SIP WCS in place of whatever celestial WCS a header has.
+def replace_wcs(header: Any, sip: SipFit) -> None:
+    """Put a SIP WCS in ICRS in place of whatever celestial WCS a header has.
 
     Parameters
     ----------
@@ -31,26 +28,39 @@ def replace_wcs(header: Any, sip: SipFit, frame: Mapping[str, Any] | None = None
         Changed in place.
     sip : SipFit
         The WCS.
-    frame : mapping, optional
-        What `fpgpu.sky.celestial.frame_of` gave of the WCS that was fitted; ICRS by default.
     """
     drop_wcs(header)
     for card in sip.to_header().cards:
-        if _WCS_CARD.fullmatch(card.keyword):
-            header.append(card, end=True)
-    header.update(frame or {})
+        header.append(card, end=True)
 
 
-def drop_wcs(header: Any) -> None:
+def drop_wcs(header: Any, *, tables_only: bool = False) -> None:
     """Remove the celestial WCS of a header, in place.
 
     Parameters
     ----------
     header : astropy.io.fits.Header
         Alternative WCS stay.
+    tables_only : bool, optional
+        Remove only the cards of look-up tables.
     """
-    for keyword in {key for key in header if _WCS_CARD.fullmatch(key)}:
+    pattern = _TABLE_CARD if tables_only else WCS_CARD
+    for keyword in {key for key in header if pattern.fullmatch(key)}:
         header.remove(keyword, remove_all=True, ignore_missing=True)
+
+
+def is_place(keyword: str) -> bool:
+    """Tell whether a keyword says where an image is on the sky, in its WCS or an alternative one.
+
+    Parameters
+    ----------
+    keyword : str
+
+    Returns
+    -------
+    bool
+    """
+    return bool(WCS_CARD.fullmatch(keyword) or _ALTERNATE_CARD.fullmatch(keyword))
 
 
 def move_header(header: Any, x0: int, y0: int) -> None:

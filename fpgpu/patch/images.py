@@ -10,7 +10,6 @@ import numpy.typing as npt
 from fpgpu.errors import LayoutError, StoreWriteError
 from fpgpu.patch.astrometry import WcsTable
 from fpgpu.patch.plan import ExposurePlan, PatchPlan
-from fpgpu.sky.celestial import frame_of
 from fpgpu.sky.sip import SipFit, fit_sip
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.meta import MetaStore
@@ -149,10 +148,7 @@ def write_images(
     paths = []
     for image, solution in zip(images, table.solutions, strict=True):
         path = folder / check_band(image.band) / f"{check_expID(image.expID)}_{name}.fits"
-        original = meta.headers[image.band][image.expID]
-        header = _header(image, name, solution, original)
-        if not meta.use_gwcs or meta.wcs_kind(image.band, image.expID) == "fits":
-            header.update(frame_of(original))
+        header = _header(image, name, solution, meta.headers[image.band][image.expID])
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             PrimaryHDU(image.image.T, header).writeto(path, overwrite=overwrite)

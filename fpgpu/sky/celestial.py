@@ -15,7 +15,6 @@ __all__ = [
     "axis_count",
     "celestial_header",
     "check_celestial",
-    "frame_of",
     "image_shape",
     "wcs_header",
     "wcs_text",
@@ -73,21 +72,6 @@ def image_shape(header: Any) -> tuple[int, int]:
             raise WCSError(f"the header has {keyword} = {value!r}; expected a positive integer")
         sizes.append(value)
     return sizes[0], sizes[1]
-
-
-def frame_of(header: Any) -> dict[str, Any]:
-    """Give the cards of a header that name the frame of its coordinates, such as FK5.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-
-    Returns
-    -------
-    dict
-        RADESYS and EQUINOX, where there are.
-    """
-    return {keyword: header[keyword] for keyword in ("RADESYS", "EQUINOX") if keyword in header}
 
 
 def wcs_header(header: Any) -> Any:
@@ -231,7 +215,9 @@ def _celestial_axes(header: Any) -> tuple[int, int]:
     """Numbers of the equatorial axes, the smaller first."""
     types = {axis: str(header.get(f"CTYPE{axis}", "")) for axis in range(1, axis_count(header) + 1)}
     found = [
-        axis for axis, name in types.items() if name.split("-")[0].strip().upper() in ("RA", "DEC")
+        axis
+        for axis, name in types.items()
+        if name.split("-")[0].strip().upper() in ("RA", "DEC", "GLON", "GLAT")
     ]
     if len(found) != 2:
         listing = ", ".join(f"CTYPE{axis} = {name!r}" for axis, name in types.items())

@@ -22,6 +22,7 @@ __all__ = [
     "gwcs_inverse",
     "has_inverse",
     "physical_types",
+    "set_up",
     "tan_sip_terms",
 ]
 
@@ -81,6 +82,24 @@ def _astropy_told_once() -> Iterator[None]:
         yield
     finally:
         log.removeFilter(take)
+
+
+def set_up(wcs: Any) -> None:
+    """Let WCSLIB work out what a FITS WCS is, and refuse a gnomonic projection of the equator.
+
+    That is what it makes of SCAMP's polynomials of degree 1 (to it, PVi_1 and PVi_2 of the longitude
+    are a place on the native sphere). `fpgpu.sky.cards.settle_cards` finds them in a header.
+    """
+    prm = wcs.wcs
+    try:
+        prm.set()
+    except ValueError as error:  # WCSLIB's own errors derive from it
+        raise WCSError(f"the FITS WCS cannot be used: {' '.join(str(error).split())}") from error
+    if "TAN" in {name[5:8] for name in prm.ctype} and abs(prm.theta0) < 1.0:
+        raise WCSError(
+            f"the FITS WCS is gnomonic about native latitude {prm.theta0:g}, where there is no "
+            "such projection; the polynomials of SCAMP (PVi_j) need CTYPE RA---TPV, DEC--TPV"
+        )
 
 
 def physical_types(gwcs: Any) -> list[str]:

@@ -24,6 +24,10 @@ _FIT_NODES = 24
 _CHECK_POINTS = 65
 _SOLUTION_STEPS = 3
 
+# Points a side, edges included, at which coefficients must be their WCS, and how well, in pixels.
+_SAME_POINTS = 7
+_SAME = 1e-5
+
 _AXES = (("RA---", "right ascension"), ("DEC--", "declination"))
 
 
@@ -59,12 +63,12 @@ class SipFit:
 
     @classmethod
     def from_wcs(cls, wcs: SkyWCS) -> Self:
-        """Take the coefficients of a FITS WCS, with or without SIP.
+        """Take the coefficients of a FITS WCS, with or without SIP, and turn them to ICRS.
 
         Parameters
         ----------
         wcs : SkyWCS
-            Of kind ``"fits"`` and projection TAN.
+            Of kind ``"fits"`` and projection TAN; of any frame that is ICRS turned.
 
         Returns
         -------
@@ -73,11 +77,17 @@ class SipFit:
         Raises
         ------
         WCSError
-            When the WCS is a gWCS (see `fit_sip`), of another projection, or has look-up tables.
+            When the WCS is a gWCS (see `fit_sip`), of another projection, has another distortion,
+            or is FK4: whenever its positions on the detector are not those of the coefficients.
         """
         if wcs.kind != "fits":
             raise WCSError("a gWCS has no SIP coefficients to take; fit them with fit_sip")
-        return cls(**tan_sip_terms(wcs.native), residual=0.0)
+        terms = tan_sip_terms(wcs.native)
+        if wcs.frame is not None:
+            terms["crval"], terms["cd"] = wcs.frame.turn(terms["crval"], terms["cd"])
+        fit = cls(**terms, residual=0.0)
+        _require_same(wcs, fit)
+        return fit
 
     def to_header(self) -> Any:
         """Write the solution as FITS keywords.
@@ -263,9 +273,30 @@ def _residual(wcs: SkyWCS, fit: SipFit, half: Floats) -> tuple[float, Floats]:
     """Largest distance in pixels between a fit and its WCS, and the pixel where it occurs."""
     side = np.linspace(-1.0, 1.0, _CHECK_POINTS)
     u, v = _grid(side * half[0], side * half[1])
+    distance = _distances(wcs, fit, u, v)
+    worst = int(np.argmax(distance))
+    return float(distance[worst]), np.array([u[worst], v[worst]]) + fit.crpix
+
+
+def _require_same(wcs: SkyWCS, fit: SipFit) -> None:
+    """Refuse coefficients that are not all of a WCS.
+
+    Asked of the positions, not of the WCS: once it is set up, astropy does not tell the distortions
+    that WCSLIB works out (TPV, TNX, TPD) from none.
+    """
+    x0, x1, y0, y1 = wcs.domain()
+    x, y = _grid(np.linspace(x0, x1, _SAME_POINTS), np.linspace(y0, y1, _SAME_POINTS))
+    distance = _distances(wcs, fit, x - fit.crpix[0], y - fit.crpix[1])
+    if not (distance <= _SAME).all():
+        raise WCSError(
+            "the FITS WCS is more than a gnomonic projection with SIP distortion: the coefficients "
+            f"alone are off by {distance.max():.2g} px"
+        )
+
+
+def _distances(wcs: SkyWCS, fit: SipFit, u: Floats, v: Floats) -> Floats:
+    """Distances in pixels between a fit and its WCS at pixels relative to crpix."""
     truth = _plane(wcs, fit.crval, fit.crpix, u, v)
     sky = fit.pixel_to_world(u + fit.crpix[0], v + fit.crpix[1])
     ours = np.rad2deg(tangent_coordinates(unit_vectors(*sky), unit_vectors(*fit.crval)))
-    distance = np.hypot(*(np.linalg.inv(fit.cd) @ (ours - truth)))
-    worst = int(np.argmax(distance))
-    return float(distance[worst]), np.array([u[worst], v[worst]]) + fit.crpix
+    return np.asarray(np.hypot(*(np.linalg.inv(fit.cd) @ (ours - truth))))

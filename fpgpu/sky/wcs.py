@@ -1,15 +1,18 @@
 """World coordinate systems of exposures, FITS and gWCS alike.
 
 Everything beyond this module sees a `SkyWCS`: zero-based pixels (x, y) with integer values at
-pixel centres, right ascension and declination in degrees, no units, no bounding boxes.
+pixel centres, ICRS right ascension and declination in degrees, no units, no bounding boxes.
 """
 
+import logging
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from fpgpu.errors import WCSError
+from fpgpu.sky.cards import has_lookup, settle_cards
 from fpgpu.sky.celestial import (
     axis_count,
     celestial_header,
@@ -17,6 +20,7 @@ from fpgpu.sky.celestial import (
     image_shape,
     wcs_header,
 )
+from fpgpu.sky.frames import SkyFrame, fits_frame, gwcs_frame
 from fpgpu.sky.inverse import Linearisation, invert, linearise
 from fpgpu.sky.native import (
     bounding_box_of,
@@ -26,16 +30,27 @@ from fpgpu.sky.native import (
     gwcs_inverse,
     has_inverse,
     physical_types,
+    set_up,
 )
 from fpgpu.sky.polygons import bounding_caps
 from fpgpu.sky.sphere import Floats, tangent_coordinates, unit_vectors, wrapped
 
 __all__ = ["SkyWCS", "celestial_header"]
 
+_log = logging.getLogger(__name__)
+
 # Where a WCS that states no extent is taken to be valid; only the start of an iteration.
 _UNKNOWN_EXTENT = 1024.0
+
+_GWCS_AXES = ("pos.eq.ra", "pos.eq.dec"), ("pos.galactic.lon", "pos.galactic.lat")
 # Radians. No detector sees more; a footprint that does comes from nonsense in a header.
 _LARGEST_RADIUS = np.deg2rad(30.0)
+
+
+@cache
+def _tell(note: str) -> None:
+    """Log what was settled in a header, once: a store may have ten thousand that are alike."""
+    _log.warning("a header was settled: %s", note)
 
 
 class SkyWCS:
@@ -52,16 +67,18 @@ class SkyWCS:
     shape : tuple of int or None
         Number of pixels (nx, ny), None when nothing states it.
     columns : tuple of int
-        Which of the native outputs is the right ascension and which the declination.
+        Which of the native outputs is the longitude and which the latitude.
     bounding_box : tuple of float, optional
         Where the WCS claims to be valid: x0, x1, y0, y1 in pixels. Only `footprint` heeds it.
+    frame : SkyFrame, optional
+        The frame of the native outputs where that is not ICRS.
 
     Notes
     -----
-    Positions are equatorial, in the frame of the WCS (ICRS, FK5), and taken as they are.
+    Positions are ICRS, whatever the frame of the WCS.
     """
 
-    __slots__ = ("_columns", "_start", "bounding_box", "kind", "native", "shape")
+    __slots__ = ("_columns", "_start", "bounding_box", "frame", "kind", "native", "shape")
 
     def __init__(
         self,
@@ -70,7 +87,9 @@ class SkyWCS:
         shape: tuple[int, int] | None,
         columns: tuple[int, int],
         bounding_box: tuple[float, float, float, float] | None = None,
+        frame: SkyFrame | None = None,
     ) -> None:
+        self.frame = frame
         self.kind = kind
         self.native = native
         self.shape = shape
@@ -84,7 +103,7 @@ class SkyWCS:
 
     @classmethod
     def from_header(cls, header: Any, fobj: Any = None) -> Self:
-        """Read the celestial WCS of a FITS header, SIP and look-up tables included.
+        """Read the celestial WCS of a FITS header, distortion included.
 
         Parameters
         ----------
@@ -101,19 +120,31 @@ class SkyWCS:
         Raises
         ------
         WCSError
-            When the header has no equatorial WCS, no NAXIS1 and NAXIS2, or a malformed WCS.
+            When the header has no WCS of the sky, no NAXIS1 and NAXIS2, a malformed or
+            contradictory WCS, or one in look-up tables that are not given.
+
+        Notes
+        -----
+        What a header says twice, or in a form that WCSLIB reads otherwise than it was meant, is
+        settled by `fpgpu.sky.cards.settle_cards`, and logged.
         """
         shape = image_shape(header)
-        if fobj is None:
-            header = wcs_header(header)
+        header = wcs_header(header) if fobj is None else header.copy()
+        for note in settle_cards(header):
+            _tell(note)
         check_celestial(header)
+        if fobj is None and has_lookup(header):
+            raise WCSError(
+                "its distortion is in look-up tables, which are in the file and not in the header; "
+                "ingest the file itself, which refits them to SIP"
+            )
         if axis_count(header) > 2:
             header = celestial_header(header)
         return cls.from_native(fits_wcs(header, fobj), shape)
 
     @classmethod
     def from_gwcs(cls, gwcs: Any, shape: tuple[int, int] | None = None) -> Self:
-        """Wrap a gWCS from two pixel axes to right ascension and declination.
+        """Wrap a gWCS from two pixel axes to the sky.
 
         Parameters
         ----------
@@ -130,7 +161,8 @@ class SkyWCS:
         Raises
         ------
         WCSError
-            When the gWCS has other dimensions or does not end in equatorial coordinates.
+            When the gWCS has other dimensions, or does not end in equatorial or galactic
+            coordinates of a known frame.
         """
         n_pixel, n_world = gwcs.pixel_n_dim, gwcs.world_n_dim
         if (n_pixel, n_world) != (2, 2):
@@ -139,14 +171,17 @@ class SkyWCS:
                 "axes to right ascension and declination"
             )
         types = physical_types(gwcs)
-        try:
-            columns = types.index("pos.eq.ra"), types.index("pos.eq.dec")
-        except ValueError:
+        for pair in _GWCS_AXES:
+            if set(pair) == set(types):
+                columns = types.index(pair[0]), types.index(pair[1])
+                break
+        else:
             raise WCSError(
                 f"the gWCS ends in the axes {', '.join(types)}; expected right ascension and "
                 "declination (pos.eq.ra, pos.eq.dec)"
-            ) from None
-        return cls("gwcs", gwcs, shape or gwcs.pixel_shape, columns, bounding_box_of(gwcs))
+            )
+        size, box = shape or gwcs.pixel_shape, bounding_box_of(gwcs)
+        return cls("gwcs", gwcs, size, columns, box, gwcs_frame(gwcs))
 
     @classmethod
     def from_native(cls, native: Any, shape: tuple[int, int] | None = None) -> Self:
@@ -182,13 +217,15 @@ class SkyWCS:
                 f"the FITS WCS has {native.naxis} axes, expected 2; for the celestial part of a "
                 "header with more use SkyWCS.from_header"
             )
-        if native.wcs.lng < 0 or native.wcs.lngtyp.strip() != "RA":
+        set_up(native)
+        if native.wcs.lng < 0 or native.wcs.lngtyp.strip() not in ("RA", "GLON"):
             found = ", ".join(repr(name) for name in native.wcs.ctype)
             raise WCSError(
                 f"the FITS WCS has no equatorial coordinates: CTYPE is {found}; expected "
                 "RA---xxx and DEC--xxx as in 'RA---TAN', 'DEC--TAN'"
             )
-        return cls("fits", native, shape or native.pixel_shape, (native.wcs.lng, native.wcs.lat))
+        size, columns = shape or native.pixel_shape, (native.wcs.lng, native.wcs.lat)
+        return cls("fits", native, size, columns, frame=fits_frame(native))
 
     def pixel_to_world(self, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Floats, Floats]:
         """Give the positions of pixels, on the detector or beyond its edges.
@@ -211,6 +248,8 @@ class SkyWCS:
             world = gwcs_forward(self.native, x.ravel(), y.ravel())
         units = self.native.world_axis_units  # worked out anew each time
         ra, dec = (degrees(world[k], units[k]) for k in self._columns)
+        if self.frame is not None:
+            ra, dec = self.frame.to_icrs(ra, dec)
         return wrapped(ra).reshape(x.shape), dec.reshape(x.shape)
 
     def world_to_pixel(self, ra: npt.ArrayLike, dec: npt.ArrayLike) -> tuple[Floats, Floats]:
@@ -253,6 +292,8 @@ class SkyWCS:
         if self.kind == "gwcs" and not has_inverse(self.native):
             return self.world_to_pixel(ra, dec)
         world = [ra.ravel(), dec.ravel()]
+        if self.frame is not None:
+            world = [*self.frame.from_icrs(*world)]
         if self._columns == (1, 0):
             world.reverse()
         with np.errstate(all="ignore"):
@@ -299,6 +340,19 @@ class SkyWCS:
         self._check_outline(outline)
         return outline
 
+    def domain(self) -> tuple[float, float, float, float]:
+        """Give a part of the plane of pixels where the WCS is meant to hold.
+
+        Returns
+        -------
+        x0, x1, y0, y1 : float
+            Edges of the detector, cut by the bounding box; of a square of 1,024 pixels where
+            neither is known.
+        """
+        if self.shape is None and self.bounding_box is None:
+            return 0.0, _UNKNOWN_EXTENT, 0.0, _UNKNOWN_EXTENT
+        return self._extent()
+
     def _check_outline(self, outline: Floats) -> None:
         """Refuse what a WCS with nonsensical numbers makes of a detector."""
         vectors = unit_vectors(*outline.T)
@@ -336,7 +390,5 @@ class SkyWCS:
     def _linearisation(self) -> Linearisation:
         """Where the inversion starts, worked out once."""
         if self._start is None:
-            known = self.shape is not None or self.bounding_box is not None
-            extent = self._extent() if known else (0.0, _UNKNOWN_EXTENT, 0.0, _UNKNOWN_EXTENT)
-            self._start = linearise(self.pixel_to_world, extent)
+            self._start = linearise(self.pixel_to_world, self.domain())
         return self._start

@@ -53,6 +53,7 @@ def test_a_wcs_is_read_the_same_without_the_other_cards(
 ) -> None:
     everything = tan_header(angle=0.0)
     everything.update(FURTHER)
+    del everything["PV2_1"]  # which contradicts SIP
     for header in (*golden_headers.values(), cutout[0], everything):
         ours, theirs = SkyWCS.from_header(header).native, WCS(header)
         assert ours.wcs.compare(theirs.wcs)

@@ -86,9 +86,9 @@ def test_small_scales_and_lower_case_are_no_reason_to_refuse() -> None:
     assert celestial_header(changed(CTYPE1="ra---tan", CTYPE2=" Dec--tan"))["NAXIS"] == 2
 
 
-def galactic() -> WCS:
+def ecliptic() -> WCS:
     header = tan_header(sip=0.0)
-    header["CTYPE1"], header["CTYPE2"] = "GLON-TAN", "GLAT-TAN"
+    header["CTYPE1"], header["CTYPE2"] = "ELON-TAN", "ELAT-TAN"
     return WCS(header)
 
 
@@ -124,8 +124,8 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
         "SkyWCS.from_header",
     ),
     (
-        lambda: SkyWCS.from_native(galactic()),
-        f"the FITS WCS has no equatorial coordinates: CTYPE is 'GLON-TAN', 'GLAT-TAN'; {PAIR}",
+        lambda: SkyWCS.from_native(ecliptic()),
+        f"the FITS WCS has no equatorial coordinates: CTYPE is 'ELON-TAN', 'ELAT-TAN'; {PAIR}",
     ),
     (
         lambda: SkyWCS.from_gwcs(cube_gwcs()),

@@ -7,7 +7,7 @@ from typing import Any
 import astropy.units as u
 import numpy as np
 import pytest
-from astropy.coordinates import FK5, Galactic
+from astropy.coordinates import FK5, BarycentricMeanEcliptic, SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS
 from gwcs import coordinate_frames as cf
@@ -170,8 +170,9 @@ def test_a_gwcs_of_other_units_gives_degrees() -> None:
     made = sky_gwcs(frame=cf.CelestialFrame(reference_frame=FK5(), unit=(u.arcmin, u.arcmin)))
     values = made(63.5, 47.5)
     sky = SkyWCS.from_gwcs(made, (128, 96))
-    expected = np.array(values) / 60
-    assert sky.pixel_to_world(63.5, 47.5) == pytest.approx(expected, rel=1e-14)
+    icrs = SkyCoord(*np.array(values), unit="arcmin", frame="fk5").icrs
+    expected = icrs.ra.deg, icrs.dec.deg
+    assert sky.pixel_to_world(63.5, 47.5) == pytest.approx(expected, rel=1e-12)
     assert sky.native_world_to_pixel(*expected) == pytest.approx((63.5, 47.5), abs=1e-6)
 
 
@@ -261,8 +262,8 @@ def header_with(**values: Any) -> fits.Header:
         (header_with(NAXIS1="many"), "NAXIS1 = 'many'"),
         (header_without("CTYPE1", "CTYPE2"), "no pair of equatorial axes: CTYPE1 = ''"),
         (
-            header_with(CTYPE1="GLON-TAN", CTYPE2="GLAT-TAN"),
-            "CTYPE1 = 'GLON-TAN', CTYPE2 = 'GLAT-TAN'",
+            header_with(CTYPE1="ELON-TAN", CTYPE2="ELAT-TAN"),
+            "CTYPE1 = 'ELON-TAN', CTYPE2 = 'ELAT-TAN'",
         ),
         (header_with(CTYPE1="WAVE", CTYPE2="FREQ"), "no pair of equatorial axes"),
         (header_with(CD1_1=0.0, CD1_2=0.0), "CD matrix is .*a line or a point"),
@@ -271,7 +272,7 @@ def header_with(**values: Any) -> fits.Header:
         (header_with(CTYPE1="RA---TAN", CTYPE2="WAVE"), "no pair of equatorial axes"),
         (header_with(CTYPE1="RA---ZZZ"), "cannot be used: .*Unrecognized projection code"),
         (header_with(CRVAL1="here"), "CRVAL1 = 'here'; expected a number"),
-        (header_with(A_ORDER="three"), "cannot be used"),
+        (header_with(A_ORDER="three"), "A_ORDER is 'three'; expected 2 or more"),
     ],
 )
 def test_a_header_without_a_usable_wcs_is_refused(header: fits.Header, message: str) -> None:
@@ -280,9 +281,9 @@ def test_a_header_without_a_usable_wcs_is_refused(header: fits.Header, message: 
 
 
 def test_a_gwcs_of_something_else_is_refused() -> None:
-    galactic = sky_gwcs(frame=cf.CelestialFrame(reference_frame=Galactic()))
-    with pytest.raises(WCSError, match=r"pos\.galactic\.lon, pos\.galactic\.lat; expected right"):
-        SkyWCS.from_gwcs(galactic)
+    ecliptic = sky_gwcs(frame=cf.CelestialFrame(reference_frame=BarycentricMeanEcliptic()))
+    with pytest.raises(WCSError, match=r"pos\.ecliptic\.lon, pos\.ecliptic\.lat; expected right"):
+        SkyWCS.from_gwcs(ecliptic)
     flat = sky_gwcs(frame=cf.Frame2D(unit=(u.pix, u.pix)))
     with pytest.raises(
         WCSError, match=r"ends in the axes .* declination \(pos.eq.ra, pos.eq.dec\)$"

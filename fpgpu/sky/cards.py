@@ -1,0 +1,274 @@
+"""What a header says twice, or otherwise than WCSLIB reads it, settled before a WCS is made of it.
+
+WCSLIB and astropy take one of two contradictory descriptions without a word, and which one depends
+on their versions. Here one is taken and named where it is known which is meant, else both are
+refused.
+"""
+
+import re
+from collections import Counter
+from typing import Any
+
+from fpgpu.errors import WCSError
+
+__all__ = ["WCS_CARD", "has_lookup", "refuse_duplicates", "settle_cards"]
+
+WCS_CARD = re.compile(
+    r"WCSAXES|WCSNAME|(CRPIX|CRVAL|CTYPE|CUNIT|CDELT|CROTA|CNAME|CRDER|CSYER)\d+"
+    r"|(CD|PC|PV|PS)\d+_\d+|(CD|PC)\d{6}|PROJP\d+|LONPOLE|LATPOLE|RADESYS|RADECSYS|EQUINOX|EPOCH"
+    r"|[AB]P?_(ORDER|DMAX|\d+_\d+)|SIPMXERR|SIPIVERR|WAT\d_\d+"
+    r"|(CPDIS|CQDIS|CPERR|CQERR|D2IMDIS|D2IMERR)\d|(DP|DQ|D2IM)\d(\..*)?|D2IMEXT|NPOLEXT|AXISCORR"
+)
+"""Keywords that the place of an image on the sky, or its frame, depends on."""
+
+# Cards of records, of which there are many of one keyword.
+_RECORD = re.compile(r"(DP|DQ|D2IM)\d")
+_SIP = re.compile(r"[AB]P?_(ORDER|DMAX|\d+_\d+)")
+_COEFFICIENT = re.compile(r"([AB])_(\d+)_(\d+)")
+_EPOCH = re.compile(r"\s*([BJ]?)\s*(\d{4}(\.\d*)?)\s*", re.IGNORECASE)
+
+# Besselian equinoxes end and Julian ones begin here, says the FITS standard.
+_JULIAN = 1984.0
+_YEARS = 1700.0, 2200.0
+
+
+def settle_cards(header: Any) -> list[str]:
+    """Settle the contradictions in the cards of a header's WCS.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        Changed in place where something is settled; its cards are replaced, not changed.
+
+    Returns
+    -------
+    list of str
+        What a user should know.
+
+    Raises
+    ------
+    WCSError
+        When it cannot be told what is meant.
+    """
+    refuse_duplicates(header, WCS_CARD)
+    axes = _sky_axes(header)
+    if axes is None:  # which is refused elsewhere, with what there is instead
+        return []
+    for n in axes:
+        kind = str(header.get(f"CPDIS{n}", "lookup")).strip()
+        if kind.lower() != "lookup":
+            raise WCSError(
+                f"the header has CPDIS{n} = {kind!r}, a distortion that astropy does not know; "
+                "expected 'Lookup', or SIP coefficients"
+            )
+    return [
+        *_settle_frame(header, axes),
+        *_settle_matrix(header),
+        *_settle_distortion(header, axes),
+    ]
+
+
+def has_lookup(header: Any) -> bool:
+    """Tell whether a header says that its distortion is partly in look-up tables.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        Of the science image.
+
+    Returns
+    -------
+    bool
+        Whether it has CPDISn, D2IMDISn or the older D2IMEXT.
+    """
+    return any(key in header for key in ("CPDIS1", "CPDIS2", "D2IMDIS1", "D2IMDIS2", "D2IMEXT"))
+
+
+def refuse_duplicates(header: Any, pattern: re.Pattern[str]) -> None:
+    """Refuse cards that are there twice with different values.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+    pattern : re.Pattern
+        Of the keywords that matter.
+
+    Raises
+    ------
+    WCSError
+        With the values found.
+    """
+    for keyword, count in Counter(header.keys()).items():
+        if count == 1 or not pattern.fullmatch(keyword) or _RECORD.match(keyword):
+            continue
+        values = [card.value for card in header.cards if card.keyword == keyword]
+        if any(value != values[0] for value in values):
+            listing = " and ".join(repr(value) for value in values)
+            raise WCSError(
+                f"the header has {keyword} {count} times, as {listing}; delete those that do not "
+                "hold"
+            )
+
+
+def _sky_axes(header: Any) -> tuple[int, int] | None:
+    """Numbers of the axes of longitude and latitude."""
+    found = {}
+    for key in header:
+        if re.fullmatch(r"CTYPE\d+", key):
+            name = str(header[key]).split("-")[0].strip().upper()
+            found[name] = int(key[5:])
+    for pair in (("RA", "DEC"), ("GLON", "GLAT")):
+        if all(name in found for name in pair):
+            return found[pair[0]], found[pair[1]]
+    return None
+
+
+def _settle_frame(header: Any, axes: tuple[int, int]) -> list[str]:
+    """Make RADESYS and EQUINOX what WCSLIB understands: others it takes for none at all."""
+    for keyword in ("RADESYS", "RADECSYS"):
+        value = header.get(keyword)
+        if isinstance(value, str) and value != value.strip().upper():
+            _put(header, keyword, value.strip().upper())
+    system = header.get("RADESYS", header.get("RADECSYS", ""))
+    if system == "ICRS" or str(header[f"CTYPE{axes[0]}"]).strip().upper().startswith("GLON"):
+        return []
+    keyword = "EQUINOX" if "EQUINOX" in header else "EPOCH"
+    value = header.get(keyword)
+    if value is None:
+        return []
+    notes = []
+    if match := _EPOCH.fullmatch(str(value)):
+        letter, year = match[1].upper(), float(match[2])
+        if letter and not system and (letter == "J") != (year >= _JULIAN):
+            raise WCSError(
+                f"the header has {keyword} = {value!r} and no RADESYS, which means "
+                f"{'FK5' if year >= _JULIAN else 'FK4'}; state RADESYS"
+            )
+        if isinstance(value, str):
+            _put(header, keyword, year)
+            notes.append(f"{keyword} = {value!r} was taken as {year:g}")
+        value = year
+    if isinstance(value, str | bool) or not _YEARS[0] <= value <= _YEARS[1]:
+        raise WCSError(
+            f"the header has {keyword} = {value!r} and RADESYS = {system!r}; expected the year of "
+            "an equinox, such as 2000.0, or RADESYS = 'ICRS', which has none"
+        )
+    return notes
+
+
+def _settle_matrix(header: Any) -> list[str]:
+    """Keep one of two linear transformations."""
+    cd, pc = (
+        {key for key in header if re.fullmatch(rf"{name}(\d+_\d+|\d{{6}})", key)}
+        for name in ("CD", "PC")
+    )
+    turned = [key for key in header if re.fullmatch(r"CROTA\d+", key) and header[key] != 0]
+    if pc and turned and not cd:
+        raise WCSError(
+            f"the header has both a PC matrix and {turned[0]} = {header[turned[0]]!r}, of which "
+            "the FITS standard allows one; delete the other"
+        )
+    if not (cd and pc):
+        return []
+    agree = _matrix(header, "CD") == _matrix(header, "PC")
+    for key in {*pc, *(key for key in header if re.fullmatch(r"(CDELT|CROTA)\d+", key))}:
+        header.remove(key, remove_all=True)
+    if agree:
+        return []
+    return ["the header has both a CD matrix and a PC matrix with CDELT; the CD matrix was taken"]
+
+
+def _matrix(header: Any, name: str) -> tuple[str, ...]:
+    """The linear transformation of the first two axes, to the digits that headers have."""
+    values = []
+    for i, j in ((1, 1), (1, 2), (2, 1), (2, 2)):
+        scale = header.get(f"CDELT{i}", 1.0) if name == "PC" else 1.0
+        element = header.get(f"{name}{i}_{j}", float(name == "PC" and i == j))
+        values.append(f"{float(scale) * float(element) + 0.0:.9e}")
+    return tuple(values)
+
+
+def _settle_distortion(header: Any, axes: tuple[int, int]) -> list[str]:
+    """Keep one of SIP and PV, and make CTYPE say which."""
+    types = [str(header[f"CTYPE{n}"]).strip().upper() for n in axes]
+    projections = {name[5:8] for name in types}
+    has_sip = _has_sip(header)
+    says_sip = any(name.endswith("-SIP") for name in types)
+    if projections & {"TNX", "ZPX"} and not all(f"WAT{n}_001" in header for n in axes):
+        raise WCSError(
+            f"CTYPE is {types[0]}, {types[1]}, but the header lacks its surfaces (WAT1_001, ...)"
+        )
+    if projections == {"TPV"} and has_sip:
+        _drop(header, _SIP)
+        return ["CTYPE says TPV; the SIP coefficients that are there, too, were left out"]
+    if projections == {"TAN"} and _is_scamp(header, axes):
+        if has_sip and says_sip:
+            _drop(header, re.compile(r"PV\d+_\d+"))
+            return ["SIP coefficients were taken; the PV polynomials of SCAMP were left out"]
+        _drop(header, _SIP)
+        _set_types(header, axes, [name[:5] + "TPV" for name in types])
+        dropped = "; the SIP coefficients that are there, too, were left out" if has_sip else ""
+        return [f"PV polynomials beside CTYPE TAN, as SCAMP writes: taken as TPV{dropped}"]
+    if has_sip and not all(name.endswith("-SIP") for name in types):
+        _set_types(header, axes, [name.removesuffix("-SIP") + "-SIP" for name in types])
+        return ["SIP coefficients were taken, although CTYPE has no -SIP"]
+    # Orders without coefficients are those of a polynomial that is zero.
+    if says_sip and not has_sip and "A_ORDER" not in header and "B_ORDER" not in header:
+        _set_types(header, axes, [name.removesuffix("-SIP") for name in types])
+        return ["CTYPE has -SIP, but there are no SIP coefficients: taken as without distortion"]
+    return []
+
+
+def _has_sip(header: Any) -> bool:
+    """Whether there are SIP coefficients; astropy skips those that their order leaves out."""
+    found = False
+    for key in header:
+        match = _COEFFICIENT.fullmatch(key)
+        if match is None or header[key] == 0:
+            continue
+        found = True
+        order = header.get(f"{match[1]}_ORDER")
+        degree = int(match[2]) + int(match[3])
+        if not isinstance(order, int) or order < 2 or degree > order:
+            raise WCSError(
+                f"the header has {key} = {header[key]!r}, but {match[1]}_ORDER is {order!r}; "
+                f"expected {max(degree, 2)} or more"
+            )
+    return found
+
+
+def _is_scamp(header: Any, axes: tuple[int, int]) -> bool:
+    """Whether the PV cards of a gnomonic WCS are polynomials.
+
+    The FITS standard has PV0 to PV4 of the longitude for it, of which PV1 and PV2 are a longitude
+    and a latitude, by default 0 and 90 degrees; to SCAMP they are factors of the coordinates,
+    about 1 and 0. A gnomonic projection of the equator is none.
+    """
+    lon, lat = axes
+    cards = [re.fullmatch(r"PV(\d+)_(\d+)", key) for key in header]
+    found = {(int(card[1]), int(card[2])) for card in cards if card}
+    return any(axis == lat or (axis == lon and number > 4) for axis, number in found) or (
+        0.5 < header.get(f"PV{lon}_1", 0.0) < 2.0 and abs(header.get(f"PV{lon}_2", 0.0)) < 1.0
+    )
+
+
+def _set_types(header: Any, axes: tuple[int, int], types: list[str]) -> None:
+    """Put other axis types in place."""
+    for n, name in zip(axes, types, strict=True):
+        _put(header, f"CTYPE{n}", name)
+
+
+def _put(header: Any, keyword: str, value: Any) -> None:
+    """Replace a card, of which the old one may belong to others, too."""
+    from astropy.io.fits import Card
+
+    at = header.index(keyword)
+    comment = header.comments[keyword]
+    header.remove(keyword, remove_all=True)
+    header.insert(at, Card(keyword, value, comment))
+
+
+def _drop(header: Any, pattern: re.Pattern[str]) -> None:
+    """Remove the cards of some keywords."""
+    for keyword in {key for key in header if pattern.fullmatch(key)}:
+        header.remove(keyword, remove_all=True)
