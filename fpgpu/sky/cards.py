@@ -198,14 +198,17 @@ def _settle_distortion(header: Any, axes: tuple[int, int]) -> list[str]:
         raise WCSError(
             f"CTYPE is {types[0]}, {types[1]}, but the header lacks its surfaces (WAT1_001, ...)"
         )
-    if projections == {"TPV"} and has_sip:
+    if projections == {"TPV"}:
+        _complete(header, axes)
         _drop(header, _SIP)
-        return ["CTYPE says TPV; the SIP coefficients that are there, too, were left out"]
+        note = "CTYPE says TPV; the SIP coefficients that are there, too, were left out"
+        return [note] if has_sip else []
     if projections == {"TAN"} and _is_scamp(header, axes):
         if has_sip and says_sip:
             _drop(header, re.compile(r"PV\d+_\d+"))
             return ["SIP coefficients were taken; the PV polynomials of SCAMP were left out"]
         _drop(header, _SIP)
+        _complete(header, axes)
         _set_types(header, axes, [name[:5] + "TPV" for name in types])
         dropped = "; the SIP coefficients that are there, too, were left out" if has_sip else ""
         return [f"PV polynomials beside CTYPE TAN, as SCAMP writes: taken as TPV{dropped}"]
@@ -250,6 +253,12 @@ def _is_scamp(header: Any, axes: tuple[int, int]) -> bool:
     return any(axis == lat or (axis == lon and number > 4) for axis, number in found) or (
         0.5 < header.get(f"PV{lon}_1", 0.0) < 2.0 and abs(header.get(f"PV{lon}_2", 0.0)) < 1.0
     )
+
+
+def _complete(header: Any, axes: tuple[int, int]) -> None:
+    """State the factors that are 1 by the convention of TPV, and 0 to WCSLIB."""
+    for n in axes:
+        header.setdefault(f"PV{n}_1", 1.0)
 
 
 def _set_types(header: Any, axes: tuple[int, int], types: list[str]) -> None:

@@ -87,8 +87,8 @@ def _astropy_told_once() -> Iterator[None]:
 def set_up(wcs: Any) -> None:
     """Let WCSLIB work out what a FITS WCS is, and refuse a gnomonic projection of the equator.
 
-    That is what it makes of SCAMP's polynomials of degree 1 (to it, PVi_1 and PVi_2 of the longitude
-    are a place on the native sphere). `fpgpu.sky.cards.settle_cards` finds them in a header.
+    That is what it makes of SCAMP's polynomials of degree 1 (to it, PVi_1 and PVi_2 of the
+    longitude are a place on the native sphere). In a header `fpgpu.sky.cards` finds them.
     """
     prm = wcs.wcs
     try:

@@ -128,7 +128,7 @@ def test_a_projection_other_than_gnomonic_is_fitted(tmp_path):
 
 
 @pytest.mark.parametrize("use_gwcs", [True, False])
-def test_the_frame_is_that_of_the_wcs_in_use(tmp_path, use_gwcs):
+def test_pictures_are_icrs_whatever_the_frame_of_the_header(tmp_path, use_gwcs):
     shape = (64, 96)
     imset = meta_set("e1", gwcs=sky_gwcs(shape=shape), shape=shape, ra=53.17)
     imset.hdr["RADESYS"], imset.hdr["EQUINOX"] = "FK5", 2000.0
@@ -136,8 +136,11 @@ def test_the_frame_is_that_of_the_wcs_in_use(tmp_path, use_gwcs):
     with MetaStore(write_store(tmp_path / "meta.json", imset), use_gwcs=use_gwcs) as meta:
         (written,) = write_images(tmp_path, "data", [image], meta)
     found = fits.getheader(written)
-    expected = ("ICRS", None) if use_gwcs else ("FK5", 2000.0)
-    assert (found["RADESYS"], found.get("EQUINOX")) == expected
+    assert (found["RADESYS"], found.get("EQUINOX")) == ("ICRS", None)
+    if not use_gwcs:
+        expected = WCS(imset.hdr).pixel_to_world(3.0, 5.0).icrs
+        ours = WCS(found).all_pix2world([3.0], [5.0], 0)
+        np.testing.assert_allclose(ours, [[expected.ra.deg], [expected.dec.deg]], atol=1e-9)
 
 
 def test_files_that_exist_are_replaced_only_when_told(patch, tmp_path):
