@@ -137,21 +137,19 @@ def _refit(
     is_table: bool,
 ) -> Refitted:
     """Put SIP coefficients in ICRS in place of any other WCS."""
-    frame = sky.frame
+    frame = "DEC, RA" if sky.frame is None else sky.frame.name
     sip = _coefficients(sky)
-    if sip is not None and frame is None:
+    if sip is not None and sky.is_plain:
         return [], None
-    if frame is not None:
+    if not sky.is_plain:
         header.remove("S_REGION", ignore_missing=True)
-    if sip is not None and frame is not None:
+    if sip is not None:
         replace_wcs(header, sip)
-        return [f"the WCS was turned from {frame.name} into ICRS"], None
-    into = "a SIP refit" if frame is None else f"a SIP refit in ICRS, made from {frame.name},"
-    must = is_table or frame is not None
+        return [f"the WCS was turned from {frame} into ICRS"], None
+    must = is_table or not sky.is_plain
     limit = EXACT
     if must:
-        limit = LOOKUP_TOLERANCE if is_table else FRAME_TOLERANCE
-        limit = tolerance or limit
+        limit = tolerance or (LOOKUP_TOLERANCE if is_table else FRAME_TOLERANCE)
     try:
         sip = _best_fit(sky, shape, _GOOD_ENOUGH if is_table else EXACT)
     except WCSError:
@@ -160,14 +158,15 @@ def _refit(
         return [f"{what}: evaluated as it is, for no SIP polynomial follows it"], None
     if sip.residual <= limit:
         replace_wcs(header, sip)
-        return [f"{what}: the header now has {into} {sip.residual:.1e} px from it at most"], (
-            sip.residual
+        into = "" if sky.is_plain else f" in ICRS, made from {frame}"
+        note = (
+            f"{what}: the header now has a SIP refit{into}, {sip.residual:.1e} px from it at most"
         )
+        return [note], sip.residual
     if must:
-        which = "with look-up tables" if is_table else f"in {sky.frame.name}"  # type: ignore[union-attr]
         raise WCSError(
-            f"the SIP refit of its WCS {which} misses by {sip.residual:.2g} px; the "
-            f"tolerance is {limit:g} px (sip_tolerance)"
+            f"the SIP refit of its WCS {'with look-up tables' if is_table else f'in {frame}'} "
+            f"misses by {sip.residual:.2g} px; the tolerance is {limit:g} px (sip_tolerance)"
         )
     return [
         f"{what}: evaluated as it is, for a SIP refit would be off by {sip.residual:.1e} px"

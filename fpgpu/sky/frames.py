@@ -29,13 +29,12 @@ class SkyFrame:
     Attributes
     ----------
     name : str
-        With its equinox, for messages.
+        With its equinox, such as ``"FK5 J2000"``.
     """
 
     def __init__(self, frame: Any) -> None:
         self._frame = frame
-        equinox = getattr(frame, "equinox", None)
-        self.name = frame.name.upper() if equinox is None else f"{frame.name.upper()} {equinox}"
+        self.name = _named(frame)
         self._matrix: Floats | None = None
         axes = np.concatenate([np.eye(3), np.full((1, 3), np.sqrt(1 / 3))])
         turned = unit_vectors(*self.to_icrs(*positions(axes)))
@@ -174,6 +173,16 @@ def _known(frame: Any) -> SkyFrame | None:
     if not isinstance(frame, FK4 | FK4NoETerms | FK5 | Galactic):
         raise WCSError(f"the positions are in the frame {frame!r}; {_KNOWN}")
     return SkyFrame(frame)
+
+
+def _named(frame: Any) -> str:
+    """Name a frame as FITS does, with its equinox."""
+    if not hasattr(frame, "equinox"):
+        return str(frame.name)
+    if frame.name == "fk5":
+        return f"FK5 J{frame.equinox.jyear:.10g}"
+    name = "FK4" if frame.name == "fk4" else "FK4-NO-E"
+    return f"{name} B{frame.equinox.byear:.10g}"
 
 
 def _transformed(source: Any, target: Any, lon: Floats, lat: Floats) -> tuple[Floats, Floats]:

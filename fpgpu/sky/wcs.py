@@ -227,6 +227,11 @@ class SkyWCS:
         size, columns = shape or native.pixel_shape, (native.wcs.lng, native.wcs.lat)
         return cls("fits", native, size, columns, frame=fits_frame(native))
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether its own numbers are ICRS right ascensions and declinations, in this order."""
+        return self.frame is None and self._columns == (0, 1)
+
     def pixel_to_world(self, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Floats, Floats]:
         """Give the positions of pixels, on the detector or beyond its edges.
 
