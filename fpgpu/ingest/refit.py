@@ -137,7 +137,7 @@ def _refit(
     is_table: bool,
 ) -> Refitted:
     """Put SIP coefficients in ICRS in place of any other WCS."""
-    frame = "DEC, RA" if sky.frame is None else sky.frame.name
+    frame = "the order DEC, RA" if sky.frame is None else sky.frame.name
     sip = _coefficients(sky)
     if sip is not None and sky.is_plain:
         return [], None

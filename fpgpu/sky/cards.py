@@ -5,6 +5,7 @@ on their versions. Here one is taken and named where it is known which is meant,
 refused.
 """
 
+import math
 import re
 from collections import Counter
 from typing import Any
@@ -168,24 +169,24 @@ def _settle_matrix(header: Any) -> list[str]:
             f"the header has both a PC matrix and {turned[0]} = {header[turned[0]]!r}, of which "
             "the FITS standard allows one; delete the other"
         )
-    if not (cd and pc):
+    if not (cd and pc) or _is_same_matrix(header):
         return []
-    agree = _matrix(header, "CD") == _matrix(header, "PC")
     for key in {*pc, *(key for key in header if re.fullmatch(r"(CDELT|CROTA)\d+", key))}:
         header.remove(key, remove_all=True)
-    if agree:
-        return []
     return ["the header has both a CD matrix and a PC matrix with CDELT; the CD matrix was taken"]
 
 
-def _matrix(header: Any, name: str) -> tuple[str, ...]:
-    """The linear transformation of the first two axes, to the digits that headers have."""
-    values = []
-    for i, j in ((1, 1), (1, 2), (2, 1), (2, 2)):
-        scale = header.get(f"CDELT{i}", 1.0) if name == "PC" else 1.0
-        element = header.get(f"{name}{i}_{j}", float(name == "PC" and i == j))
-        values.append(f"{float(scale) * float(element) + 0.0:.9e}")
-    return tuple(values)
+def _is_same_matrix(header: Any) -> bool:
+    """Whether CD is CDELT times PC, to the digits that headers have."""
+    places = [(i, j) for i in (1, 2) for j in (1, 2)]
+    cd = [float(header.get(f"CD{i}_{j}", 0.0)) for i, j in places]
+    pc = [
+        float(header.get(f"CDELT{i}", 1.0)) * float(header.get(f"PC{i}_{j}", i == j))
+        for i, j in places
+    ]
+    return all(
+        math.isclose(a, b, abs_tol=1e-9 * max(map(abs, cd))) for a, b in zip(cd, pc, strict=True)
+    )
 
 
 def _settle_distortion(header: Any, axes: tuple[int, int]) -> list[str]:

@@ -1,9 +1,14 @@
 """Plain FITS exposures that are read in milliseconds."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
+
+from tests.sky.wcs_kinds import SHAPE
+
+BLOCK = np.ones(SHAPE[::-1], np.float32)
 
 BANDS = ("F090W", "F200W")
 
@@ -32,3 +37,12 @@ def make_small_files(folder: Path, n: int, side: int = 32) -> list[Path]:
         files.append(folder / f"e{number}.fits")
         fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(files[-1])
     return files
+
+
+def write_plain(path: Path, science: fits.Header, primary: dict[str, Any] | None = None) -> Path:
+    """A plain exposure; FILTER and ABMAG are the science header's unless the primary has them."""
+    primary = {"FILTER": "F200W", "ABMAG": 31.4} | (primary or {})
+    hdus = [fits.PrimaryHDU(header=fits.Header(primary))]
+    hdus += [fits.ImageHDU(BLOCK, science, name="SCI"), fits.ImageHDU(BLOCK, name="ERR")]
+    fits.HDUList(hdus).writeto(path)
+    return path

@@ -86,7 +86,7 @@ def _kinds() -> dict[str, Kind]:
             header(CUNIT1="arcsec", CUNIT2="arcsec", CRVAL1=5e5, CRVAL2=-9e4,
                    **{key: value * 3600 for key, value in _CD.items()}), ""),
         "declination first, ARC": (
-            header("ARC", axes="DEC RA", CRVAL1=-32.2, CRVAL2=150.1), "made from the order DEC, RA"),
+            header("ARC", axes="DEC RA", CRVAL1=-32.2, CRVAL2=150.1), "from the order DEC, RA"),
         "PV of the longitude": (header(PV1_1=0.0, PV1_2=90.0, PV1_3=120.0), ""),
         "off the pole": (header(PV1_1=0.0, PV1_2=80.0, PV1_0=1.0), "refit"),
         "TPV": (header("TPV", **_PV), "RA---TPV, DEC--TPV: the header now has a SIP refit"),
