@@ -18,11 +18,11 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from fpgpu.errors import FpgpuError, UnusableExposureError, WCSError
-from fpgpu.ingest.fitsimage import FitsImage
+from fpgpu.errors import FpgpuError, UnusableExposureError
+from fpgpu.ingest.fitsimage import FitsImage, refuse_contradictions
 from fpgpu.ingest.fitsstream import allowed_size, open_stream
 from fpgpu.ingest.wcscards import is_place
-from fpgpu.sky.cards import WCS_CARD, refuse_duplicates
+from fpgpu.sky.cards import WCS_CARD
 
 __all__ = ["FitsFile"]
 
@@ -375,7 +375,8 @@ class FitsFile:
             for card in self.hdus[0].header.cards if index else ():
                 if card.keyword not in own and self._is_inherited(card.keyword, own, header):
                     header.append(fits.Card(card.keyword, card.value, card.comment), end=True)
-            _refuse_twice(header, where)
+            for pattern in (_DECISIVE, WCS_CARD):
+                refuse_contradictions(header, where, pattern)
             # Written and read once, so that what is malformed is mended or fails here.
             header = fits.Header.fromstring(header.tostring())
             _refuse_malformed_cards(header, where)
@@ -504,15 +505,6 @@ class FitsFile:
             if _DAMAGE.search(text):
                 raise UnusableExposureError(f"{where} cannot be read as FITS: {text}")
             _log.info("%s: %s", where, text)
-
-
-def _refuse_twice(header: Any, where: str) -> None:
-    """Refuse a card that matters and is there twice: some readers take the first, some the last."""
-    for pattern in (_DECISIVE, WCS_CARD):
-        try:
-            refuse_duplicates(header, pattern)
-        except WCSError as error:
-            raise UnusableExposureError(f"{where}: {error}") from error
 
 
 def _refuse_malformed_cards(header: Any, where: str) -> None:
