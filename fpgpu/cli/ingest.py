@@ -394,8 +394,8 @@ def _print_disagreements(folder: Path) -> bool:
 
 
 def _mask_rows(report: "IngestReport") -> list[list[object]]:
-    """Rows of the table of reasons for masking, then of DQ flags, over all exposures."""
+    """Rows of the table of reasons for masking, then of the DQ flags that did it, over all."""
     counts = report.masked_by_cause() | {
-        f"DQ {flag}": n for flag, n in report.flag_counts().items()
+        f"DQ {flag}": n for flag, n in report.masked_by_flag().items()
     }
     return [[name, n, round(100 * n / report.n_pixels, 4)] for name, n in counts.items()]

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fpgpu.errors import ExposureNameError, LayoutError, UnusableExposureError
+from fpgpu.ingest.flags import ANY_BIT, flags_for
 from fpgpu.stores.names import check_band, check_expID
 
 if TYPE_CHECKING:
@@ -163,6 +164,28 @@ class Exposure:
             provenance=dict(self.provenance),
             notes=list(self.notes),
         )
+
+    @property
+    def bad_bits(self) -> int:
+        """Bits of `mask` that make a pixel bad; 0 where there is no mask."""
+        if self.mask is None:
+            return 0
+        return ANY_BIT if self.bitmask is None else self.bitmask
+
+    def masked_by_flag(self) -> dict[str, int]:
+        """Count the pixels that are masked, by the flag that did it.
+
+        Returns
+        -------
+        dict of str to int
+            The entries of `flags` whose bits are bad.
+        """
+        if self.mask is None:
+            return {}
+        if self.mask.dtype == bool:
+            return dict(self.flags)
+        bad = flags_for(self.telescope).names(self.bad_bits)
+        return {name: n for name, n in self.flags.items() if name in bad}
 
     def image_set(self) -> ImageSet:
         """Give the images and identifiers as forcepho's stores take them.

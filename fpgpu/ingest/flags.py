@@ -18,10 +18,13 @@ import numpy.typing as npt
 
 from fpgpu.errors import FlagError, LayoutError
 
-__all__ = ["HST", "JWST", "BitSpec", "Flag", "FlagSet", "flags_for"]
+__all__ = ["ANY_BIT", "HST", "JWST", "BitSpec", "Flag", "FlagSet", "flags_for"]
 
 BitSpec = int | str | Iterable["int | str"]
 """A bitmask as a user gives it: ``5``, ``"0x5"``, ``"DO_NOT_USE+JUMP_DET"``, ``["DEAD", 4]``."""
+
+ANY_BIT = 2**32 - 1
+"""All bits that a data-quality image can have."""
 
 _SEPARATORS = re.compile(r"[+,|\s]+")
 

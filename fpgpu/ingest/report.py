@@ -52,6 +52,8 @@ class IngestRow:
         The bits of the data-quality image that were taken as bad.
     flags : dict of str to int
         Pixels per data-quality flag of the file, bad or not.
+    masked_by_flag : dict of str to int
+        Of these, the flags that make a pixel bad: how many pixels are masked for it.
     flux_factor : float
         Nanojansky (or other unit) for one unit of the file.
     flux_units : str
@@ -78,6 +80,7 @@ class IngestRow:
     masked: dict[str, int] = field(default_factory=dict)
     bitmask: int = 0
     flags: dict[str, int] = field(default_factory=dict)
+    masked_by_flag: dict[str, int] = field(default_factory=dict)
     flux_factor: float = 1.0
     flux_units: str = ""
     wcs_kind: str = ""
@@ -166,9 +169,19 @@ class IngestReport:
         Returns
         -------
         dict of str to int
-            Pixels per data-quality flag.
+            Pixels per data-quality flag, bad or not.
         """
         return _total(row.flags for row in self.rows)
+
+    def masked_by_flag(self) -> dict[str, int]:
+        """Sum the pixels of all files that a flag has masked.
+
+        Returns
+        -------
+        dict of str to int
+            Pixels per data-quality flag that is bad.
+        """
+        return _total(row.masked_by_flag for row in self.rows)
 
 
 def left_out_row(item: Input, exposure: Exposure) -> IngestRow:

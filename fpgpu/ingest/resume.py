@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
+from fpgpu.ingest.flags import ANY_BIT
 from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.record import is_current
 from fpgpu.ingest.report import IngestRow, by_cause
@@ -158,6 +159,8 @@ def _unchanged(item: Input, record: CalibrationRecord) -> IngestRow:
     """Make the row of an exposure that stays as it is."""
     masked = record.masked
     residual = record.provenance.get("sip_residual_px")
+    # No bits are recorded where any is bad; no mask where there was none, or it was ignored.
+    any_bit = ANY_BIT if "mask" in record.names else 0
     return IngestRow(
         file=item.path,
         status="unchanged",
@@ -166,7 +169,9 @@ def _unchanged(item: Input, record: CalibrationRecord) -> IngestRow:
         n_pixels=0 if masked is None else masked.n_pixels,
         n_masked=0 if masked is None else masked.n_masked,
         masked={} if masked is None else by_cause(masked),
+        bitmask=any_bit if record.bitmask_applied is None else record.bitmask_applied,
         flags=json.loads(str(record.provenance.get("dq_pixels", "{}"))),
+        masked_by_flag=json.loads(str(record.provenance.get("dq_masked", "{}"))),
         flux_factor=record.counts_to_flux,
         flux_units=record.flux_units,
         wcs_kind=str(record.provenance.get("wcs", "")),

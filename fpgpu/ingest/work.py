@@ -38,8 +38,6 @@ logger = logging.getLogger(__name__)
 STORE_FAILURES = (StoreBusyError, StoreFormatError, StoreWriteError)
 """Errors after which no other exposure could go in either."""
 
-ANY_BIT = 2**32 - 1
-
 # Executors of threads, and dask's workers, run several tasks in one process. Its memory is meant
 # for one exposure, and catching the warnings of a library is not safe in threads.
 _one_at_a_time = threading.Lock()
@@ -215,8 +213,9 @@ def _make(
         n_pixels=masked.n_pixels,
         n_masked=masked.n_masked,
         masked=by_cause(masked),
-        bitmask=_bits_used(exposure),
+        bitmask=exposure.bad_bits,
         flags=exposure.flags,
+        masked_by_flag=exposure.masked_by_flag(),
         flux_factor=record.counts_to_flux,
         flux_units=record.flux_units,
         wcs_kind=exposure.wcs_choice,
@@ -235,13 +234,6 @@ def _refused(item: Input, error: FpgpuError, start: float, band: str = "", expID
     seconds = time.perf_counter() - start
     row = IngestRow(item.path, "refused", reason=reason, band=band, expID=expID, seconds=seconds)
     return Made(row, error=error)
-
-
-def _bits_used(exposure: Exposure) -> int:
-    """Give the bits that made a pixel bad as a number."""
-    if exposure.mask is None:
-        return 0
-    return ANY_BIT if exposure.bitmask is None else exposure.bitmask
 
 
 @cache

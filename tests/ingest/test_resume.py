@@ -62,6 +62,34 @@ def test_what_is_there_and_unchanged_is_not_touched(files, tmp_path, read_files)
     for old, new in zip(first.rows, report.rows, strict=True):
         assert (new.file, new.band, new.expID) == (old.file, old.band, old.expID)
         assert (new.n_masked, new.masked, new.flags) == (old.n_masked, old.masked, old.flags)
+        assert (new.bitmask, new.masked_by_flag) == (old.bitmask, old.masked_by_flag)
+
+
+@pytest.mark.parametrize("bitmask", [None, 0, 4, "DO_NOT_USE+DEAD", 5])
+def test_the_report_counts_the_pixels_that_flags_have_masked(files, tmp_path, bitmask, capsys):
+    """Not all that carry a flag; and a resumed run tells the same."""
+    bits = {None: 2**32 - 1, "DO_NOT_USE+DEAD": 1 | 1 << 10}.get(bitmask, bitmask)
+    flags = {1: "DO_NOT_USE", 4: "JUMP_DET"}
+    expected = []
+    for file in files:
+        with fits.open(file) as hdus:
+            quality = hdus["DQ"].data
+        found = {name: np.count_nonzero(quality & bit) for bit, name in flags.items() if bit & bits}
+        expected.append({name: n for name, n in found.items() if n})
+    for _ in range(2):
+        rows = ingest(files, tmp_path / "s", bitmask=bitmask, resume=True).rows
+        assert [row.bitmask for row in rows] == [bits] * 3
+        assert [row.masked_by_flag for row in rows] == expected
+    options = [] if bitmask is None else ["--bitmask", str(bitmask)]
+    main(
+        ["ingest", *map(str, files), "--out", str(tmp_path / "t"), "--executor", "serial", *options]
+    )
+    table = capsys.readouterr().out.partition("masked because")[2]
+    for name in flags.values():
+        told = [
+            int(line.split()[2]) for line in table.splitlines() if line.startswith(f"DQ {name}")
+        ]
+        assert sum(told) == sum(counts.get(name, 0) for counts in expected)
 
 
 def test_without_resume_all_is_done_again(files, tmp_path):
@@ -201,7 +229,7 @@ def test_an_input_that_went_in_in_part_is_tried_again(files, tmp_path, monkeypat
         report = ingest(files[:1], tmp_path / "s", resume=True)
         assert statuses(report) == [status, "refused"]
         assert report.rows[1].expID == "exp_f090w_00b"
-        assert "none of its pixels is usable" in report.rows[1].reason
+        assert "no pixel has any weight" in report.rows[1].reason
         assert list(contents(tmp_path / "s")) == ["F090W/exp_f090w_00a"]
         assert len(shards(tmp_path / "s")) == 1
 
