@@ -18,8 +18,10 @@ __all__ = [
     "import_cupy",
 ]
 
-OLDEST_CAPABILITY = (7, 5)
-"""Compute capability of the oldest devices that the kernels are compiled for (Turing)."""
+OLDEST_CAPABILITY = (7, 0)
+"""Compute capability of the oldest devices that the kernels are compiled for (Volta)."""
+
+_OLDEST_OF_CUDA_13 = (7, 5)
 
 _KERNEL_MODULE = Path("/proc/driver/nvidia/version")
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
@@ -200,7 +202,7 @@ def cuda_status(device: int = 0) -> CudaStatus:
         )
         fix = f"pip uninstall cupy-cuda{built_for[0]}x and {install}, or update the driver"
     if problem is None:
-        problem, fix = _device_problem(cupy, device)
+        problem, fix = _device_problem(cupy, device, built_for)
     capability = None if problem else int(cupy.cuda.Device(device).compute_capability)
     return CudaStatus(driver, cupy.__version__, built_for, nvrtc, problem, fix, capability)
 
@@ -217,7 +219,7 @@ def _in_one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _device_problem(cupy: Any, device: int) -> tuple[str | None, str | None]:
+def _device_problem(cupy: Any, device: int, built_for: Version) -> tuple[str | None, str | None]:
     """Say why a device cannot be used although driver and CuPy can."""
     try:
         n_devices = cupy.cuda.runtime.getDeviceCount()
@@ -234,6 +236,12 @@ def _device_problem(cupy: Any, device: int) -> tuple[str | None, str | None]:
         have, need = (f"{a}.{b}" for a, b in (capability, OLDEST_CAPABILITY))
         return (
             f"device {device} has compute capability {have}; the kernels need {need} or newer",
-            "use a device of the Turing generation or newer, or the cpu backend",
+            "use a device of the Volta generation or newer, or the cpu backend",
+        )
+    if capability < _OLDEST_OF_CUDA_13 and built_for >= (13, 0):
+        return (
+            f"device {device} has compute capability {number[:-1]}.{number[-1]}, which CUDA 12 was"
+            f" the last to compile for, and this CuPy is built for CUDA {built_for[0]}",
+            f'pip uninstall cupy-cuda{built_for[0]}x and pip install "fpgpu[cuda12]"',
         )
     return None, None

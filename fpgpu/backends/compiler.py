@@ -32,8 +32,9 @@ __all__ = [
     "source_digest",
 ]
 
-ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
-"""Compute capabilities every kernel is compiled for in the tests: Turing to Blackwell."""
+ARCHITECTURES = (70, 75, 80, 86, 89, 90, 100, 120)
+"""Compute capabilities every kernel is compiled for in the tests: Volta, which CUDA 13 has dropped,
+to Blackwell."""
 
 OPTIONS = ("--std=c++17", "--fmad=false", "--ptxas-options=-v")
 """How sources are compiled: nothing fused to multiply-adds; the usage of each kernel told."""
@@ -157,7 +158,7 @@ def compile_source(
     name : str
         File name, as ``"unpack.cu"``.
     arch : int
-        Compute capability times ten: 75, 80, ... 120.
+        Compute capability times ten: 70, 75, ... 120.
     cuda_major : int, optional
         Compile with this version of CUDA, 12 or 13; any, when not given.
     extra_options : tuple of str

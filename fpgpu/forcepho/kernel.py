@@ -122,7 +122,7 @@ def kernel_launch(patch: Any, threads: int, limits: DeviceLimits) -> Launch:
     Parameters
     ----------
     patch : DevicePatch
-        With ``n_bands``, ``n_sources`` and ``n_psf_per_source``.
+        With ``n_bands``, ``n_sources``, ``n_psf_per_source`` and ``exposure_N``.
     threads : int
         Threads in a block, a multiple of 32.
     limits : DeviceLimits
@@ -137,10 +137,18 @@ def kernel_launch(patch: Any, threads: int, limits: DeviceLimits) -> Launch:
     ------
     KernelLaunchError
         When the Gaussians of all sources do not fit into the shared memory of a block, with the
-        number of sources that do; or there are too many threads, or half a warp.
+        number of sources that do; there are too many threads, or half a warp; or the pixels of an
+        exposure leave part of a warp idle, as super-pixels of 4 x 4 can.
     """
     if threads < 32 or threads % 32:
         raise KernelLaunchError(f"{threads} threads a block; {KERNEL} needs a multiple of 32")
+    # It adds up over whole warps whose every lane must have a pixel.
+    uneven = np.flatnonzero(np.asarray(patch.exposure_N) % 32)
+    if uneven.size:
+        raise KernelLaunchError(
+            f"exposure {uneven[0]} of the patch has {patch.exposure_N[uneven[0]]} pixels; {KERNEL}"
+            " takes multiples of 32: use stores with super-pixels of 8 x 8 pixels, or CPUPatch"
+        )
     needed = shared_bytes(patch.n_psf_per_source, patch.n_sources)
     budget = limits.shared_bytes_per_block - _STATIC_SHARED_BYTES
     if needed > budget:

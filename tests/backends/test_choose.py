@@ -82,9 +82,15 @@ NO_CUPY = ModuleNotFoundError("No module named 'cupy'", name="cupy")
         ),
         (
             DRIVER_12,
-            cupy(capability="70"),
-            "compute capability 7.0; the kernels need 7.5",
-            "Turing",
+            cupy(capability="61"),
+            "compute capability 6.1; the kernels need 7.0",
+            "Volta",
+        ),
+        (
+            DRIVER_13,
+            cupy(capability="70", runtime=13000),
+            "compute capability 7.0, which CUDA 12 was the last to compile for",
+            'pip uninstall cupy-cuda13x and pip install "fpgpu[cuda12]"',
         ),
         (DRIVER_12, cupy(n_devices=0), "there is no device 0", "device="),
         (DriverStatus(problem="no driver", fix="--gpus all"), cupy(), "no driver", "--gpus all"),
@@ -123,6 +129,13 @@ def test_devices_are_counted(
     status_of: Callable[..., CudaStatus], device: int, usable: bool
 ) -> None:
     assert (status_of(DRIVER_13, cupy(), device).problem is None) == usable
+
+
+@pytest.mark.parametrize(("capability", "runtime"), [("70", 12090), ("75", 13000), ("120", 13000)])
+def test_every_generation_works_with_a_cuda_that_compiles_for_it(
+    status_of: Callable[..., CudaStatus], capability: str, runtime: int
+) -> None:
+    assert status_of(DRIVER_13, cupy(capability=capability, runtime=runtime)).problem is None
 
 
 def test_an_older_cuda_than_the_drivers_works(status_of: Callable[..., CudaStatus]) -> None:

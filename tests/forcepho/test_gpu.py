@@ -9,13 +9,13 @@ import pytest
 
 import tests.forcepho.needs_forcepho  # noqa: F401
 from fpgpu.backends.choose import get_backend
-from fpgpu.backends.compiler import ARCHITECTURES
 from fpgpu.backends.nvrtc import load_nvrtc
 from fpgpu.errors import BackendUnavailableError, KernelCompileError, LayoutError
 from fpgpu.forcepho import GPUPatch, GPUProposer
 from fpgpu.forcepho.kernel import KERNEL, OPTIONS, SOURCE, kernel_text
 from fpgpu.forcepho.upstream import forcepho_module, source_folder
 from tests.backends import standin_cupy
+from tests.kernels.compiled import known_architectures
 from tests.kernels.host_kernels import HostKernels, has_compiler
 
 CircularRegion = forcepho_module("region").CircularRegion
@@ -45,7 +45,7 @@ def compile_for(text: str, arch: int) -> Any:
 
 
 class TestMachineCode:
-    @pytest.mark.parametrize("arch", ARCHITECTURES)
+    @pytest.mark.parametrize("arch", known_architectures())
     def test_the_installed_kernel_compiles_for_every_architecture(self, arch: int) -> None:
         program = compile_for(kernel_text(source_folder()), arch)
         assert program.cubin[:4] == b"\x7fELF"

@@ -11,9 +11,14 @@ from fpgpu.errors import ForcephoMissingError, KernelCompileError, KernelLaunchE
 from fpgpu.forcepho.kernel import SOURCE, kernel_launch, kernel_text, shared_bytes
 
 
-def patch_of(n_sources: int, n_psf: tuple[int, ...] = (36, 54)) -> SimpleNamespace:
+def patch_of(
+    n_sources: int, n_psf: tuple[int, ...] = (36, 54), exposure_N: tuple[int, ...] = (64, 6400)
+) -> SimpleNamespace:
     return SimpleNamespace(
-        n_sources=n_sources, n_bands=len(n_psf), n_psf_per_source=np.array(n_psf, np.int32)
+        n_sources=n_sources,
+        n_bands=len(n_psf),
+        n_psf_per_source=np.array(n_psf, np.int32),
+        exposure_N=np.array(exposure_N, np.int32),
     )
 
 
@@ -59,6 +64,11 @@ class TestLaunch:
             kernel_launch(patch_of(11), 1024, DeviceLimits())
         assert "11 sources with 54 PSF Gaussians" in str(refused.value)
         assert kernel_launch(patch_of(10), 1024, DeviceLimits())
+
+    @pytest.mark.parametrize("n_pixels", [16, 48, 1040])  # odd numbers of 4 x 4 super-pixels
+    def test_pixels_that_leave_a_warp_in_part_are_refused(self, n_pixels: int) -> None:
+        with pytest.raises(KernelLaunchError, match=f"exposure 1 .* {n_pixels} pixels.*8 x 8"):
+            kernel_launch(patch_of(1, exposure_N=(64, n_pixels)), 1024, DeviceLimits())
 
     @pytest.mark.parametrize("threads", [0, 16, 100])
     def test_half_a_warp_is_refused(self, threads: int) -> None:
