@@ -6,10 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
 
 import tests.forcepho.needs_forcepho  # noqa: F401
 from fpgpu.forcepho import CPUPatch
 from fpgpu.forcepho.upstream import forcepho_module, require_same_layout
+from fpgpu.layout import PSF_DTYPE
+from fpgpu.patch.pack import RADII
+from fpgpu.stores.psf import PSFStore
 
 patches = forcepho_module("patches")
 CircularRegion = forcepho_module("region").CircularRegion
@@ -140,7 +145,7 @@ class TestModels:
 def test_the_example_of_the_readme_runs(
     answers, golden: Path, splinedata: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (example,) = re.findall(r"```py\n(.*?)```", README.read_text(), re.DOTALL)
+    example, _ = re.findall(r"```py\n(.*?)```", README.read_text(), re.DOTALL)
     catalog = answers["sourcecat"]
     bounds = bounds_around(catalog, answers["bandlist"].tolist())
     (tmp_path / "stores").symlink_to(golden / "tiny")
@@ -150,3 +155,69 @@ def test_the_example_of_the_readme_runs(
     names = {"catalog": catalog, "bounds": bounds}
     exec(compile(example, "README.md", "exec"), names)
     assert np.isfinite(names["result"].fun)
+
+
+class TestInsteadOfFitsPatch:
+    """What the README says takes the place of forcepho's FITSPatch, with its demos' images."""
+
+    SIZE = 64
+    SCALE = 0.03 / 3600
+
+    @pytest.fixture
+    def images(self, tmp_path: Path) -> list[str]:
+        """Two bands of one field: SCI and ERR, FILTER and a WCS in both, no unit."""
+        wcs = WCS(naxis=2)
+        wcs.wcs.ctype, wcs.wcs.crval = ["RA---TAN", "DEC--TAN"], [53.0, -27.0]
+        wcs.wcs.crpix, wcs.wcs.cdelt = [32.5, 32.5], [-self.SCALE, self.SCALE]
+        rng = np.random.default_rng(3)
+        names = []
+        for band in ("BLUE", "RED"):
+            header = wcs.to_header()
+            header["FILTER"] = band
+            sci = rng.normal(0.01, 0.01, (self.SIZE, self.SIZE))
+            err = np.full_like(sci, 0.01)
+            sci[5, 7], err[9, 11] = np.nan, np.inf
+            hdus = [fits.ImageHDU(sci, header, "SCI"), fits.ImageHDU(err, header, "ERR")]
+            names.append(str(tmp_path / f"{band.lower()}_pair.fits"))
+            fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(names[-1])
+        return names
+
+    def test_a_fit_to_all_of_the_images_is_the_same(
+        self, images, splinedata, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        dtype = [(name, np.float64) for name in (*SHAPES, "BLUE", "RED")]
+        rows = [
+            (53.0 + k * 1e-5, -27.0 - k * 2e-5, 0.9, 0.4 + k, 2.0, 0.2, 1.0, 2.0) for k in (0, 1)
+        ]
+        catalog = np.array(rows, dtype)
+        psfs = tmp_path / "psf.h5"
+        mixture = np.zeros((1, len(RADII)), PSF_DTYPE)
+        mixture["amp"], mixture["Cxx"], mixture["Cyy"] = 1.0, 6.0, 6.0
+        mixture["sersic_bin"] = np.arange(len(RADII))
+        for band in ("BLUE", "RED"):
+            PSFStore(psfs).add_psf(band, mixture)
+
+        class Patcher(patches.FITSPatch, patches.CPUPatchMixin):
+            pass
+
+        common = {"psfstore": str(psfs), "splinedata": splinedata, "return_residual": True}
+        theirs = Patcher(fitsfiles=images, sci_ext="SCI", unc_ext="ERR", **common)
+        _, example = re.findall(r"```py\n(.*?)```", README.read_text(), re.DOTALL)
+        monkeypatch.chdir(tmp_path)
+        names = {"image_names": images, "psfstorefile": str(psfs), "splinedatafile": splinedata}
+        exec(compile(example, "README.md", "exec"), names)
+        ours = names["patcher"]
+
+        region = CircularRegion(53.0, -27.0, 0.75 * self.SIZE * self.SCALE)
+        found = []
+        for patch in (ours, theirs):
+            patch.build_patch(region, None, allbands=["BLUE", "RED"])
+            model, q = patch.prepare_model(active=catalog)
+            found.append((model.lnprob(q), model.lnprob_grad(q)))
+        assert ours.npix == theirs.npix == 2 * self.SIZE**2
+        assert [Path(path).stem for path in theirs.epaths] == ["blue_pair", "red_pair"]
+        assert ours.epaths == ["BLUE/blue_pair", "RED/red_pair"]
+        assert np.sort(ours.ierr).tolist() == np.sort(theirs.ierr).tolist()
+        assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+        scale = np.abs(found[1][1]).max()
+        np.testing.assert_allclose(found[0][1], found[1][1], rtol=0, atol=1e-4 * scale)
