@@ -19,10 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fpgpu.errors import FpgpuError, UnusableExposureError
-from fpgpu.ingest.fitsimage import FitsImage, refuse_contradictions
+from fpgpu.ingest.cards import inherits, refuse_contradictions
+from fpgpu.ingest.fitsimage import FitsImage
 from fpgpu.ingest.fitsstream import allowed_size, open_stream
-from fpgpu.ingest.wcscards import is_place
-from fpgpu.sky.cards import WCS_CARD
 
 __all__ = ["FitsFile"]
 
@@ -35,24 +34,6 @@ _DAMAGE = re.compile(r"truncated|Error validating header|corrupt|not multiple of
 _STRUCTURE = re.compile(
     r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|NEXTEND|PCOUNT|GCOUNT|GROUPS|BSCALE|BZERO|BLANK"
     r"|EXTNAME|EXTVER|EXTLEVEL|CHECKSUM|DATASUM|INHERIT|COMMENT|HISTORY|END|"
-)
-
-# Cards that say what the values of an image mean; those of its unit are never completed.
-_UNIT = re.compile(r"BUNIT|ABMAG|MAG_?ZP.*|MAGZERO.*|ZERO_?P.*|ZP_?.*|FLUXMAG.*|PHOTZP.*")
-_CALIBRATION = re.compile(_UNIT.pattern + r"|PHOT.*|PIXAR_.*|BMAJ|BMIN|BPA|FLUXCONV|IDCSCALE")
-# HST's extensions have these and inherit what a count is.
-_BESIDE = {"BUNIT", "IDCSCALE"}
-
-# Cards that say how an exposure was taken, whatever an extension says of inheriting.
-_EXPOSURE = re.compile(
-    r"TELESCOP|OBSERVAT|INSTRUME|DETECTOR|CHANNEL|MODULE|FILTER\d?|FILTNAM\d|PUPIL|BAND|EXP_TYPE"
-    r"|OBSTYPE|EXPTIME|EXPSTART|EXPEND|DATE-OBS|TIME-OBS|MJD-OBS|CCDGAIN|ATODGN[A-D]|GAIN|ROOTNAME"
-    r"|FILENAME|PROGRAM|PROPOSID|TARGNAME|OBJECT"
-)
-
-# Cards that decide about an exposure, of which there must not be two that differ.
-_DECISIVE = re.compile(
-    rf"{_CALIBRATION.pattern}|{_EXPOSURE.pattern}|NAXIS\d*|BITPIX|BSCALE|BZERO|BLANK|INHERIT"
 )
 
 # A keyword and a value, or a commentary card.
@@ -341,11 +322,6 @@ class FitsFile:
     def merged_header(self, name: str | int, version: int | None = None) -> Any:
         """Copy the header of an image and add what only the primary header says of the exposure.
 
-        Where an image is on the sky and what its values mean is said by one header as a whole: a
-        primary header never completes the WCS or the calibration of an extension. It gives them
-        where the extension has none: the calibration unless INHERIT forbids it, the WCS only where
-        INHERIT asks for it and the primary header is not that of another image.
-
         Parameters
         ----------
         name : str or int
@@ -357,8 +333,8 @@ class FitsFile:
         -------
         astropy.io.fits.Header
             The image's cards unchanged and in order, then the cards of the primary header that it
-            lacks, without commentary and without those that describe bytes; with INHERIT = F only
-            those that name instrument, filter and time.
+            lacks and `fpgpu.ingest.cards.inherits`, without commentary and without those that
+            describe bytes.
 
         Raises
         ------
@@ -371,30 +347,23 @@ class FitsFile:
         where = f"{self.path}: header of {name}"
         with self.guarded(where):
             header = self.hdus[index].header.copy()
-            own = set(header.keys())
+            own, is_empty = set(header.keys()), not self.hdus[0].shape
             for card in self.hdus[0].header.cards if index else ():
-                if card.keyword not in own and self._is_inherited(card.keyword, own, header):
+                if (
+                    card.keyword not in own
+                    and not _STRUCTURE.fullmatch(card.keyword)
+                    and inherits(
+                        card.keyword, own, header.get("INHERIT"), primary_is_empty=is_empty
+                    )
+                ):
                     header.append(fits.Card(card.keyword, card.value, card.comment), end=True)
-            for pattern in (_DECISIVE, WCS_CARD):
-                refuse_contradictions(header, where, pattern)
+            refuse_contradictions(header, where)
             # Written and read once, so that what is malformed is mended or fails here.
             header = fits.Header.fromstring(header.tostring())
             _refuse_malformed_cards(header, where)
             for card in header.cards:
                 _ = card.value
         return header
-
-    def _is_inherited(self, keyword: str, own: set[str], header: Any) -> bool:
-        """Whether an extension with these cards of its own takes one of the primary header."""
-        inherit = header.get("INHERIT")
-        if _STRUCTURE.fullmatch(keyword):
-            return False
-        if is_place(keyword):
-            return inherit is True and not self.hdus[0].shape and not any(map(is_place, own))
-        if _CALIBRATION.fullmatch(keyword):
-            rest = own if inherit is not True or _UNIT.fullmatch(keyword) else own - _BESIDE
-            return inherit is not False and not any(map(_CALIBRATION.fullmatch, rest))
-        return inherit is not False or bool(_EXPOSURE.fullmatch(keyword))
 
     def _open(self) -> Any:
         """Let astropy parse all headers, and those that FITS does not allow once they are clean."""

@@ -1,25 +1,23 @@
 """An image inside a FITS file, read as a whole or in part."""
 
 import os
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fpgpu.errors import UnusableExposureError, WCSError
+from fpgpu.errors import UnusableExposureError
+from fpgpu.ingest.cards import STRUCTURE, refuse_contradictions
 from fpgpu.ingest.tiles import Box
-from fpgpu.sky.cards import refuse_duplicates
 
 if TYPE_CHECKING:
     from fpgpu.ingest.fitsfile import FitsFile
 
-__all__ = ["FitsImage", "refuse_contradictions"]
+__all__ = ["FitsImage"]
 
 _DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 """Of values in the file by BITPIX (FITS standard 4.0, table 8)."""
 
-_DECISIVE = re.compile(r"BITPIX|NAXIS\d*|BSCALE|BZERO|BLANK")
 _SCALING = ("BSCALE", "BZERO", "BLANK")
 _ROWS = 256
 
@@ -55,7 +53,7 @@ class FitsImage:
         self.index = index
         self.where = f"{file.path}: extension {file.label(index)}"
         with file.guarded(self.where):
-            refuse_contradictions(file.hdus[index].header, self.where, _DECISIVE)
+            refuse_contradictions(file.hdus[index].header, self.where, STRUCTURE)
         declared = self._declared_shape()
         if declared is None or len(declared) != 2 or 0 in declared:
             raise UnusableExposureError(
@@ -223,25 +221,3 @@ def _constant(header: Any) -> tuple[float, str] | None:
     if bits < 0:
         return value, _DTYPES[bits]
     return value, ">f4" if isinstance(value, float) else ">i4"
-
-
-def refuse_contradictions(header: Any, where: str, pattern: re.Pattern[str]) -> None:
-    """Refuse a card that matters and is there twice: some readers take the first, some the last.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-    where : str
-        File and extension, for the message.
-    pattern : re.Pattern
-        Of the keywords that matter.
-
-    Raises
-    ------
-    UnusableExposureError
-        With the values found.
-    """
-    try:
-        refuse_duplicates(header, pattern)
-    except WCSError as error:
-        raise UnusableExposureError(f"{where}: {error}") from error

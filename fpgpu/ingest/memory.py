@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from fpgpu.errors import UnusableExposureError, WCSError
 from fpgpu.fluxes import image_unit
+from fpgpu.ingest.cards import refuse_contradictions
 from fpgpu.ingest.exposure import Exposure, ImageNameSet, header_to_id
 from fpgpu.ingest.flags import flags_for
 from fpgpu.ingest.pixelarea import solid_angle
@@ -85,6 +86,7 @@ def exposure_from_arrays(
 
     where = f"exposure {expID}"
     hdr = Header(header or {})
+    refuse_contradictions(hdr, where)
     _settle_unit(where, hdr, getattr(data, "unit", None) if unit is None else unit)
     im = _image(where, "data", _values(where, "data", data, hdr))
     hdr["NAXIS1"], hdr["NAXIS2"] = im.shape

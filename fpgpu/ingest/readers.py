@@ -20,6 +20,7 @@ from fpgpu.ingest.inputs import Input, ReadOptions
 from fpgpu.ingest.jwst import is_jwst, read_jwst
 from fpgpu.ingest.plain import is_plain, read_plain
 from fpgpu.ingest.prepare import prepare
+from fpgpu.ingest.refit import refit_header
 from fpgpu.stores.names import nearest_band
 
 __all__ = [
@@ -209,7 +210,7 @@ def read_exposures(item: Input) -> Iterator[Exposure]:
     """
     if item.exposure is not None:
         found = cut_exposure(item.exposure, item.options)
-        yield from _finished(found, item, "memory")
+        yield from _finished(map(_settled, found), item, "memory")
         return
     item.require_inside()
     with InputFile(item.path, item.companions) as file:
@@ -219,6 +220,8 @@ def read_exposures(item: Input) -> Iterator[Exposure]:
             options = replace(options, do_fluxcal=False)
         made = reader.read(file, options)
         several = [made] if isinstance(made, Exposure) else made
+        if reader not in _BUILT_IN:
+            several = map(_settled, several)
         yield from _finished(several, item, reader.name)
 
 
@@ -268,6 +271,16 @@ def _finished(found: Iterable[Exposure], item: Input, reader: str) -> Iterator[E
         exposure.provenance["reader"] = reader
         prepare(exposure, item.calibration)
         yield exposure
+
+
+def _settled(exposure: Exposure) -> Exposure:
+    """Do to the header of somebody else's exposure what the readers here do to theirs."""
+    if exposure.gwcs is None:
+        notes, residual = refit_header(exposure.hdr, exposure.shape)
+        exposure.notes += notes
+        if residual is not None:
+            exposure.provenance["sip_residual_px"] = residual
+    return exposure
 
 
 @cache

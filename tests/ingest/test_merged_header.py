@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from fpgpu import MetaStore
+from fpgpu import MetaStore, exposure_from_arrays
+from fpgpu.errors import UnusableExposureError
 from fpgpu.fluxes import flux_calibration
 from fpgpu.ingest.fitsfile import FitsFile
 from fpgpu.ingest.pipeline import ingest
@@ -116,6 +117,13 @@ def test_what_says_how_an_exposure_was_taken_may_stand_in_the_primary_header(
         assert {key: merged[key] for key in facts} == facts
         assert merged["FILTER"] == "F200W"
         assert merged.get("OBSERVER") == observer
+
+
+def test_a_header_of_arrays_that_contradicts_itself_is_refused() -> None:
+    given = header(ABMAG=31.4, FILTER="F200W")
+    given.append(("ABMAG", 25.0), end=True)
+    with pytest.raises(UnusableExposureError, match=r"exposure a: .* ABMAG 2 times, as 31\.4 and"):
+        exposure_from_arrays(BLOCK, BLOCK, expID="a", header=given)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from gwcs.coordinate_frames import CelestialFrame
 
 import fpgpu
 from fpgpu import CircularRegion, MetaStore, PSFStore, exposure_from_arrays
+from fpgpu.ingest import readers
 from fpgpu.ingest.pipeline import ingest
+from fpgpu.ingest.readers import Reader
 from fpgpu.layout import PSF_DTYPE
 from tests.ingest.jwstfiles import write_cal
 from tests.ingest.smallfiles import BLOCK, write_plain
@@ -128,6 +130,27 @@ def test_of_a_gwcs_of_another_frame_the_refit_in_icrs_is_stored(
         assert not meta.tree
         found = WCS(meta.headers[key[0]][key[1]]).all_pix2world(x, y, 0)
     assert apart(found, (icrs.ra.deg, icrs.dec.deg)).max() < 1e-4 * 0.06 / 3600
+
+
+def test_the_header_of_another_reader_is_settled_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = KINDS["FK4"]
+    template = exposure_from_arrays(
+        BLOCK, BLOCK, band="F200W", expID="a", header=header(), unit="nJy"
+    )
+    template.hdr = kind.header.copy()
+    template.hdr["FILTER"] = "F200W"
+    (tmp_path / "a.mine").write_bytes(b"mine")
+    mine = Reader("mine", lambda file: file.head == b"mine", lambda file, options: template)
+    monkeypatch.setitem(readers._registered, "mine", mine)
+    for number, given in enumerate((template.copy(), tmp_path / "a.mine")):
+        report = ingest([given], tmp_path / str(number), executor="serial")
+        assert "made from FK4 B1950" in " ".join(report.rows[0].notes)
+        with MetaStore(tmp_path / str(number) / "meta.json") as meta:
+            read = WCS(meta.headers["F200W"]["a"])
+        x, y = detector_grid()
+        assert apart(read.all_pix2world(x, y, 0), truth(kind.plain, x, y)).max() < 1e-9
 
 
 def test_a_frame_that_is_refused_is_named_with_the_way_on(tmp_path: Path) -> None:
