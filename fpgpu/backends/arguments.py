@@ -1,6 +1,7 @@
 """What operations are given: planes of exposures, staged super-pixels, pixels of a patch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,16 +15,42 @@ from fpgpu.layout import ImageFlag
 from fpgpu.superpixels import grid_shape
 
 __all__ = [
+    "Clock",
     "ExposurePlanes",
     "PatchPixels",
     "PlaneGeometry",
+    "Read",
     "StagedExposure",
     "check_pixels",
     "check_planes",
     "check_staged",
     "mask_bits",
     "refuse_overflow",
+    "untimed",
 ]
+
+Read = Callable[[int, int, npt.NDArray[np.float32]], object]
+"""``read(start, stop, to)`` puts super-pixels ``start:stop`` into host memory of their shape."""
+
+Clock = Callable[[str], AbstractContextManager[None]]
+"""``with clock(phase):`` around the work of a phase."""
+
+
+def untimed(phase: str) -> AbstractContextManager[None]:
+    """Take no time: what everything is done with unless a clock is asked for.
+
+    Parameters
+    ----------
+    phase : str
+        Not looked at.
+
+    Returns
+    -------
+    context manager
+        That does nothing.
+    """
+    return nullcontext()
+
 
 _PIXEL = np.dtype(np.float32)
 _MOST_PIXELS = 2**32 - 2  # of an image: its pixels are numbered in 32 bits, one number is taken
@@ -61,9 +88,10 @@ class StagedExposure:
 
     Parameters
     ----------
-    superpixels : array of float32
+    superpixels : array of float32 or None
         Shape (count, 2 * size**2): the wanted super-pixels in order; or shape
-        (nsx, nsy, 2 * size**2): the whole exposure, of which `places` picks.
+        (nsx, nsy, 2 * size**2): the whole exposure, of which `places` picks. None: they are yet to
+        be read.
     count : int
         Number of its super-pixels in the patch.
     background : float, optional
@@ -72,7 +100,7 @@ class StagedExposure:
         Super-pixels of the exposure along x and y, for checking `places` of staged ones.
     """
 
-    superpixels: Array
+    superpixels: Array | None
     count: int
     background: float = 0.0
     grid: tuple[int, int] | None = None
@@ -275,21 +303,36 @@ def check_staged(
     """
     # Pixel coordinates are float32, which holds whole numbers exactly below 2**24.
     require_indices("places", places, (sum(e.count for e in exposures), 2), 2**24 // size)
+    grids = {_grid_of(exposure) for exposure in exposures}
+    # As a rule all are of one size and every place is inside: then there is one look at them.
+    is_settled = grids == {None} or (None not in grids and _are_inside(places, grids))
     arrays, start = {}, 0
     for k, exposure in enumerate(exposures):
         require_count(f"super-pixels of exposure {k}", exposure.count, 2**31 - 1, "int32")
-        array = exposure.superpixels
-        whole = len(getattr(array, "shape", ())) == 3
-        shape = (None, None) if whole else (exposure.count,)
-        name = f"superpixels of exposure {k}"
-        require_array(owner, name, array, _PIXEL, (*shape, 2 * size * size))
-        grid = tuple(array.shape[:2]) if whole else exposure.grid
+        if (array := exposure.superpixels) is not None:
+            whole = len(getattr(array, "shape", ())) == 3
+            shape = (None, None) if whole else (exposure.count,)
+            name = f"superpixels of exposure {k}"
+            require_array(owner, name, array, _PIXEL, (*shape, 2 * size * size))
+            arrays[name] = array
+        grid = None if is_settled else _grid_of(exposure)
         if grid is not None:
             mine = places[start : start + exposure.count]
             require_indices(f"places of exposure {k}, ", mine, (None, 2), grid)
-        arrays[name] = array
         start += exposure.count
     return arrays
+
+
+def _grid_of(exposure: StagedExposure) -> tuple[int, int] | None:
+    """Super-pixels of an exposure along x and y, where they are known."""
+    shape: tuple[int, ...] = getattr(exposure.superpixels, "shape", ())
+    return (shape[0], shape[1]) if len(shape) == 3 else exposure.grid
+
+
+def _are_inside(places: npt.NDArray[np.int32], grids: set[tuple[int, int] | None]) -> bool:
+    """Whether all places, none of them negative, are inside all grids."""
+    smallest = np.min([grid for grid in grids if grid is not None], axis=0)
+    return not len(places) or bool((places.max(axis=0) < smallest).all())
 
 
 def check_pixels(owner: Owner, out: PatchPixels, n: int, size: int, max_snr: float) -> None:

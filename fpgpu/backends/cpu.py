@@ -5,6 +5,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,27 @@ import numpy as np
 import numpy.typing as npt
 
 from fpgpu.backends import reference
-from fpgpu.backends.arguments import ExposurePlanes, PatchPixels, StagedExposure
+from fpgpu.backends.arguments import (
+    Clock,
+    ExposurePlanes,
+    PatchPixels,
+    Read,
+    StagedExposure,
+)
 from fpgpu.backends.base import Backend, MemoryState
 from fpgpu.backends.hostpool import HostPool, aligned_bytes
 from fpgpu.backends.launches import DeviceLimits, Launch
 from fpgpu.backends.memory import ALIGNMENT, Array, HostMemory, Memory
 from fpgpu.backends.operations import FirstBad
 from fpgpu.backends.staging import PAGE, Slot, StagingSettings
-from fpgpu.backends.unpacking import first_not_finite, unpack_into
+from fpgpu.backends.unpacking import (
+    Coordinates,
+    batches,
+    count,
+    first_not_finite,
+    runs,
+    unpack_values,
+)
 from fpgpu.calibration import calibrated_superpixels
 from fpgpu.layout import (
     CALIBRATE_COUNTS_DTYPE,
@@ -33,6 +47,9 @@ from fpgpu.superpixels import images_from_superpixels, superpixelize
 __all__ = ["CpuBackend"]
 
 _AS_STORED = ImageFlag(0)
+
+_IN_CACHE = 4 << 20
+"""Bytes staged at a time: what was read is still in the caches when it is unpacked."""
 
 
 class CpuBackend(Backend):
@@ -50,6 +67,7 @@ class CpuBackend(Backend):
     """
 
     name = "cpu"
+    in_host_memory = True
 
     def __init__(self, device: None = None, staging: StagingSettings | None = None) -> None:
         super().__init__(device, DeviceLimits(), staging)
@@ -222,26 +240,53 @@ class CpuBackend(Backend):
 
     def _unpack(
         self,
-        launch: Launch,
         exposures: Sequence[StagedExposure],
         places: npt.NDArray[np.int32],
-        places_on_device: Array | None,
         out: PatchPixels,
         size: int,
         max_snr: float,
+        read: Read,
+        clock: Clock,
     ) -> FirstBad:
-        start = 0
-        first = None
-        for exposure in exposures:
-            stop = start + exposure.count
-            mine, superpixels = places[start:stop], exposure.superpixels
-            if superpixels.ndim == 3:
-                superpixels = superpixels[mine[:, 0], mine[:, 1]]
-            here = PatchPixels(*(array[start * size * size : stop * size * size] for array in out))
-            unpack_into(here, superpixels, mine, exposure.background, size, max_snr)
+        """Unpack so few at a time that what was just read is still in the processor's caches."""
+        pixels, first = size * size, None
+
+        def add(start: int, superpixels: npt.NDArray[np.float32], background: float) -> None:
+            nonlocal first
             if first is None and (bad := first_not_finite(superpixels)) is not None:
                 first = start + bad
-            start = stop
+            some = slice(start * pixels, (start + len(superpixels)) * pixels)
+            unpack_values(out.data[some], out.ierr[some], superpixels, background, size, max_snr)
+
+        bytes_each = 8 * pixels
+        at_most = self.staging_settings.slot_bytes // bytes_each or 1
+        with Coordinates(places, size, out.xpix, out.ypix) as coordinates:
+            for is_read, pieces in runs(exposures):
+                if not is_read:
+                    with clock("unpack"):
+                        for number, start, stop in pieces:
+                            superpixels: Any = exposures[number].superpixels
+                            if superpixels.ndim == 3:
+                                superpixels = superpixels[tuple(places[start:stop].T)]
+                            add(start, superpixels, exposures[number].background)
+                    continue
+                cuts = list(batches(pieces, at_most, _IN_CACHE // bytes_each))
+                largest = max(map(count, cuts))
+                with self.stage(largest * bytes_each) as slot:
+                    memory = slot.view((largest, 2 * pixels), np.float32)
+                    for batch in cuts:
+                        begin, end = batch[0].start, batch[-1].stop
+                        read(begin, end, memory[: end - begin])
+                        with clock("unpack"):
+                            # Neighbours of the same background are as one exposure.
+                            for background, group in groupby(
+                                batch, lambda piece: exposures[piece.exposure].background
+                            ):
+                                same = list(group)
+                                start, stop = same[0].start, same[-1].stop
+                                add(start, memory[start - begin : stop - begin], background)
+            with clock("unpack"):
+                coordinates.finish()
         return lambda: first
 
     def _check_layout(self, launch: Launch, patch: int, n_bands: int) -> npt.NDArray[Any]:

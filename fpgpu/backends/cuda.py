@@ -13,15 +13,22 @@ import cupy as cp
 import numpy as np
 import numpy.typing as npt
 
-from fpgpu.backends.arguments import ExposurePlanes, PatchPixels, StagedExposure
+from fpgpu.backends.arguments import (
+    Clock,
+    ExposurePlanes,
+    PatchPixels,
+    Read,
+    StagedExposure,
+)
 from fpgpu.backends.base import Backend, MemoryState
 from fpgpu.backends.compiler import OPTIONS
 from fpgpu.backends.devicememory import CudaMemory, Streams, pinned_bytes
-from fpgpu.backends.launches import DeviceLimits, Launch, c_ints
+from fpgpu.backends.launches import DeviceLimits, Launch, c_ints, table_launch
 from fpgpu.backends.memory import Array, Memory
 from fpgpu.backends.operations import FirstBad
 from fpgpu.backends.singlefile import single_file
 from fpgpu.backends.staging import Slot, StagingRing, StagingSettings
+from fpgpu.backends.unpacking import batches, runs
 from fpgpu.errors import (
     BackendUnavailableError,
     DeviceMemoryError,
@@ -59,6 +66,7 @@ class CudaBackend(Backend):
     """
 
     name = "cuda"
+    in_host_memory = False
 
     def __init__(self, device: int = 0, staging: StagingSettings | None = None) -> None:
         self._pid = os.getpid()
@@ -427,29 +435,74 @@ class CudaBackend(Backend):
 
     def _unpack(
         self,
-        launch: Launch,
         exposures: Sequence[StagedExposure],
         places: npt.NDArray[np.int32],
-        places_on_device: Array | None,
+        out: PatchPixels,
+        size: int,
+        max_snr: float,
+        read: Read,
+        clock: Clock,
+    ) -> FirstBad:
+        """Send what is read in as few transfers as slots allow, and unpack it after each."""
+        pixels, found = size * size, []
+        bytes_each = 8 * pixels
+        at_most = self.staging_settings.slot_bytes // bytes_each or 1
+        for is_read, run in runs(exposures):
+            for pieces in batches(run, at_most, at_most) if is_read else [run]:
+                start, stop = pieces[0].start, pieces[-1].stop
+                table = np.zeros(len(pieces), UNPACK_DTYPE)
+                for row, (number, begin, end) in zip(table, pieces, strict=True):
+                    exposure = exposures[number]
+                    array = exposure.superpixels
+                    row["start"], row["count"] = begin - start, end - begin
+                    row["background"] = exposure.background
+                    if array is not None:
+                        row["source"] = array.data.ptr
+                        row["row_length"] = array.shape[1] if array.ndim == 3 else 0
+                if is_read:
+                    with self.stage((stop - start) * bytes_each) as slot:
+                        read(start, stop, slot.view((stop - start, 2 * pixels), np.float32))
+                        with clock("upload"):
+                            memory = self.allocate(slot.nbytes)
+                            there = memory.view((slot.nbytes,), np.uint8)
+                            self.upload(slot, out=there, fresh=True)
+                    table["source"] = memory.pointer + bytes_each * table["start"].astype(np.int64)
+                here = out
+                if stop - start < len(places):
+                    here = PatchPixels(*(a[start * pixels : stop * pixels] for a in out))
+                with clock("unpack"):
+                    found.append(
+                        (start, self._unpack_table(table, places[start:stop], here, size, max_snr))
+                    )
+
+        def first_bad() -> int | None:
+            for start, look in found:
+                if (bad := look()) is not None:
+                    return start + bad
+            return None
+
+        return first_bad
+
+    def _unpack_table(
+        self,
+        table: npt.NDArray[Any],
+        places: npt.NDArray[np.int32],
         out: PatchPixels,
         size: int,
         max_snr: float,
     ) -> FirstBad:
-        table = np.zeros(len(exposures), UNPACK_DTYPE)
-        counts = np.array([exposure.count for exposure in exposures])
-        table["source"] = [exposure.superpixels.data.ptr for exposure in exposures]
-        table["start"], table["count"] = np.cumsum(counts) - counts, counts
-        table["row_length"] = [
-            e.superpixels.shape[1] if e.superpixels.ndim == 3 else 0 for e in exposures
-        ]
-        table["background"] = [exposure.background for exposure in exposures]
-        if places_on_device is None:
-            places_on_device = self.upload(places)
-        # One transfer: the table and, after it, what the kernel finds.
-        words = self.upload(np.append(table.view(np.uint32), np.uint32(NO_PIXEL)))
+        """Unpack what is in device memory."""
+        # One transfer: the table, places, and after them what the kernel finds.
+        parts = table.view(np.uint32), places.reshape(-1).view(np.uint32), [np.uint32(NO_PIXEL)]
+        words = self.upload(np.concatenate(parts, dtype=np.uint32))
         first = words[-1:]
+        places_there = np.uint64(words.data.ptr + table.nbytes)
+        addresses = [array.data.ptr for array in out]
+        wide = size % 2 == 0 and not any(at % 16 for at in (*addresses, *table["source"].tolist()))
+        longest = int(table["count"].max()) * size * size // (4 if wide else 1)
+        launch = table_launch("unpack", len(table), longest, wide)
         limit = np.float32(max_snr)
-        self._launch(launch, words, places_on_device, *out, np.int32(size), limit, first)
+        self._launch(launch, words, places_there, *out, np.int32(size), limit, first)
         with self._on_device():
             unpacked = self._streams.mark_kernels()
 

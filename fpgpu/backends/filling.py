@@ -30,7 +30,7 @@ def rows_in_slot(backend: Backend, out: Array) -> int:
         All of them where nothing has to be staged.
     """
     n_rows = int(out.shape[0])
-    if _in_host_memory(backend):
+    if backend.in_host_memory:
         return n_rows
     return min(n_rows, int(backend.staging_settings.slot_bytes // (out.nbytes // n_rows)))
 
@@ -56,7 +56,7 @@ def fill_rows(backend: Backend, out: Array, read: Read, *, fresh: bool = False) 
     """
     if not out.nbytes:
         return
-    if _in_host_memory(backend):
+    if backend.in_host_memory:
         read(0, out.shape[0], out)
         return
     step = rows_in_slot(backend, out)
@@ -71,8 +71,3 @@ def fill_rows(backend: Backend, out: Array, read: Read, *, fresh: bool = False) 
         with backend.stage(piece.nbytes) as slot:
             read(start, stop, slot.view(piece.shape, piece.dtype))
             backend.upload(slot, out=piece, fresh=fresh)
-
-
-def _in_host_memory(backend: Backend) -> bool:
-    """Tell whether the arrays of a backend are NumPy's."""
-    return backend.complaint(np.empty(0, np.float32)) is None

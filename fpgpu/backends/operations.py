@@ -13,28 +13,30 @@ import numpy as np
 import numpy.typing as npt
 
 from fpgpu.backends.arguments import (
+    Clock,
     ExposurePlanes,
     PatchPixels,
     PlaneGeometry,
+    Read,
     StagedExposure,
     check_pixels,
     check_planes,
     check_staged,
     mask_bits,
     refuse_overflow,
+    untimed,
 )
 from fpgpu.backends.checks import require_apart, require_array, require_count
 from fpgpu.backends.launches import DeviceLimits, Launch, one_launch, table_launch, tile_launch
 from fpgpu.backends.memory import Array
 from fpgpu.calibration import MaskCounts
-from fpgpu.errors import KernelLaunchError
+from fpgpu.errors import KernelLaunchError, LayoutError
 from fpgpu.layout import MAXBANDS, PATCH_DTYPE, PSF_DTYPE, ImageFlag
 from fpgpu.superpixels import SUPER_PIXEL_SIZE
 
 __all__ = ["FirstBad", "Operations"]
 
 _WORD = np.dtype(np.float32)
-_INT = np.dtype(np.int32)
 _PSF = np.dtype(np.uint32)
 _PSF_WORDS = PSF_DTYPE.itemsize // 4
 _MOST_INT = 2**31 - 1
@@ -50,6 +52,8 @@ class Operations(ABC):
 
     name: str
     limits: DeviceLimits
+    in_host_memory: bool
+    """Whether arrays are NumPy's: what is in staging memory need not be copied to be used."""
 
     @abstractmethod
     def complaint(self, array: Any) -> str | None:
@@ -215,9 +219,13 @@ class Operations(ABC):
         size: int = SUPER_PIXEL_SIZE,
         *,
         max_snr: float = 0.0,
-        places_on_device: Array | None = None,
+        read: Read | None = None,
+        clock: Clock = untimed,
     ) -> FirstBad:
         """Turn super-pixels in disk order into the pixel arrays of a patch.
+
+        What is yet to be read is read into staging memory, several exposures at a time; only one
+        that is larger than a slot is cut.
 
         Parameters
         ----------
@@ -232,8 +240,11 @@ class Operations(ABC):
         max_snr : float, optional
             Where ``ierr > 0`` and ``flux * ierr`` is larger, ierr becomes ``max_snr / flux``; 0 for
             no such limit.
-        places_on_device : array of int32, shape (n, 2), optional
-            The same places, where they are in the backend's memory already.
+        read : callable, optional
+            ``read(start, stop, to)`` reads super-pixels of exposures that have none, numbered as
+            `places`, into float32 of shape (stop - start, 2 * size**2) in host memory.
+        clock : callable, optional
+            Told of the phases upload and unpack.
 
         Returns
         -------
@@ -245,21 +256,22 @@ class Operations(ABC):
         ------
         LayoutError, KernelLaunchError
             When an argument does not fit, before anything is launched.
+        StagingError, StagingBusyError
+            When staging memory cannot serve.
         """
         inputs = check_staged(self, exposures, places, size)
         n = len(places)
         check_pixels(self, out, n, size, max_snr)
-        if places_on_device is not None:
-            require_array(self, "places_on_device", places_on_device, _INT, (n, 2))
-            inputs["places_on_device"] = places_on_device
         require_apart(self, out._asdict(), inputs)
         if n == 0:
             return lambda: None
         wide = self._wide(size * size, *out, *inputs.values())
         pieces = size * size // (4 if wide else 1)
         longest = max(exposure.count for exposure in exposures) * pieces
-        launch = table_launch("unpack", len(exposures), longest, wide).checked(self.limits)
-        return self._unpack(launch, exposures, places, places_on_device, out, size, max_snr)
+        table_launch("unpack", len(exposures), longest, wide).checked(self.limits)
+        if read is None and len(inputs) < len(exposures):
+            raise LayoutError("exposures without super-pixels were given, and nothing to read them")
+        return self._unpack(exposures, places, out, size, max_snr, read or _nothing_to_read, clock)
 
     def check_layout(self, patch: int, n_bands: int) -> npt.NDArray[Any]:
         """Read every field and array of a patch and say what was seen.
@@ -334,17 +346,21 @@ class Operations(ABC):
     @abstractmethod
     def _unpack(
         self,
-        launch: Launch,
         exposures: Sequence[StagedExposure],
         places: npt.NDArray[np.int32],
-        places_on_device: Array | None,
         out: PatchPixels,
         size: int,
         max_snr: float,
+        read: Read,
+        clock: Clock,
     ) -> FirstBad: ...
 
     @abstractmethod
     def _check_layout(self, launch: Launch, patch: int, n_bands: int) -> npt.NDArray[Any]: ...
+
+
+def _nothing_to_read(start: int, stop: int, to: npt.NDArray[np.float32]) -> None:
+    """Stand for `read` where everything is there."""
 
 
 def _any_or_batch(array: Any) -> tuple[None, ...]:

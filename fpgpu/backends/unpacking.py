@@ -2,56 +2,32 @@
 
 import os
 import threading
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
+from itertools import accumulate, groupby
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from fpgpu.backends.arguments import PatchPixels, check_pixels
-from fpgpu.backends.checks import Owner, require_apart, require_array, require_indices
-from fpgpu.errors import LayoutError
+from fpgpu.backends.arguments import StagedExposure
 
-__all__ = ["Unpacker", "first_not_finite", "unpack_into"]
+__all__ = [
+    "Coordinates",
+    "Piece",
+    "batches",
+    "count",
+    "first_not_finite",
+    "runs",
+    "unpack_values",
+]
 
 Pixels = npt.NDArray[np.float32]
 
-_VALUE = np.dtype(np.float32)
-
 _WORTH_A_THREAD = 1 << 22
 """Pixels from which on a thread is quicker than to fill their coordinates oneself."""
-
-
-def unpack_into(
-    out: PatchPixels,
-    superpixels: Pixels,
-    places: npt.NDArray[np.int32],
-    background: float,
-    size: int,
-    max_snr: float = 0.0,
-) -> None:
-    """Turn super-pixels of one exposure into pixels, as `fpgpu.backends.reference.unpack` defines.
-
-    Parameters
-    ----------
-    out : PatchPixels
-        C-contiguous arrays of n * size**2 float32.
-    superpixels : ndarray of float32, shape (n, 2 * size**2)
-        Fluxes, then inverse uncertainties, of each super-pixel.
-    places : ndarray of int32, shape (n, 2)
-        Index of each super-pixel along x and y.
-    background : float
-        Subtracted from all fluxes.
-    size : int
-        Pixels along each side of a super-pixel.
-    max_snr : float, optional
-        Where ``ierr > 0`` and ``data * ierr`` is larger, ierr becomes ``max_snr / data``; 0 for no
-        such limit.
-    """
-    _unpack_values(out.data, out.ierr, superpixels, background, size, max_snr)
-    _fill_coordinates(places, size, out.xpix, out.ypix)
 
 
 def first_not_finite(superpixels: Pixels) -> int | None:
@@ -77,115 +53,102 @@ def first_not_finite(superpixels: Pixels) -> int | None:
     return int(np.argmax(bad)) if bad.any() else None
 
 
-class Unpacker:
-    """Unpacks super-pixels of many exposures in turn, through memory that is used again.
+class Piece(NamedTuple):
+    """Super-pixels ``start:stop`` of a patch, all of one exposure."""
 
-    What was just read is then still in the caches of the processor. What all parts have in common
-    is checked once, so that parts can be small; and coordinates, which need no pixels, are filled
-    by another core meanwhile. To be used in a ``with`` block.
+    exposure: int
+    start: int
+    stop: int
+
+
+def runs(exposures: Sequence[StagedExposure]) -> Iterator[tuple[bool, list[Piece]]]:
+    """Part exposures into runs of those that are to be read and those that are there.
 
     Parameters
     ----------
-    owner : Owner
-        A backend whose arrays are NumPy's.
+    exposures : sequence of StagedExposure
+        In the order of the patch.
+
+    Yields
+    ------
+    is_read : bool
+        Whether they are to be read.
+    pieces : list of Piece
+        Whole exposures; those without super-pixels are left out.
+    """
+    stops = accumulate(exposure.count for exposure in exposures)
+    pieces = [
+        Piece(number, stop - exposure.count, stop)
+        for number, (exposure, stop) in enumerate(zip(exposures, stops, strict=True))
+        if exposure.count
+    ]
+    for is_read, group in groupby(pieces, lambda piece: exposures[piece[0]].superpixels is None):
+        yield is_read, list(group)
+
+
+def count(pieces: Iterable[Piece]) -> int:
+    """Count the super-pixels of pieces.
+
+    Parameters
+    ----------
+    pieces : iterable of Piece
+        Any.
+
+    Returns
+    -------
+    int
+        Their sum.
+    """
+    return sum(stop - start for _, start, stop in pieces)
+
+
+def batches(pieces: Iterable[Piece], at_most: int, enough: int) -> Iterator[list[Piece]]:
+    """Gather pieces into batches of `enough` super-pixels, or of one piece of at most `at_most`.
+
+    An exposure is only cut where it is more than `at_most`: what is read of it at once is of one
+    state of the store.
+
+    Parameters
+    ----------
+    pieces : iterable of Piece
+        In order.
+    at_most, enough : int
+        Super-pixels.
+
+    Yields
+    ------
+    list of Piece
+        What is read at once.
+    """
+    enough = min(enough, at_most)
+    batch: list[Piece] = []
+    room = 0
+    for exposure, begin, end in pieces:
+        for start in range(begin, end, at_most):
+            stop = min(end, start + at_most)
+            if batch and stop - start > room:
+                yield batch
+                batch = []
+            room = (room if batch else enough) - (stop - start)
+            batch.append(Piece(exposure, start, stop))
+    if batch:
+        yield batch
+
+
+class Coordinates:
+    """Coordinates of all pixels, filled by another core where that pays, or else at the end.
+
+    To be used in a ``with`` block, after which nothing is written any more.
+
+    Parameters
+    ----------
     places : ndarray of int32, shape (n, 2)
-        Index along x and y of each super-pixel in its exposure, for all parts.
-    out : PatchPixels
-        Arrays of n * size**2 float32.
+        Index along x and y of each super-pixel in its exposure, checked.
     size : int
         Pixels along each side of a super-pixel.
-    grid : (int, int)
-        Super-pixels of every exposure along x and y.
-    max_snr : float, optional
-        As for `unpack_into`.
-
-    Attributes
-    ----------
-    first_bad : int or None
-        Number of the first super-pixel that came with a value that is not finite.
-
-    Raises
-    ------
-    LayoutError, KernelLaunchError
-        When an argument does not fit.
+    xpix, ypix : ndarray of float32, shape (n * size**2,)
+        Out.
     """
-
-    def __init__(
-        self,
-        owner: Owner,
-        places: npt.NDArray[np.int32],
-        out: PatchPixels,
-        size: int,
-        *,
-        grid: tuple[int, int],
-        max_snr: float = 0.0,
-    ) -> None:
-        # Pixel coordinates are float32, which holds whole numbers exactly below 2**24.
-        within = np.minimum(grid, 2**24 // size)
-        places = require_indices("places", places, (None, 2), within)
-        check_pixels(owner, out, len(places), size, max_snr)
-        require_apart(owner, out._asdict(), {})
-        self._owner = owner
-        self._out = out
-        self._size = size
-        self._max_snr = max_snr
-        self._n_left = len(places)
-        self.first_bad: int | None = None
-        self._coordinates = _Coordinates(places, size, out.xpix, out.ypix)
-
-    def add(self, superpixels: Pixels, background: float = 0.0) -> None:
-        """Unpack the next super-pixels.
-
-        Parameters
-        ----------
-        superpixels : ndarray of float32, shape (n, 2 * size**2)
-            Fluxes, then inverse uncertainties, of each; not in memory that is unpacked into.
-        background : float, optional
-            Subtracted from every flux.
-
-        Raises
-        ------
-        LayoutError
-            When they have another shape, or are more than there are places left.
-        """
-        words = self._size**2
-        require_array(self._owner, "superpixels", superpixels, _VALUE, (None, 2 * words))
-        if len(superpixels) > self._n_left:
-            raise LayoutError(f"{len(superpixels)} super-pixels came where {self._n_left} are left")
-        if self.first_bad is None and (bad := first_not_finite(superpixels)) is not None:
-            self.first_bad = self._out.data.size // words - self._n_left + bad
-        data, ierr = (array[array.size - self._n_left * words :] for array in self._out[:2])
-        self._n_left -= len(superpixels)
-        some = slice(0, len(superpixels) * words)
-        _unpack_values(data[some], ierr[some], superpixels, background, self._size, self._max_snr)
-
-    def finish(self) -> None:
-        """Wait until all is done.
-
-        Raises
-        ------
-        LayoutError
-            When super-pixels are missing.
-        """
-        if self._n_left:
-            raise LayoutError(f"{self._n_left} super-pixels that there are places of did not come")
-        self._coordinates.finish()
-
-    def __enter__(self) -> Self:
-        self._coordinates.begin()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._coordinates.wait()
-
-
-class _Coordinates:
-    """Coordinates of all pixels, filled by a thread where that pays, or else at the end."""
 
     def __init__(
         self, places: npt.NDArray[np.int32], size: int, xpix: Pixels, ypix: Pixels
@@ -194,28 +157,33 @@ class _Coordinates:
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
 
-    def begin(self) -> None:
+    def __enter__(self) -> Self:
         """Start the thread; where there can be none it is done without."""
         n_pixels = self._arguments[2].size
-        if n_pixels < _WORTH_A_THREAD or len(os.sched_getaffinity(0)) == 1:
-            return
-        thread = threading.Thread(target=self._fill, name="fpgpu coordinates", daemon=True)
-        with suppress(RuntimeError):
-            thread.start()
-            self._thread = thread
-
-    def wait(self) -> None:
-        """Wait until nothing is written any more."""
-        if self._thread is not None:
-            self._thread.join()
+        if n_pixels >= _WORTH_A_THREAD and len(os.sched_getaffinity(0)) > 1:
+            thread = threading.Thread(target=self._fill, name="fpgpu coordinates", daemon=True)
+            with suppress(RuntimeError):
+                thread.start()
+                self._thread = thread
+        return self
 
     def finish(self) -> None:
         """Wait until they are filled, and raise what went wrong."""
         if self._thread is None:
             _fill_coordinates(*self._arguments)
-        self.wait()
+        else:
+            self._thread.join()
         if self._error is not None:
             raise self._error
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._thread is not None:
+            self._thread.join()
 
     def _fill(self) -> None:
         try:
@@ -224,7 +192,7 @@ class _Coordinates:
             self._error = error
 
 
-def _unpack_values(
+def unpack_values(
     data: Pixels,
     ierr: Pixels,
     superpixels: Pixels,
@@ -232,7 +200,22 @@ def _unpack_values(
     size: int,
     max_snr: float,
 ) -> None:
-    """Write the fluxes and inverse uncertainties of super-pixels of one exposure."""
+    """Write fluxes and inverse uncertainties, as `fpgpu.backends.reference.unpack` defines.
+
+    Parameters
+    ----------
+    data, ierr : ndarray of float32, shape (n * size**2,)
+        Out, C-contiguous.
+    superpixels : ndarray of float32, shape (n, 2 * size**2)
+        Fluxes, then inverse uncertainties, of each super-pixel.
+    background : float
+        Subtracted from all fluxes.
+    size : int
+        Pixels along each side of a super-pixel.
+    max_snr : float
+        Where ``ierr > 0`` and ``data * ierr`` is larger, ierr becomes ``max_snr / data``; 0 for no
+        such limit.
+    """
     shape = len(superpixels), size * size
     data, ierr = data.reshape(shape), ierr.reshape(shape)
     flux = superpixels[:, : size * size]

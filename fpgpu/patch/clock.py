@@ -1,31 +1,13 @@
 """Where the time of a patch goes, told by the very code that builds it."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from fpgpu.backends.arguments import Clock, untimed
 from fpgpu.backends.base import Backend
 
 __all__ = ["Clock", "PhaseClock", "untimed"]
-
-Clock = Callable[[str], AbstractContextManager[None]]
-"""``with clock(phase):`` around the work of a phase."""
-
-
-def untimed(phase: str) -> AbstractContextManager[None]:
-    """Take no time: what everything is built with unless a clock is asked for.
-
-    Parameters
-    ----------
-    phase : str
-        Not looked at.
-
-    Returns
-    -------
-    context manager
-        That does nothing.
-    """
-    return nullcontext()
 
 
 class PhaseClock:

@@ -40,7 +40,7 @@ class _Resident:
     """
 
     memory: Memory
-    shape: tuple[int, int, int]
+    array: Array
     files: Mapping[Path, Signature]
     users: int = 0
     leaving: bool = False
@@ -147,18 +147,18 @@ class ResidentExposures:
             has not so much memory.
         """
         held: dict[int, _Resident] = {}
+        states: dict[Path, Signature | None] = {}  # one look at a file, however many are in it
         try:
             # Those that are here are taken first, so that loading the others cannot drop them.
             for load in (False, True):
                 for number, (band, expID) in enumerate(exposures):
                     if number not in held:
                         with self._lock:
-                            exposure = self._taken(pixels, band, expID, load)
+                            exposure = self._taken(pixels, band, expID, load, states)
                             if exposure is not None:
                                 held[number] = exposure
             yield [
-                held[number].memory.view(held[number].shape, np.float32) if number in held else None
-                for number in range(len(exposures))
+                held[number].array if number in held else None for number in range(len(exposures))
             ]
         finally:
             with self._lock:
@@ -184,11 +184,18 @@ class ResidentExposures:
     ) -> None:
         self.free()
 
-    def _taken(self, pixels: PixelStore, band: str, expID: str, load: bool) -> _Resident | None:
+    def _taken(
+        self,
+        pixels: PixelStore,
+        band: str,
+        expID: str,
+        load: bool,
+        states: dict[Path, Signature | None],
+    ) -> _Resident | None:
         """Find an exposure, or load it, and count one more user."""
         key = pixels.reader.path, band, expID
         exposure = self._exposures.get(key)
-        if exposure is not None and not _unchanged(exposure.files):
+        if exposure is not None and not _unchanged(exposure.files, states):
             self._drop(key)
             exposure = None
         if exposure is not None:
@@ -229,10 +236,10 @@ class ResidentExposures:
             traceback.clear_frames(error.__traceback__)
             raise
         # Each piece was of one state of the file, but they may be of different ones.
-        if not _unchanged(files):
+        if not _unchanged(files, {}):
             memory.free()
             return None
-        return _Resident(memory, shape, files)
+        return _Resident(memory, memory.view(shape, np.float32), files)
 
     def _make_room(self, n_bytes: int) -> bool:
         """Drop exposures that are not in use until so many bytes are within the limit."""
@@ -261,12 +268,18 @@ class ResidentExposures:
         """Give the memory of an exposure back, unless it is in use."""
         if not exposure.users:
             self._nbytes -= exposure.memory.nbytes
+            exposure.array = None
             exposure.memory.free()
 
 
-def _unchanged(files: Mapping[Path, Signature]) -> bool:
-    """Whether files are still those that were looked at."""
-    try:
-        return all(signature(path) == seen for path, seen in files.items())
-    except MissingStoreError:
-        return False
+def _unchanged(files: Mapping[Path, Signature], states: dict[Path, Signature | None]) -> bool:
+    """Whether files are still those that were looked at; adds what it sees to `states`."""
+    for path, seen in files.items():
+        if path not in states:
+            try:
+                states[path] = signature(path)
+            except MissingStoreError:
+                states[path] = None
+        if states[path] != seen:
+            return False
+    return True
