@@ -114,10 +114,9 @@ def test_unpack(measure_on: Measure, backend: Backend, size: Size, n_exp: int, s
     superpixels = stack(backend, staged if source == "staged" else whole, n_exp)
     exposures = [StagedExposure(array, count, grid=(n_grid, n_grid)) for array in superpixels]
     out = PatchPixels(*(backend.empty((n_exp * count * 64,), "f4") for _ in range(4)))
-    on_device = backend.upload(places)
     measure_on(
         "unpack a batch",
-        lambda: backend.unpack(exposures, places, out, places_on_device=on_device),
+        lambda: backend.unpack(exposures, places, out),
         detail=f"{source} exposures",
         at={"window": size.window, "batch": n_exp},
         n_bytes=n_bytes,

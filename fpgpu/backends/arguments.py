@@ -305,7 +305,7 @@ def check_staged(
     require_indices("places", places, (sum(e.count for e in exposures), 2), 2**24 // size)
     grids = {_grid_of(exposure) for exposure in exposures}
     # As a rule all are of one size and every place is inside: then there is one look at them.
-    is_settled = grids == {None} or (None not in grids and _are_inside(places, grids))
+    is_settled = grids <= {None} or (None not in grids and _are_inside(places, grids))
     arrays, start = {}, 0
     for k, exposure in enumerate(exposures):
         require_count(f"super-pixels of exposure {k}", exposure.count, 2**31 - 1, "int32")

@@ -15,7 +15,7 @@ from fpgpu.backends import reference
 from fpgpu.backends.arguments import ExposurePlanes, PatchPixels, StagedExposure
 from fpgpu.backends.base import Backend
 from fpgpu.calibration import calibrate_images
-from fpgpu.errors import UnusableExposureError
+from fpgpu.errors import LayoutError, UnusableExposureError
 from fpgpu.layout import ImageFlag
 from fpgpu.superpixels import superpixelize
 from tests.backends.conformance_memory import some_bytes
@@ -232,12 +232,62 @@ class OperationsConformance:
             StagedExposure(array, count, background, grid)
             for array, count, background in zip(arrays, counts, backgrounds, strict=True)
         ]
-        for there in (None, backend.upload(places)):
-            outputs = [guarded((len(places) * size * size,)) for _ in range(4)]
-            pixels = PatchPixels(*(output.array for output in outputs))
-            backend.unpack(exposures, places, pixels, size, max_snr=max_snr, places_on_device=there)
-            for output, array in zip(outputs, expected, strict=True):
-                same_bits(output.values(), array)
+        outputs = [guarded((len(places) * size * size,)) for _ in range(4)]
+        pixels = PatchPixels(*(output.array for output in outputs))
+        backend.unpack(exposures, places, pixels, size, max_snr=max_snr)
+        for output, array in zip(outputs, expected, strict=True):
+            same_bits(output.values(), array)
+
+    @pytest.mark.parametrize("size", [8, 3])
+    @pytest.mark.parametrize("slot", [1000, 20, 7], ids="slots of {}".format)
+    @pytest.mark.parametrize("is_there", ["none", "some", "last"])
+    def test_unpack_reads_what_is_not_there(
+        self, backend: Backend, size: int, slot: int, is_there: str
+    ) -> None:
+        rng = np.random.default_rng(4)
+        counts, grid = [9, 0, 12, 3, 31, 1], (6, 9)
+        places = np.stack([rng.integers(0, side, sum(counts)) for side in grid], 1, dtype="i4")
+        whole = floats("random", (*grid, 2 * size * size))
+        superpixels = whole[tuple(places.T)]
+        backgrounds = [0.5, 0.0, -2.0, -2.0, 0.0, 3.0]
+        superpixels[40, 0] = np.nan
+        expected = reference.unpack(superpixels, places, counts, backgrounds, size, 1.5)
+        there = {"none": set(), "some": {0, 3}, "last": {5}}[is_there]
+        array = backend.upload(whole)
+        exposures = [
+            StagedExposure(array if number in there else None, count, background, grid)
+            for number, (count, background) in enumerate(zip(counts, backgrounds, strict=True))
+        ]
+        asked: list[tuple[int, int]] = []
+
+        def read(start: int, stop: int, to: np.ndarray) -> None:
+            asked.append((start, stop))
+            to[...] = superpixels[start:stop]
+
+        pixels = PatchPixels(*(backend.empty((len(places) * size**2,), "f4") for _ in range(4)))
+        with backend.staging(slot_bytes=8 * size**2 * slot):
+            slot = backend.staging_settings.slot_bytes // (8 * size**2)  # of whole pages
+            first_bad = backend.unpack(exposures, places, pixels, size, max_snr=1.5, read=read)
+            assert first_bad() == 40
+        for found, array in zip(pixels, expected, strict=True):
+            same_bits(backend.download(found), array)
+        stops = np.cumsum(counts)
+        wanted = [
+            number for number, stop in enumerate(stops) for _ in range(counts[number])
+            if number not in there
+        ]  # fmt: skip
+        assert sum(stop - start for start, stop in asked) == len(wanted)
+        for start, stop in asked:  # only what is larger than a slot is cut
+            assert stop - start <= slot
+            cut = {start, stop} - {0, *stops.tolist()}
+            number = int(np.searchsorted(stops, start, side="right"))
+            assert not cut or counts[number] > slot
+
+    def test_unpack_with_nothing_that_reads(self, backend: Backend) -> None:
+        places = np.zeros((1, 2), "i4")
+        pixels = PatchPixels(*(backend.empty((64,), "f4") for _ in range(4)))
+        with pytest.raises(LayoutError, match="nothing to read them"):
+            backend.unpack([StagedExposure(None, 1, grid=(1, 1))], places, pixels)
 
     def test_unpack_of_nothing(self, backend: Backend) -> None:
         none = backend.empty((0,), "f4")

@@ -1,6 +1,7 @@
-"""Super-pixels unpacked in turn are the pixels that the reference gives of all at once."""
+"""Unpacking on the CPU, part by part: cuts of what is read, and coordinates by another core."""
 
 import threading
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fpgpu.backends import reference, unpacking
-from fpgpu.backends.arguments import PatchPixels
+from fpgpu.backends.arguments import PatchPixels, StagedExposure
 from fpgpu.backends.cpu import CpuBackend
-from fpgpu.backends.unpacking import Unpacker
-from fpgpu.errors import KernelLaunchError, LayoutError
+from fpgpu.backends.unpacking import Piece, batches, count
 
 GRID = (6, 9)
 
@@ -29,8 +29,11 @@ def pixels(n: int, size: int = 8) -> PatchPixels:
     return PatchPixels(*np.full((4, n * size * size), 7, np.float32))
 
 
-def unpacker(places: Any, out: PatchPixels, **options: Any) -> Unpacker:
-    return Unpacker(CpuBackend(), places, out, 8, grid=GRID, **options)
+def unpack_zeros(places: Any, out: PatchPixels) -> None:
+    """Unpack one exposure of zeros that is read."""
+    places = np.array(places, np.int32)
+    exposure = StagedExposure(None, len(places), grid=GRID)
+    CpuBackend().unpack([exposure], places, out, read=lambda *part: part[2].fill(0))
 
 
 @settings(max_examples=60)
@@ -38,10 +41,11 @@ def unpacker(places: Any, out: PatchPixels, **options: Any) -> Unpacker:
     counts=st.lists(st.integers(0, 40), max_size=6),
     size=st.sampled_from([1, 3, 8]),
     max_snr=st.sampled_from([0.0, 1.5]),
+    slot=st.integers(1, 50),
     seed=st.integers(0, 1000),
 )
 def test_parts_are_what_all_are_at_once(
-    counts: list[int], size: int, max_snr: float, seed: int
+    counts: list[int], size: int, max_snr: float, slot: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     n = sum(counts)
@@ -50,49 +54,21 @@ def test_parts_are_what_all_are_at_once(
     superpixels[rng.random(superpixels.shape) < 0.1] = np.nan
     backgrounds = rng.choice([0.0, 0.25], len(counts)).tolist()
     expected = reference.unpack(superpixels, places, counts, backgrounds, size, max_snr)
-    out, memory = pixels(n, size), np.empty((40, 2 * size * size), np.float32)
-    with Unpacker(CpuBackend(), places, out, size, grid=GRID, max_snr=max_snr) as parts:
-        for stop, count, background in zip(np.cumsum(counts), counts, backgrounds, strict=True):
-            memory[:count] = superpixels[stop - count : stop]
-            parts.add(memory[:count], background)
-        parts.finish()
+    exposures = [
+        StagedExposure(None, count, background, GRID)
+        for count, background in zip(counts, backgrounds, strict=True)
+    ]
+
+    def read(start: int, stop: int, to: Any) -> None:
+        to[...] = superpixels[start:stop]
+
+    out, backend = pixels(n, size), CpuBackend()
+    with backend.staging(slot_bytes=slot * 8 * size * size, depth=1):
+        first_bad = backend.unpack(exposures, places, out, size, max_snr=max_snr, read=read)
     for found, array in zip(out, expected, strict=True):
         np.testing.assert_array_equal(found.view(np.uint32), array.view(np.uint32))
-
-
-def test_super_pixels_that_are_too_many_or_missing_are_refused() -> None:
-    places = np.zeros((3, 2), np.int32)
-    with unpacker(places, pixels(3)) as parts:
-        parts.add(np.zeros((2, 128), np.float32))
-        with pytest.raises(LayoutError, match="2 super-pixels came where 1 are left"):
-            parts.add(np.zeros((2, 128), np.float32))
-        with pytest.raises(LayoutError, match="1 super-pixels that there are places of"):
-            parts.finish()
-        parts.add(np.zeros((1, 128), np.float32))
-        parts.finish()
-
-
-@pytest.mark.parametrize("place", [(6, 0), (0, 9), (-1, 0)])
-def test_places_outside_the_exposures_are_refused(place: tuple[int, int]) -> None:
-    out = pixels(2)
-    with pytest.raises(KernelLaunchError, match=r"places\[1, \d\] is"):
-        unpacker(np.array([(0, 0), place], np.int32), out)
-    assert all((array == 7).all() for array in out)
-
-
-def test_arrays_that_do_not_fit_are_refused() -> None:
-    places, out = np.zeros((2, 2), np.int32), pixels(2)
-    with pytest.raises(LayoutError, match=r"ypix has shape \(64,\); expected \(128\)"):
-        unpacker(places, out._replace(ypix=np.zeros(64, np.float32)))
-    with pytest.raises(LayoutError, match="overlap in memory"):
-        unpacker(places, out._replace(ypix=out.xpix))
-    with pytest.raises(KernelLaunchError, match="max_snr"):
-        unpacker(places, out, max_snr=-1.0)
-    with unpacker(places, out) as parts:
-        with pytest.raises(LayoutError, match="superpixels has shape"):
-            parts.add(np.zeros((2, 64), np.float32))
-        with pytest.raises(LayoutError, match="superpixels has dtype float64"):
-            parts.add(np.zeros((2, 128)))
+    bad = np.flatnonzero(~np.isfinite(superpixels).all(axis=1))
+    assert first_bad() == (int(bad[0]) if bad.size else None)
 
 
 def test_what_goes_wrong_with_coordinates_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,12 +76,8 @@ def test_what_goes_wrong_with_coordinates_is_raised(monkeypatch: pytest.MonkeyPa
         raise MemoryError("no room")
 
     monkeypatch.setattr(unpacking, "_fill_coordinates", fail)
-    with (  # noqa: PT012 - either here or there
-        pytest.raises(MemoryError, match="no room"),
-        unpacker(np.zeros((1, 2), np.int32), pixels(1)) as parts,
-    ):
-        parts.add(np.zeros((1, 128), np.float32))
-        parts.finish()
+    with pytest.raises(MemoryError, match="no room"):
+        unpack_zeros([(0, 0)], pixels(1))
 
 
 def test_where_no_thread_can_be_started_it_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,14 +86,55 @@ def test_where_no_thread_can_be_started_it_is_done_without(monkeypatch: pytest.M
 
     monkeypatch.setattr(threading.Thread, "start", start)
     out = pixels(1)
-    with unpacker(np.array([[2, 3]], np.int32), out) as parts:
-        parts.add(np.zeros((1, 128), np.float32))
-        parts.finish()
+    unpack_zeros([(2, 3)], out)
     assert (out.xpix[0], out.ypix[0]) == (16, 24)
 
 
-def test_nothing_is_written_after_the_block_also_when_it_fails() -> None:
-    before = threading.active_count()
-    with pytest.raises(RuntimeError), unpacker(np.zeros((9, 2), np.int32), pixels(9)):
+def test_nothing_is_written_any_more_when_reading_failed() -> None:
+    def read(*_: Any) -> None:
         raise RuntimeError
+
+    before = threading.active_count()
+    exposure, places = StagedExposure(None, 9, grid=GRID), np.zeros((9, 2), np.int32)
+    with pytest.raises(RuntimeError):
+        CpuBackend().unpack([exposure], places, pixels(9), read=read)
     assert threading.active_count() == before
+
+
+whole_exposures = st.lists(st.integers(1, 60), max_size=12).map(
+    lambda counts: [
+        Piece(number, stop - count, stop)
+        for number, (count, stop) in enumerate(zip(counts, np.cumsum(counts).tolist(), strict=True))
+    ]
+)
+
+
+@given(pieces=whole_exposures, at_most=st.integers(1, 80), enough=st.integers(1, 80))
+def test_batches_hold_every_super_pixel_once_and_in_order(
+    pieces: list[Piece], at_most: int, enough: int
+) -> None:
+    found = list(batches(pieces, at_most, enough))
+    given = [(n, k) for n, start, stop in pieces for k in range(start, stop)]
+    assert [
+        (n, k) for batch in found for n, start, stop in batch for k in range(start, stop)
+    ] == given
+    for batch in found:
+        assert count(batch) <= at_most
+        assert len(batch) == 1 or count(batch) <= enough
+
+
+@given(pieces=whole_exposures, at_most=st.integers(1, 80), enough=st.integers(1, 80))
+def test_only_exposures_too_large_for_staging_memory_are_cut(
+    pieces: list[Piece], at_most: int, enough: int
+) -> None:
+    for piece in (piece for batch in batches(pieces, at_most, enough) for piece in batch):
+        whole = pieces[piece.exposure]
+        assert piece == whole or whole.stop - whole.start > at_most
+
+
+@given(pieces=whole_exposures, at_most=st.integers(1, 80), enough=st.integers(1, 80))
+def test_no_batch_could_have_taken_the_next_piece(
+    pieces: list[Piece], at_most: int, enough: int
+) -> None:
+    for batch, following in pairwise(batches(pieces, at_most, enough)):
+        assert count(batch) + count(following[:1]) > min(enough, at_most)
