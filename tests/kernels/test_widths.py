@@ -50,7 +50,8 @@ def test_every_access_to_pixels_is_of_16_bytes_in_ptx(kernel: str, arch: int) ->
     assert {width for verb, width in found if verb == "st"} == {16}
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+# The disassembler of CUDA 13 does not know Volta; its PTX is looked at above.
+@pytest.mark.parametrize("arch", [arch for arch in ARCHITECTURES if arch >= 75])
 @pytest.mark.parametrize("kernel", STORES)
 def test_every_access_to_pixels_is_of_16_bytes_in_machine_code(
     kernel: str, arch: int, tmp_path: Path
