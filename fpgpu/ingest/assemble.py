@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fpgpu.errors import UnusableExposureError, WCSError
 from fpgpu.ingest.astrometry import Astrometry, choose_wcs
-from fpgpu.ingest.cutting import become_tile, boxes, has_data, pad_as_asked, tile_part
+from fpgpu.ingest.cutting import become_tile, boxes, has_data, pad_as_asked, size_misfit, tile_part
 from fpgpu.ingest.exposure import Exposure, ImageNameSet
 from fpgpu.ingest.flags import flags_for
 from fpgpu.ingest.frame import Frame
@@ -198,7 +198,7 @@ def _mask(frame: Frame, box: Box) -> Images | None:
 
 def _astrometry(frame: Frame, options: ReadOptions) -> Astrometry:
     """Choose the WCS and check the size; where both are at fault, one message says both."""
-    misfit = _size_misfit(frame.shape, options)
+    misfit = size_misfit(frame.shape, options)
     try:
         wcs = choose_wcs(
             str(frame.path),
@@ -229,15 +229,3 @@ def _provenance(wcs: Astrometry, weigher: Weigher) -> dict[str, str | float | in
     if weigher.scale != 1:
         known["err_scale"] = weigher.scale
     return known
-
-
-def _size_misfit(shape: tuple[int, int], options: ReadOptions) -> str | None:
-    """Say why the size does not fit the super-pixels, unless it does or will be padded."""
-    size, tile = options.super_pixel_size, options.tile
-    is_cut = tile is not None and (shape[0] > tile[0] or shape[1] > tile[1])
-    if options.pad or is_cut or not (shape[0] % size or shape[1] % size):
-        return None
-    return (
-        f"{shape[0]} x {shape[1]} pixels are no multiple of the super-pixel ({size}); "
-        "use --pad to add pixels of zero weight"
-    )

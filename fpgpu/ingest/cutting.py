@@ -14,7 +14,15 @@ from fpgpu.sky.sip import fit_sip
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.mosaics import TilePlace
 
-__all__ = ["become_tile", "boxes", "cut_exposure", "has_data", "pad_as_asked", "tile_part"]
+__all__ = [
+    "become_tile",
+    "boxes",
+    "cut_exposure",
+    "has_data",
+    "pad_as_asked",
+    "size_misfit",
+    "tile_part",
+]
 
 
 def boxes(shape: tuple[int, int], options: Any) -> Iterator[tuple[tuple[int, int] | None, Box]]:
@@ -73,6 +81,31 @@ def has_data(tile: Exposure) -> bool:
     """
     usable = np.isfinite(tile.ierr) & (tile.ierr > 0) & np.isfinite(tile.im)
     return bool(usable.any())
+
+
+def size_misfit(shape: tuple[int, int], options: Any) -> str | None:
+    """Say why the size of an image does not fit the super-pixels.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (nx, ny).
+    options : ReadOptions
+        With `pad`, `tile` and `super_pixel_size`.
+
+    Returns
+    -------
+    str or None
+        None where it does, or will be padded or cut.
+    """
+    size, tile = options.super_pixel_size, options.tile
+    is_cut = tile is not None and (shape[0] > tile[0] or shape[1] > tile[1])
+    if options.pad or is_cut or not (shape[0] % size or shape[1] % size):
+        return None
+    return (
+        f"{shape[0]} x {shape[1]} pixels are no multiple of the super-pixel ({size}); "
+        "use --pad to add pixels of zero weight"
+    )
 
 
 def pad_as_asked(exposure: Exposure, options: Any) -> None:
@@ -145,8 +178,10 @@ def cut_exposure(whole: Exposure, options: Any) -> Iterator[Exposure]:
     Raises
     ------
     UnusableExposureError
-        When no tile has a usable pixel.
+        When no tile has a usable pixel, or the size is no multiple of the super-pixel.
     """
+    if misfit := size_misfit(whole.shape, options):
+        raise UnusableExposureError(f"exposure {whole.expID}: {misfit}")
     n_made = 0
     for index, box in boxes(whole.shape, options):
         exposure = whole.copy()

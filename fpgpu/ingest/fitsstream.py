@@ -25,7 +25,7 @@ _MAX_RATIO = 50
 _UNSUSPICIOUS = 1 << 31
 
 _OTHER_FILES = {
-    b"#ASDF": "an ASDF file, of which only those of Roman (roman.data, .err, .dq) are read",
+    b"#ASDF": "an ASDF file",
     b"\x89HDF": "an HDF5 file",
     b"\x28\xb5\x2f\xfd": "compressed with zstd; expand it first",
     b"\x1f\x9d": "compressed with compress (.Z); expand it first",

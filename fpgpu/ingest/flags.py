@@ -262,6 +262,47 @@ HST = _flag_set(
 """HST flags of ACS and WFC3."""
 
 
+ROMAN = _flag_set(
+    "Roman",
+    """
+    0  DO_NOT_USE        bad pixel, not for science
+    1  SATURATED         saturated during the exposure
+    2  JUMP_DET          a jump (cosmic ray) was found in the ramp
+    3  DROPOUT           data lost in transmission
+    4  GW_AFFECTED_DATA  read while a guide window was
+    5  PERSISTENCE       high persistence
+    6  AD_FLOOR          below the floor of the A/D converter
+    7  OUTLIER           rejected by outlier detection
+    8  UNRELIABLE_ERROR  uncertainty that cannot be relied on
+    9  NON_SCIENCE       not on the science part of the detector
+    10 DEAD              dead pixel
+    11 HOT               hot pixel
+    12 WARM              warm pixel
+    13 LOW_QE            low quantum efficiency
+    15 TELEGRAPH         random telegraph noise
+    16 NONLINEAR         highly nonlinear
+    17 BAD_REF_PIXEL     reference pixel that cannot be used
+    18 NO_FLAT_FIELD     the flat field could not be measured
+    19 NO_GAIN_VALUE     the gain could not be measured
+    20 NO_LIN_CORR       no linearity correction
+    21 NO_SAT_CHECK      no saturation check
+    22 UNRELIABLE_BIAS   large variance of the bias
+    23 UNRELIABLE_DARK   large variance of the dark
+    24 UNRELIABLE_SLOPE  large variance of the slope
+    25 UNRELIABLE_FLAT   large variance of the flat
+    26 RESERVED_5        not used
+    27 RESERVED_6        not used
+    28 UNRELIABLE_RESET  sensitive to reset anomaly
+    29 RESERVED_7        not used
+    30 OTHER_BAD_PIXEL   bad for another reason
+    31 REFERENCE_PIXEL   reference pixel
+    """,
+)
+"""Roman WFI pixel flags."""
+
+_BY_TELESCOPE = {"HST": HST, "ROMAN": ROMAN}
+
+
 def flags_for(telescope: str | None) -> FlagSet:
     """Choose the flags by the TELESCOP keyword.
 
@@ -273,6 +314,7 @@ def flags_for(telescope: str | None) -> FlagSet:
     Returns
     -------
     FlagSet
-        HST's for HST, otherwise JWST's, whose numbering forcepho's own images use.
+        HST's for HST, Roman's for ROMAN, otherwise JWST's, whose numbering forcepho's own images
+        use.
     """
-    return HST if (telescope or "").strip().upper() == "HST" else JWST
+    return _BY_TELESCOPE.get((telescope or "").strip().upper(), JWST)

@@ -10,6 +10,7 @@ import json
 import math
 import os
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from fpgpu.errors import FlagError, UnusableExposureError, WCSError
 from fpgpu.ingest.astrometry import WCS_CHOICES, WCS_TOLERANCE
 from fpgpu.ingest.exposure import Exposure
-from fpgpu.ingest.flags import HST, JWST, BitSpec
+from fpgpu.ingest.flags import HST, JWST, ROMAN, BitSpec
 from fpgpu.ingest.memory import exposure_from_ccddata
 from fpgpu.ingest.naming import check_pattern
 from fpgpu.ingest.tiles import check_tile
@@ -447,10 +448,8 @@ def _settle(options: Any, name: str, value: Any) -> None:
 
 def _check_bitmask(spec: BitSpec) -> None:
     """Refuse a bitmask that means nothing for any observatory, before any file is read."""
-    try:
-        JWST.parse(spec)
-    except FlagError:
-        try:
-            HST.parse(spec)
-        except FlagError:
-            JWST.parse(spec)
+    for flags in (HST, ROMAN):
+        with suppress(FlagError):
+            flags.parse(spec)
+            return
+    JWST.parse(spec)

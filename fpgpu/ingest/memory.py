@@ -239,7 +239,8 @@ def _image(
         raise UnusableExposureError(
             f"{where}: {name} has shape {array.shape}, but data has {shape[::-1]}"
         )
-    return array.T
+    # The reciprocal of half precision would have but three digits.
+    return (array.astype(np.float32) if array.dtype == np.float16 else array).T
 
 
 def _place(exposure: Exposure, wcs: Any, where: str) -> None:

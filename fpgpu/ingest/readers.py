@@ -21,6 +21,7 @@ from fpgpu.ingest.jwst import is_jwst, read_jwst
 from fpgpu.ingest.plain import is_plain, read_plain
 from fpgpu.ingest.prepare import prepare
 from fpgpu.ingest.refit import refit_header
+from fpgpu.ingest.roman import is_asdf, read_roman
 from fpgpu.stores.names import nearest_band
 
 __all__ = [
@@ -60,7 +61,7 @@ class InputFile:
 
     def __init__(self, path: str | Path, companions: Mapping[str, Path] | None = None) -> None:
         self.path = Path(path)
-        self._companion_paths = dict(companions or {})
+        self.companion_paths = dict(companions or {})
         self._closing = ExitStack()
         try:
             with self.path.open("rb") as stream:
@@ -79,7 +80,7 @@ class InputFile:
     def companions(self) -> dict[str, FitsFile]:
         """The files that belong to it, opened as FITS, by role."""
         opened = {}
-        for role, path in self._companion_paths.items():
+        for role, path in self.companion_paths.items():
             opened[role] = self._closing.enter_context(FitsFile(path))
         return opened
 
@@ -128,6 +129,11 @@ def _built_in(
 
 
 _BUILT_IN = (
+    Reader(
+        "roman",
+        lambda file: is_asdf(file.head),
+        lambda file, options: read_roman(file.path, options, file.companion_paths),
+    ),
     _built_in("jwst", is_jwst, read_jwst),
     _built_in("hst", is_hst, read_hst),
     _built_in("plain", is_plain, read_plain),
