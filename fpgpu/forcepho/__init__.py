@@ -10,14 +10,16 @@ if TYPE_CHECKING:
     from fpgpu.forcepho.patches import CPUPatch as CPUPatch
     from fpgpu.forcepho.patches import GPUPatch as GPUPatch
     from fpgpu.forcepho.proposer import GPUProposer as GPUProposer
+    from fpgpu.forcepho.proposer import Proposer as Proposer
 
 _HOME = {
     "CPUPatch": "fpgpu.forcepho.patches",
     "GPUPatch": "fpgpu.forcepho.patches",
     "GPUProposer": "fpgpu.forcepho.proposer",
+    "Proposer": "fpgpu.forcepho.proposer",
 }
 
-__all__ = ["CPUPatch", "GPUPatch", "GPUProposer"]
+__all__ = ["CPUPatch", "GPUPatch", "GPUProposer", "Proposer"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 """forcepho's interface to device memory, on a patch that lives in a backend's memory."""
 
+import logging
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -8,11 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fpgpu.errors import LayoutError, PlanError
-from fpgpu.layout import PATCH_ARRAYS, PATCH_DTYPE
+from fpgpu.layout import PATCH_ARRAYS, PATCH_DTYPE, SOURCE_DTYPE
 from fpgpu.patch.device import Patch
 from fpgpu.patch.pack import PatchMetadata
 
 __all__ = ["PIXELS", "DevicePatch"]
+
+logger = logging.getLogger(__name__)
 
 PIXELS = ("data", "ierr", "xpix", "ypix")
 """What a patch holds of every pixel, on the host, too."""
@@ -65,6 +68,7 @@ class DevicePatch:
     patchstruct_ptr: int
     n_sources: int
     n_radii: int
+    psf_per_source: bool
     patch_reference_coordinates: npt.NDArray[np.float64]
 
     _patch: Patch | None = None
@@ -157,6 +161,53 @@ class DevicePatch:
         getattr(self, "data")  # noqa: B009 - fetched now: the device forgets them
         patch.swap()
         return self.send_patchstruct_to_device()
+
+    def evaluate_unchecked(
+        self, proposal: npt.NDArray[Any], *, residual: bool = False
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32]]:
+        """Evaluate a scene on the device as it is, by fpgpu's likelihood.
+
+        Parameters
+        ----------
+        proposal : ndarray of SOURCE_DTYPE, shape (n_sources,)
+            The sources that were sent; what is NaN gives NaN. Of more sources the first are taken,
+            as forcepho's kernels do: its linear optimisation leaves one source on the device.
+        residual : bool, optional
+            Whether to write the residuals.
+
+        Returns
+        -------
+        chi2 : ndarray of float64, shape (n_bands,)
+            As of `fpgpu.patch.device.Patch.evaluate`.
+        derivatives : ndarray of float32, shape (n_bands, n_sources, 7)
+            Of it.
+
+        Raises
+        ------
+        PlanError
+            When no patch was built.
+        LayoutError
+            When more sources were sent than the proposal has, or it is no proposal.
+        ReleasedMemoryError
+            When the patch was freed.
+        """
+        patch = self._require_patch()
+        n_sources = patch.n_sources
+        if proposal.dtype != SOURCE_DTYPE or proposal.ndim != 1 or len(proposal) < n_sources:
+            raise LayoutError(
+                f"the proposal is {proposal.dtype} of shape {proposal.shape}; expected SOURCE_DTYPE"
+                f" of shape ({n_sources},), the sources that were sent"
+            )
+        if len(proposal) > n_sources:
+            logger.warning(
+                "a proposal of %d sources, but %d on the device: those are evaluated, as forcepho's"
+                " kernels do; pack and send the scene for all",
+                len(proposal), n_sources,
+            )  # fmt: skip
+        sums = patch.evaluate_unchecked(
+            proposal[None, :n_sources], psf_per_source=self.psf_per_source, residual=residual
+        )
+        return sums.chi2[0], sums.derivatives[0]
 
     def retrieve_array(self, arrname: str = "residual") -> npt.NDArray[Any]:
         """Fetch an array from the device.

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from fpgpu.backends.base import Backend
 from fpgpu.backends.choose import BackendName, get_backend
 from fpgpu.errors import LayoutError, PlanError, RegionError
 from fpgpu.forcepho.device import PIXELS, DevicePatch
-from fpgpu.layout import PATCH_ARRAYS
+from fpgpu.layout import MAXSOURCES, PATCH_ARRAYS
 from fpgpu.likelihood.scene import relative_longitude
 from fpgpu.patch.astrometry import reference_position
 from fpgpu.patch.build import build_patch
@@ -29,6 +29,8 @@ from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.psf import PSFStore
 
 __all__ = ["StorePatch", "as_region"]
+
+Kernel = Literal["fpgpu", "forcepho"]
 
 # What forcepho packs one after the other, with what each is given.
 _HOOKS = {
@@ -86,6 +88,10 @@ class StorePatch(DevicePatch):
         done here by default.
     backend : Backend, optional
         Where the patch lives, instead of a new one.
+    kernel : {"fpgpu", "forcepho"}, optional
+        What evaluates proposals: fpgpu's likelihood, or the kernel of the installed forcepho, with
+        its limits. The first is quicker by far, takes any number of sources, and uses the PSF of
+        each source.
 
     Attributes
     ----------
@@ -122,7 +128,11 @@ class StorePatch(DevicePatch):
         select: Selection = "corners",
         psf_per_source: bool = False,
         backend: Backend | None = None,
+        kernel: Kernel = "fpgpu",
     ) -> None:
+        if kernel not in get_args(Kernel):
+            kernels = " or ".join(map(repr, get_args(Kernel)))
+            raise LayoutError(f"kernel is {kernel!r}; expected {kernels}")
         for name, dtype in (("meta_dtype", meta_dtype), ("pix_dtype", pix_dtype)):
             if np.dtype(dtype) != np.float32:
                 raise LayoutError(f"{name} is {np.dtype(dtype)}; kernels take float32 only")
@@ -138,6 +148,7 @@ class StorePatch(DevicePatch):
         self.debug = debug
         self.select: Selection = select
         self.psf_per_source = psf_per_source
+        self.kernel: Kernel = kernel
         self.patch_reference_coordinates = np.zeros(2)
         self.background_offsets: list[float] | None = None
         self.max_snr: float | None = None
@@ -415,6 +426,11 @@ class StorePatch(DevicePatch):
         _make_absolute(scene)
         positions = _positions(scene.sources)
         active = _positions(scene.active_sources)
+        if self.kernel == "forcepho" and len(active) > MAXSOURCES:
+            raise LayoutError(
+                f"{len(active)} active sources; forcepho's kernel takes {MAXSOURCES}: fit fewer at"
+                ' a time (maxactive), or use kernel="fpgpu"'
+            )
         metadata = pack_metadata(
             self.metastore,
             self.psfstore,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fpgpu.backends.choose import BackendName
 from fpgpu.forcepho.packing import StorePatch
-from fpgpu.forcepho.proposer import GPUProposer
+from fpgpu.forcepho.proposer import GPUProposer, Proposer
 from fpgpu.forcepho.upstream import forcepho_module, require_same_layout
 
 __all__ = ["CPUPatch", "GPUPatch"]
@@ -28,7 +28,7 @@ else:
 
 
 class CPUPatch(StorePatch, _Models, _Scenes):
-    """A patch in host memory for forcepho's compiled CPU kernel.
+    """A patch in host memory for forcepho's models.
 
     In place of ``class CPUStorePatch(StorePatch, CPUPatchMixin)`` of forcepho. The parameters are
     those of `fpgpu.forcepho.packing.StorePatch`.
@@ -40,24 +40,26 @@ class CPUPatch(StorePatch, _Models, _Scenes):
     """forcepho's, which has no entries there either."""
 
     def get_proposer(self) -> Any:
-        """Make a proposer that calls forcepho's compiled kernel.
+        """Make a proposer, as the parameter ``kernel`` says.
 
         Returns
         -------
-        forcepho.proposal.CPUProposer
+        Proposer or forcepho.proposal.CPUProposer
             To be called as ``evaluate_proposal(proposal, patch=...)``.
 
         Raises
         ------
         ForcephoMissingError
-            When forcepho was installed without that kernel.
+            When forcepho's kernel is wanted and was not compiled.
         """
+        if self.kernel == "fpgpu":
+            return Proposer()
         forcepho_module("src.compute_gaussians_kernel")
         return forcepho_module("proposal").CPUProposer()
 
 
 class GPUPatch(StorePatch, _Models, _Scenes):
-    """A patch in device memory for forcepho's CUDA kernel, without PyCUDA.
+    """A patch in device memory for forcepho's models, without PyCUDA.
 
     In place of ``JadesPatch`` of forcepho. The parameters are those of
     `fpgpu.forcepho.packing.StorePatch`.
@@ -65,12 +67,12 @@ class GPUPatch(StorePatch, _Models, _Scenes):
 
     backend_name: ClassVar[BackendName] = "cuda"
 
-    def get_proposer(self) -> GPUProposer:
-        """Make a proposer that launches forcepho's kernel.
+    def get_proposer(self) -> GPUProposer | Proposer:
+        """Make a proposer, as the parameter ``kernel`` says.
 
         Returns
         -------
-        GPUProposer
+        Proposer or GPUProposer
             To be called as ``evaluate_proposal(proposal, patch=...)``.
 
         Raises
@@ -78,4 +80,4 @@ class GPUPatch(StorePatch, _Models, _Scenes):
         KernelCompileError
             When the kernel does not compile.
         """
-        return GPUProposer(self.backend)
+        return Proposer() if self.kernel == "fpgpu" else GPUProposer(self.backend)

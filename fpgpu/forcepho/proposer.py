@@ -1,4 +1,4 @@
-"""Proposals evaluated by forcepho's CUDA kernel, through CuPy; importing this imports forcepho."""
+"""What forcepho's models ask for the likelihood of a proposal; importing this imports forcepho."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from fpgpu.forcepho.kernel import OPTIONS, kernel_launch, kernel_text
 from fpgpu.forcepho.upstream import forcepho_module, source_folder
 from fpgpu.layout import MAXSOURCES, NPARAMS, SOURCE_DTYPE
 
-__all__ = ["GPUProposer"]
+__all__ = ["GPUProposer", "Proposer"]
 
 if TYPE_CHECKING:
 
@@ -21,6 +21,63 @@ if TYPE_CHECKING:
         ) -> list[npt.NDArray[Any]]: ...
 else:
     _ProposerBase = forcepho_module("proposal").ProposerBase
+
+
+class Proposer(_ProposerBase):
+    """Evaluates proposals with fpgpu's own likelihood, where the patch lives.
+
+    Parameters
+    ----------
+    patch : CPUPatch or GPUPatch, optional
+        What to evaluate on when a call does not say.
+    """
+
+    def __init__(self, patch: Any = None) -> None:
+        self.patch = patch
+
+    def evaluate_proposal(
+        self,
+        proposal: npt.NDArray[Any],
+        patch: Any = None,
+        verbose: bool = False,
+        unpack: bool = True,
+    ) -> tuple[Any, ...]:
+        """Evaluate the likelihood of a proposal.
+
+        Parameters
+        ----------
+        proposal : ndarray of SOURCE_DTYPE, shape (n_sources,)
+            Parameters of the sources; what is NaN gives NaN, so that a chain goes on.
+        patch : CPUPatch or GPUPatch, optional
+            Sent to the device.
+        verbose : bool, optional
+            Accepted for compatibility.
+        unpack : bool, optional
+            Whether residuals are split by exposure.
+
+        Returns
+        -------
+        chi2 : ndarray of float64, shape (n_bands,)
+            Chi square without its constant part: the sum of ``(r**2 - d**2) / sigma**2``.
+        derivatives : ndarray of float32, shape (n_bands, n_sources, 7)
+            Of chi square by flux, ra, dec, q, pa, sersic, rhalf.
+        residuals : list of ndarray, or ndarray of float32, shape (n_pixels,)
+            Data minus model; only when ``patch.return_residual``.
+
+        Raises
+        ------
+        LayoutError
+            When the patch was not sent, or the proposal is not one for its sources.
+        KernelCompileError
+            When a kernel does not compile.
+        """
+        patch = _sent(self.patch if patch is None else patch)
+        chi2, derivatives = patch.evaluate_unchecked(proposal, residual=patch.return_residual)
+        found = chi2, derivatives
+        if not patch.return_residual:
+            return found
+        residuals = patch.retrieve_array("residual")
+        return *found, self.unpack_residuals(residuals, patch) if unpack else residuals
 
 
 class GPUProposer(_ProposerBase):
@@ -91,9 +148,7 @@ class GPUProposer(_ProposerBase):
         KernelCompileError
             When the kernel does not compile.
         """
-        patch = self.patch if patch is None else patch
-        if patch is None or patch.device_patch is None:
-            raise LayoutError("no patch is on the device; call send_to_device() first")
+        patch = _sent(self.patch if patch is None else patch)
         if proposal.dtype != SOURCE_DTYPE or proposal.shape != (patch.n_sources,):
             raise LayoutError(
                 f"the proposal is {proposal.dtype} of shape {proposal.shape}; expected SOURCE_DTYPE"
@@ -111,3 +166,10 @@ class GPUProposer(_ProposerBase):
             return found
         residuals = patch.retrieve_array("residual")
         return *found, self.unpack_residuals(residuals, patch) if unpack else residuals
+
+
+def _sent(patch: Any) -> Any:
+    """Make sure that a patch is on its device."""
+    if patch is None or patch.device_patch is None:
+        raise LayoutError("no patch is on the device; call send_to_device() first")
+    return patch

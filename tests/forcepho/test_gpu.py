@@ -133,6 +133,18 @@ class TestProposer:
             np.concatenate(residuals), answers["residual"], rtol=0, atol=1e-5 * peak
         )
 
+    def test_fpgpus_own_kernel_is_the_usual_one(self, patch, answers) -> None:
+        patch.send_to_device()
+        found = patch.get_proposer().evaluate_proposal(answers["proposal"], patch=patch)
+        np.testing.assert_allclose(found[0], answers["chi2"], rtol=1e-5)
+        largest = np.abs(answers["chi2_derivs"]).max(axis=(0, 1))
+        worst = np.abs(found[1] - answers["chi2_derivs"]).max(axis=(0, 1))
+        assert (worst <= 1e-4 * largest).all()
+        peak = np.abs(answers["residual"]).max()
+        np.testing.assert_allclose(
+            np.concatenate(found[2]), answers["residual"], rtol=0, atol=1e-5 * peak
+        )
+
     def test_forcephos_models_run_on_it(self, patch, answers, monkeypatch) -> None:
         proposer = GPUProposer(patch.backend, thread_block=32)
         monkeypatch.setattr(patch, "get_proposer", lambda: proposer)
