@@ -152,6 +152,7 @@ def record_of(
         "options": options_text(item),
         "options_digest": options_digest(item),
         "dq_pixels": json.dumps(exposure.flags),
+        "notes": json.dumps(exposure.notes),
         "dq_masked": json.dumps(exposure.masked_by_flag()),
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         **{f"{name}_version": version_of(name) for name in PACKAGES},

@@ -176,4 +176,5 @@ def _unchanged(item: Input, record: CalibrationRecord) -> IngestRow:
         flux_units=record.flux_units,
         wcs_kind=str(record.provenance.get("wcs", "")),
         sip_residual=None if residual is None else float(residual),
+        notes=tuple(json.loads(str(record.provenance.get("notes", "[]")))),
     )

@@ -43,8 +43,8 @@ def exposure_records(folder: str | Path) -> "Table":
         `reader`; `flux_factor` and `flux_units`; `wcs` and `sip_residual_px`, the largest
         difference of the SIP refit from the gWCS, in pixels; `bitmask` (-1: any bit); pixels
         masked, in all and by cause; pixels that carry each data-quality flag, `dq_NAME`, bad or
-        not; options; versions; the `date`, UTC; and what else a reader has noted. Values that
-        were not recorded, as by forcepho, are masked.
+        not; `notes`, what a user was told, as JSON; options; versions; the `date`, UTC; and what
+        else a reader has noted. Values that were not recorded, as by forcepho, are masked.
 
     Raises
     ------

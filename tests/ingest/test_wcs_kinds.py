@@ -1,5 +1,6 @@
 """Exposures of every kind of WCS from the file to the patch, and to whoever reads the header."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from fpgpu.ingest import readers
 from fpgpu.ingest.pipeline import ingest
 from fpgpu.ingest.readers import Reader
 from fpgpu.layout import PSF_DTYPE
+from fpgpu.stores.exposures import exposure_records
 from tests.ingest.jwstfiles import write_cal
 from tests.ingest.smallfiles import BLOCK, write_plain
 from tests.sky.made_wcs import sky_gwcs
@@ -67,6 +69,17 @@ def test_a_user_is_told_what_was_done(name: str, stored: tuple[Path, dict[str, A
     assert (row.sip_residual is None) == ("the header now has a SIP refit" not in said)
     if row.sip_residual is not None:
         assert row.sip_residual <= 1e-4
+
+
+def test_what_was_done_is_in_the_record_and_told_again_by_a_resumed_run(tmp_path: Path) -> None:
+    path = write_plain(tmp_path / "a.fits", KINDS["TPV in FK5"].header)
+    first = ingest([path], tmp_path / "stores").rows[0]
+    again = ingest([path], tmp_path / "stores", resume=True).rows[0]
+    assert (first.status, again.status) == ("stored", "unchanged")
+    assert "made from FK5 J1980" in " ".join(first.notes)
+    assert again.notes == first.notes
+    (row,) = exposure_records(tmp_path / "stores")
+    assert json.loads(row["notes"]) == list(first.notes)
 
 
 @NAMES
