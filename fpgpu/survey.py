@@ -81,6 +81,7 @@ class Survey:
         bands: Iterable[str] | None = None,
         *,
         select: Selection = "corners",
+        units: str | None = None,
     ) -> PatchPlan:
         """Plan the patch of a region: what would be read, and how large it would be.
 
@@ -92,6 +93,9 @@ class Survey:
             The bands, or one, in the order that the patch shall have; all by default.
         select : {"corners", "overlap"}, optional
             Which super-pixels are taken, as in `fpgpu.patch.plan.make_plan`.
+        units : str, optional
+            The unit of the exposures to take, or ``"any"``; by default a band that mixes several
+            is refused.
 
         Returns
         -------
@@ -101,7 +105,8 @@ class Survey:
         Raises
         ------
         PlanError
-            When the patch is over a limit, or over the free memory of the backend.
+            When the patch is over a limit, or over the free memory of the backend; when a band
+            mixes units here.
         NotInStoreError
             When the store does not have a band; the message names what is near.
         NotInStoreError, StoreConflictError
@@ -109,7 +114,15 @@ class Survey:
         WCSError
             When the WCS of an exposure cannot be used.
         """
-        return make_plan(self.pixels, self.meta, region, bands, select=select, backend=self.backend)
+        return make_plan(
+            self.pixels,
+            self.meta,
+            region,
+            bands,
+            select=select,
+            units=units,
+            backend=self.backend,
+        )
 
     def patch(
         self,
@@ -118,6 +131,7 @@ class Survey:
         bands: Iterable[str] | None = None,
         *,
         select: Selection = "corners",
+        units: str | None = None,
         **options: Any,
     ) -> Patch:
         """Build the patch of a region, or of a plan, on the backend.
@@ -134,6 +148,8 @@ class Survey:
         bands : iterable of str, optional
             As in `plan`; not with a plan, which has its own.
         select : {"corners", "overlap"}, optional
+            As in `plan`; a plan has its own.
+        units : str, optional
             As in `plan`; a plan has its own.
         **options
             Of `fpgpu.patch.build.build_patch`, such as ``max_snr`` and ``margin``.
@@ -159,7 +175,7 @@ class Survey:
             When there is not enough memory.
         """
         if not isinstance(region, PatchPlan):
-            plan = self.plan(region, bands, select=select)
+            plan = self.plan(region, bands, select=select, units=units)
         elif bands is None:
             plan = region
         else:
@@ -186,6 +202,7 @@ class Survey:
         bands: Iterable[str] | None = None,
         *,
         select: Selection = "corners",
+        units: str | None = None,
         depth: int = 2,
         **options: Any,
     ) -> PatchStream:
@@ -202,6 +219,8 @@ class Survey:
         bands : iterable of str, optional
             As in `plan`, for the regions; plans have their own.
         select : {"corners", "overlap"}, optional
+            As in `plan`, for the regions.
+        units : str, optional
             As in `plan`, for the regions.
         depth : int, optional
             How many patches are built ahead of the one in use: the stream holds one more than
@@ -226,7 +245,9 @@ class Survey:
         if isinstance(regions, Region | PatchPlan):
             regions = [regions]
         bandlist = None if bands is None else each_band(bands, self.bands)
-        plan = partial(make_plan, self.pixels, self.meta, bandlist=bandlist, select=select)
+        plan = partial(
+            make_plan, self.pixels, self.meta, bandlist=bandlist, select=select, units=units
+        )
         build = partial(self._build, **options)
         return PatchStream(regions, plan, build, self.backend, catalog=catalog, depth=depth)
 

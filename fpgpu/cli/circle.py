@@ -101,6 +101,12 @@ def add_selection(parser: Any) -> None:
         help="which super-pixels: those with a corner pixel inside, as forcepho's, or all that "
         "overlap the circle (default: corners)",
     )
+    parser.add_argument(
+        "--units",
+        metavar="UNIT",
+        help="take the exposures that are in this unit, as nJy; any takes all (default: all, and a "
+        "band that mixes units is refused)",
+    )
     add_backend(parser, "the patch is built")
 
 
@@ -236,5 +242,7 @@ def flux_units(survey: "Survey", plan: "PatchPlan") -> str:
     str
         Such as ``"nJy"``.
     """
-    found = [survey.pixels.record(e.band, e.expID).flux_units for e in plan.exposures]
-    return ", ".join(dict.fromkeys(found))
+    from fpgpu.stores.units import units_of
+
+    found = units_of(survey.pixels, [(e.band, e.expID) for e in plan.exposures])
+    return ", ".join(dict.fromkeys(found.values()))

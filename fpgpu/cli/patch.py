@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     with survey:
         circle.require_psf(survey, args.folder, catalog)
         with _timed(seconds, "plan"):
-            plan = survey.plan(region, args.bands, select=args.select)
+            plan = survey.plan(region, args.bands, select=args.select, units=args.units)
         circle.require_exposures(survey, plan, args.bands)
         with _timed(seconds, "build"):
             patch = survey.patch(plan, catalog, margin=None)
@@ -181,7 +181,8 @@ def _print(summary: dict[str, Any], quiet: bool) -> None:
     sources = f"{summary['n_sources']} sources" if summary["n_sources"] else "no sources"
     print(
         f"{len(summary['exposures'])} exposures, {summary['n_pixels']} pixels, {sources}:"
-        f" {format_bytes(summary['memory_bytes'])} on {summary['backend']}"
+        f" {format_bytes(summary['memory_bytes'])} on {summary['backend']},"
+        f" flux units {summary['flux_units']}"
     )
     for path in (summary["out"], *summary["pictures"]):
         print(f"wrote {path}")

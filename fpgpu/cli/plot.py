@@ -211,7 +211,7 @@ def _with_patch(
     from fpgpu.sky.regions import CircularRegion
 
     region = CircularRegion(args.ra, args.dec, args.radius[0] / 3600)
-    plan = survey.plan(region, args.bands, select=args.select)
+    plan = survey.plan(region, args.bands, select=args.select, units=args.units)
     circle.require_exposures(survey, plan, args.bands)
     with survey.patch(plan) as patch:
         yield from draw(survey, patch, circle.flux_units(survey, plan))
@@ -257,7 +257,7 @@ def _residuals(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]
         raise CatalogError(f"{args.catalog}: none of its sources is in or near {region!r}")
     mixture = SersicMixture.from_file(args.profiles)
     circle.require_psf(survey, args.folder, catalog)
-    plan = survey.plan(region, args.bands, select=args.select)
+    plan = survey.plan(region, args.bands, select=args.select, units=args.units)
     circle.require_exposures(survey, plan, args.bands)
     with survey.patch(plan, catalog, radii=mixture.radii, margin=None) as patch:
         arrays, reference = patch.host_arrays(), patch.reference
@@ -280,7 +280,7 @@ def _times(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]:
     times = []
     for radius in args.radius:
         region = CircularRegion(args.ra, args.dec, radius / 3600)
-        plan = survey.plan(region, args.bands, select=args.select)
+        plan = survey.plan(region, args.bands, select=args.select, units=args.units)
         circle.require_exposures(survey, plan, args.bands)
         catalog = circle.sources_near(args, radius)
         circle.require_psf(survey, args.folder, catalog)

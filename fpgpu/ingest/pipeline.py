@@ -19,10 +19,15 @@ from fpgpu.ingest.inputs import CalibrationOptions, Input, ReadOptions
 from fpgpu.ingest.machine import suggested_workers
 from fpgpu.ingest.readers import registered_readers
 from fpgpu.ingest.report import IngestReport, IngestRow, unknown_bands
-from fpgpu.ingest.resume import Earlier, look, remove_strays
+from fpgpu.ingest.resume import Earlier, Present, look, remove_strays
 from fpgpu.stores.alone import alone_in
+from fpgpu.stores.folder import StoreFolder
+from fpgpu.stores.pixel import PixelStore
+from fpgpu.stores.units import describe_units, mixed_units, units_of
 
 __all__ = ["IngestReport", "IngestRow", "ingest"]
+
+logger = logging.getLogger(__name__)
 
 
 def ingest(
@@ -150,8 +155,33 @@ def ingest(
                 with suppress(FpgpuError, OSError):
                     lock.check()
                     remove_strays(folder, level=logging.INFO)
+    report.mixed_units = _mixed_units(report, present)
     report.unknown_bands = unknown_bands(items, (row.band for row in report.rows))
     return report
+
+
+def _mixed_units(report: IngestReport, present: Present) -> dict[str, dict[str, list[str]]]:
+    """Find the bands that are in several units now, and warn of them.
+
+    Of what was there before, one exposure of a band tells: had they differed, earlier runs would
+    have warned, and ``fpgpu verify`` tells all.
+    """
+    units = {(r.band, r.expID): r.unit for r in [*report.unchanged, *report.added]}
+    bands = {band for band, _ in units}
+    before = {key[0]: key for key in sorted(present.in_pixels - units.keys()) if key[0] in bands}
+    if before:
+        with PixelStore(StoreFolder(report.out).pixels, mode="r") as pixels:
+            units |= units_of(pixels, before.values())
+    mixed = mixed_units(units)
+    for band, by_unit in mixed.items():
+        logger.warning(
+            "%s: the exposures of %s are in several units: %s; a patch of them is refused unless "
+            "one unit is named",
+            report.out,
+            band,
+            describe_units(by_unit),
+        )
+    return mixed
 
 
 def _sized(items: Iterable[Input], super_pixel_size: int) -> Iterable[Input]:

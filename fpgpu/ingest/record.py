@@ -151,6 +151,7 @@ def record_of(
         "input_complete": int(complete),
         "options": options_text(item),
         "options_digest": options_digest(item),
+        "bunit": str(exposure.hdr.get("BUNIT", "")),
         "dq_pixels": json.dumps(exposure.flags),
         "notes": json.dumps(exposure.notes),
         "dq_masked": json.dumps(exposure.masked_by_flag()),

@@ -57,7 +57,9 @@ class IngestRow:
     flux_factor : float
         Nanojansky (or other unit) for one unit of the file.
     flux_units : str
-        Unit of the stored flux.
+        Unit of the stored flux: ``"nJy"``, ``"counts"`` or ``"image"``.
+    unit : str
+        The same, with the unit of the image where it was not calibrated.
     wcs_kind : str
         ``"gwcs"`` or ``"fits"``.
     sip_residual : float or None
@@ -83,6 +85,7 @@ class IngestRow:
     masked_by_flag: dict[str, int] = field(default_factory=dict)
     flux_factor: float = 1.0
     flux_units: str = ""
+    unit: str = ""
     wcs_kind: str = ""
     sip_residual: float | None = None
     notes: tuple[str, ...] = ()
@@ -104,12 +107,16 @@ class IngestReport:
         Unpublished shards of an earlier run that was killed, which were removed.
     unknown_bands : list of str
         Of each band that was asked for and that no input holds, a sentence with what is near.
+    mixed_units : dict of str to dict of str to list of str
+        Of each band that this run has left in several units, exposures by unit: those of the run,
+        and one that was there before.
     """
 
     out: Path
     rows: list[IngestRow] = field(default_factory=list)
     removed: list[Path] = field(default_factory=list)
     unknown_bands: list[str] = field(default_factory=list)
+    mixed_units: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what became of each exposure as plain types.
@@ -120,8 +127,13 @@ class IngestReport:
             Ready for JSON.
         """
         rows = [asdict(row) | {"file": str(row.file)} for row in self.rows]
-        unknown = self.unknown_bands
-        return {"out": str(self.out), "ok": self.ok, "exposures": rows, "unknown_bands": unknown}
+        return {
+            "out": str(self.out),
+            "ok": self.ok,
+            "exposures": rows,
+            "unknown_bands": self.unknown_bands,
+            "mixed_units": self.mixed_units,
+        }
 
     @property
     def ok(self) -> bool:

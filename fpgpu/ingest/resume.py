@@ -17,6 +17,7 @@ from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.pixels.geometry import Geometry
 from fpgpu.stores.pixels.records import CalibrationRecord
 from fpgpu.stores.shards import find_orphans, find_parts
+from fpgpu.stores.units import stored_unit
 from fpgpu.superpixels import SUPER_PIXEL_SIZE
 
 __all__ = ["Earlier", "Present", "look", "remove_strays"]
@@ -174,6 +175,7 @@ def _unchanged(item: Input, record: CalibrationRecord) -> IngestRow:
         masked_by_flag=json.loads(str(record.provenance.get("dq_masked", "{}"))),
         flux_factor=record.counts_to_flux,
         flux_units=record.flux_units,
+        unit=stored_unit(record),
         wcs_kind=str(record.provenance.get("wcs", "")),
         sip_residual=None if residual is None else float(residual),
         notes=tuple(json.loads(str(record.provenance.get("notes", "[]")))),

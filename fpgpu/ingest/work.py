@@ -30,6 +30,7 @@ from fpgpu.ingest.readers import read_exposures
 from fpgpu.ingest.record import FileMark, file_marks, record_of, require_unchanged
 from fpgpu.ingest.report import IngestRow, by_cause, empty_tile_row, left_out_row
 from fpgpu.stores.shards import Shard, write_shard
+from fpgpu.stores.units import stored_unit
 
 __all__ = ["STORE_FAILURES", "Made", "Task", "discard", "make_shards"]
 
@@ -218,6 +219,7 @@ def _make(
         masked_by_flag=exposure.masked_by_flag(),
         flux_factor=record.counts_to_flux,
         flux_units=record.flux_units,
+        unit=stored_unit(record),
         wcs_kind=exposure.wcs_choice,
         sip_residual=sip_residual(exposure),
         notes=tuple(exposure.notes),

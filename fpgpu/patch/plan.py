@@ -19,6 +19,7 @@ from fpgpu.sky.regions import CircularRegion, Region
 from fpgpu.sky.sphere import positions
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.pixel import PixelStore
+from fpgpu.stores.units import describe_units, mixed_units, spelled, units_of
 from fpgpu.superpixels import Window
 
 __all__ = ["ExposurePlan", "PatchPlan", "Selection", "make_plan"]
@@ -247,6 +248,7 @@ def make_plan(
     bandlist: Iterable[str] | None = None,
     *,
     select: Selection = "corners",
+    units: str | None = None,
     backend: Backend | None = None,
 ) -> PatchPlan:
     """Plan the patch of a region.
@@ -267,6 +269,9 @@ def make_plan(
         which any is. ``"corners"``: with a corner pixel's centre inside the region, as forcepho
         chooses; and where there is none, the one that holds the region's centre. ``"overlap"``:
         with any point in common with the region, to the outer edges of its pixels.
+    units : str, optional
+        The unit of the exposures to take, such as ``"nJy"``; ``"any"`` takes all. By default they
+        are taken, and a band of which they are in several units is refused.
     backend : Backend, optional
         Where the patch shall live; then its free memory is asked, too.
 
@@ -279,7 +284,7 @@ def make_plan(
     ------
     PlanError
         When the patch is over a limit of the format or of the backend's memory, with the figure;
-        when there is no such selection.
+        when there is no such selection; when a band mixes units here, or has none of `units`.
     NotInStoreError
         When the meta store does not have a band, or the pixel store an exposure that the meta store
         has and the region touches.
@@ -312,12 +317,35 @@ def make_plan(
         if start < end
     )
     _require_same(pixels, meta, exposures)
+    if units != "any":
+        exposures = _of_unit(pixels, exposures, units)
     bandlist = tuple(dict.fromkeys(exposure.band for exposure in exposures))
     plan = PatchPlan(region, bandlist, exposures, size, select)
     layout = plan.arena_layout(0, 0, 0)
     if backend is not None:
         plan.require_memory(backend, layout)
     return plan
+
+
+def _of_unit(
+    pixels: PixelStore, exposures: tuple[ExposurePlan, ...], wanted: str | None
+) -> tuple[ExposurePlan, ...]:
+    """Take the exposures of a unit; or all, if no band mixes several."""
+    units = units_of(pixels, [(e.band, e.expID) for e in exposures])
+    if wanted is None:
+        for band, by_unit in mixed_units(units).items():
+            raise PlanError(
+                f"the exposures of {band} here are in several units: {describe_units(by_unit)}; "
+                "name the one to take, as units='nJy' (--units nJy), or take all as they are with "
+                "units='any'"
+            )
+        return exposures
+    taken = tuple(e for e in exposures if units[e.band, e.expID] == spelled(wanted))
+    if exposures and not taken:
+        raise PlanError(
+            f"no exposure here is in {wanted}; they are in {', '.join(sorted(set(units.values())))}"
+        )
+    return taken
 
 
 def _fixed(counts: list[int]) -> npt.NDArray[np.int64]:

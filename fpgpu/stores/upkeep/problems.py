@@ -21,6 +21,7 @@ KINDS = {
     "sidecar": "what queries need was not made with this meta store, and is made again each time",
     "leftover": "a file that a killed writer left",
     "interrupted": "a change that a killed writer did not finish",
+    "units": "the exposures of a band are in several units",
     "PSF": "the PSF store cannot be used",
 }
 """Kinds of problems and what they mean."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ from fpgpu.stores.pixels.records import update_checksum
 from fpgpu.stores.psf import PSFStore
 from fpgpu.stores.shards.files import find_orphans, find_parts, read_shard
 from fpgpu.stores.shards.mainfile import BASE_PREFIX, MainFile
+from fpgpu.stores.units import describe_units, mixed_units, units_of
 from fpgpu.stores.upkeep.problems import Verdict
 
 __all__ = ["SIP_AGREEMENT", "verify"]
@@ -90,6 +92,7 @@ def verify(
         _look_at_exposures(main, verdict, pixels, on_progress)
     _look_at_meta(place, main, verdict, wcs)
     _look_for_leftovers(place, main, verdict)
+    _look_at_units(place, verdict)
     _look_at_psfs(place, verdict)
     return verdict
 
@@ -343,6 +346,24 @@ def _look_for_leftovers(place: StoreFolder, main: MainFile | None, verdict: Verd
             "belongs to a writer that was killed, or that is still at work",
             "deleted",
             repairable=True,
+        )
+
+
+def _look_at_units(place: StoreFolder, verdict: Verdict) -> None:
+    """Note bands that mix units."""
+    units: dict[Key, str] = {}
+    # What cannot be read was told already.
+    with suppress(FpgpuError), PixelStore(place.pixels, mode="r") as pixels:
+        for key in pixels:
+            with suppress(FpgpuError):
+                units |= units_of(pixels, [key])
+    for band, by_unit in mixed_units(units).items():
+        verdict.add(
+            "units",
+            band,
+            f"its exposures are in several units: {describe_units(by_unit)}",
+            "ingest them again with their calibration, remove some, or name a unit when making a "
+            "patch (--units)",
         )
 
 
