@@ -424,23 +424,32 @@ class StorePatch(DevicePatch):
         """
         plan = self._require_patch().plan
         _make_absolute(scene)
-        positions = _positions(scene.sources)
         active = _positions(scene.active_sources)
         if self.kernel == "forcepho" and len(active) > MAXSOURCES:
             raise LayoutError(
                 f"{len(active)} active sources; forcepho's kernel takes {MAXSOURCES}: fit fewer at"
                 ' a time (maxactive), or use kernel="fpgpu"'
             )
-        metadata = pack_metadata(
-            self.metastore,
-            self.psfstore,
-            plan,
-            active,
-            radii=scene.sources[0].radii,
-            psf_per_source=self.psf_per_source,
-            reference=reference_position(positions["ra"], positions["dec"]),
-        )
-        self.zerocoords(scene, metadata.reference)
+        before = self.patch_reference_coordinates
+        ra, dec = self.zerocoords(scene)
+        for source in scene.sources:
+            # An override may have done it in forcepho's way, which leaves no trace.
+            source.sky_zero = float(ra), float(dec)
+        try:
+            metadata = pack_metadata(
+                self.metastore,
+                self.psfstore,
+                plan,
+                active,
+                radii=scene.sources[0].radii,
+                psf_per_source=self.psf_per_source,
+                reference=(float(ra), float(dec)),
+            )
+        except BaseException:
+            _make_absolute(scene)
+            self.patch_reference_coordinates = before
+            raise
+        self.patch_reference_coordinates = np.array(metadata.reference)
         self.n_sources, self.n_radii = metadata.layout.n_src, metadata.layout.n_radii
         for name in self.meta_names:
             if name in metadata.arrays:

@@ -130,6 +130,7 @@ def summarize(folder: str | Path) -> FolderSummary:
     """
     place = StoreFolder(Path(folder)).require()
     with PixelStore(place.pixels, mode="r") as pixels, MetaStore(place.meta) as meta:
+        meta.image_shape = pixels.shape
         in_pixels, in_meta = set(pixels), set(meta)
         return FolderSummary(
             folder=str(folder),

@@ -255,6 +255,29 @@ def brighter(base: Any) -> Any:
     return Brighter
 
 
+def fixed_zero(base: Any) -> Any:
+    """A class whose positions are relative to a place of its own choice."""
+
+    class FixedZero(base):
+        def zerocoords(self, scene: Any, sky_zero: Any = None) -> Any:
+            return super().zerocoords(scene, (53.1605, -27.7895))
+
+    return FixedZero
+
+
+def own_zero(base: Any) -> Any:
+    """The same in its own words, which are forcepho's."""
+
+    class OwnZero(base):
+        def zerocoords(self, scene: Any, sky_zero: Any = None) -> Any:
+            for source in scene.sources:
+                source.ra, source.dec = source.ra - 53.1605, source.dec + 27.7895
+            self.patch_reference_coordinates = np.array([53.1605, -27.7895])
+            return self.patch_reference_coordinates
+
+    return OwnZero
+
+
 class TestSubclasses:
     @pytest.mark.parametrize("derive", [halved, wider, shifted, last_two, masked, brighter])
     def test_what_a_subclass_overrides_counts(self, make, answers, derive: Any) -> None:
@@ -268,6 +291,19 @@ class TestSubclasses:
         assert_has_all_of(*patches)
         plain, q = make(CPUPatch).prepare_model(active=answers["sourcecat"])
         assert plain.lnprob(q) != pytest.approx(likelihoods[0], rel=1e-5)
+
+    @pytest.mark.parametrize("derive", [fixed_zero, own_zero])
+    def test_another_reference_counts(self, make, answers, derive: Any) -> None:
+        patches = []
+        for kind in (CPUPatch, JadesPatch):
+            patch = make(derive(kind))
+            patch.prepare_model(active=answers["sourcecat"])
+            patches.append(patch)
+        assert_has_all_of(*patches)
+        ours, theirs = patches
+        assert ours.patch_reference_coordinates.tolist() == [53.1605, -27.7895]
+        ours.pack_meta(ours.scene)
+        np.testing.assert_allclose(ours.crval, theirs.crval, rtol=0, atol=1e-7)
 
     def test_a_method_put_on_the_object_counts(self, make, answers) -> None:
         patch = make(CPUPatch)

@@ -8,6 +8,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 import fpgpu
+from fpgpu.cli.main import main
 from fpgpu.errors import StoreConflictError, WCSError
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.pixel import PixelStore
@@ -88,6 +89,8 @@ def test_patches_of_such_stores(with_image, tmp_path):
         assert patch.retrieve("ypix").max() == SHAPE[1] - 1
         assert patch.plan.exposures[0].shape == SHAPE
     assert verify(tmp_path).ok
+    for command in ("info", "verify", "ds9"):
+        assert main([command, str(tmp_path)]) == 0
 
 
 def test_a_size_that_contradicts_the_pixel_store_is_refused(tmp_path):
