@@ -10,13 +10,22 @@ import pytest
 import tests.forcepho.needs_forcepho  # noqa: F401
 from fpgpu.backends.choose import get_backend
 from fpgpu.backends.nvrtc import load_nvrtc
-from fpgpu.errors import BackendUnavailableError, KernelCompileError, LayoutError
-from fpgpu.forcepho import GPUPatch, GPUProposer
+from fpgpu.errors import (
+    BackendUnavailableError,
+    KernelCompileError,
+    KernelLaunchError,
+    LayoutError,
+)
+from fpgpu.forcepho import CPUPatch, GPUPatch, GPUProposer
 from fpgpu.forcepho.kernel import KERNEL, OPTIONS, SOURCE, kernel_text
 from fpgpu.forcepho.upstream import forcepho_module, source_folder
+from fpgpu.stores.pixel import PixelStore
 from tests.backends import standin_cupy
+from tests.forcepho.jades import JadesPatch
+from tests.forcepho.test_attributes import assert_has_all_of
 from tests.kernels.compiled import known_architectures
 from tests.kernels.host_kernels import HostKernels, has_compiler
+from tests.stores.imagesets import golden_set
 
 CircularRegion = forcepho_module("region").CircularRegion
 
@@ -154,6 +163,40 @@ class TestProposer:
         assert np.isfinite(model.lnprob(q))
         assert np.isfinite(model.lnprob_grad(q)).all()
         assert not patch.return_residual
+
+    def test_it_holds_what_jadespatch_holds(self, patch, stores, answers, splinedata, monkeypatch):
+        theirs = JadesPatch(**stores, splinedata=splinedata, spline_smoothing=0)
+        theirs.return_residual = True
+        region = CircularRegion(*answers["region"])
+        theirs.build_patch(region, None, allbands=answers["bandlist"].tolist())
+        proposer = GPUProposer(patch.backend, thread_block=32)
+        monkeypatch.setattr(patch, "get_proposer", lambda: proposer)
+        catalog = answers["sourcecat"]
+        for each in (patch, theirs):
+            each.subtract_fixed(catalog[:2], active=catalog[2:], maxactive=1)
+            each._dirty_data = False
+        assert_has_all_of(patch, theirs)
+        np.testing.assert_array_equal(patch.data, answers["data"])
+        assert np.abs(patch.retrieve_array("data") - patch.data).max() > 10
+
+    def test_small_superpixels_are_refused_where_they_leave_a_warp_in_part(
+        self, patch, stores, answers, splinedata, golden: Path, tmp_path: Path
+    ) -> None:
+        store = PixelStore(tmp_path / "pixels.h5", 128, 4)
+        for file in sorted((golden / "tiny").glob("exp_*.fits.gz")):
+            store.add_exposure(golden_set(file), bitmask=1, do_fluxcal=True)
+        paths = stores | {"pixelstore": store.h5file}
+        options = {"splinedata": splinedata, "spline_smoothing": 0}
+        for kind, backend in ((GPUPatch, patch.backend), (CPUPatch, None)):
+            small = kind(**paths, **options, backend=backend)
+            small.build_patch(CircularRegion(*answers["region"]))
+            assert (small.exposure_N % 32 != 0).any()
+            model, q = small.prepare_model(active=answers["sourcecat"])
+            if kind is GPUPatch:
+                with pytest.raises(KernelLaunchError, match="super-pixels of 8 x 8 pixels, or CPU"):
+                    model.lnprob(q)
+            else:
+                assert np.isfinite(model.lnprob(q))
 
     def test_a_proposal_for_other_sources_is_refused(self, patch, answers) -> None:
         patch.send_to_device()
