@@ -147,7 +147,7 @@ def kernel_launch(patch: Any, threads: int, limits: DeviceLimits) -> Launch:
     if uneven.size:
         raise KernelLaunchError(
             f"exposure {uneven[0]} of the patch has {patch.exposure_N[uneven[0]]} pixels; {KERNEL}"
-            " takes multiples of 32: use stores with super-pixels of 8 x 8 pixels, or CPUPatch"
+            ' takes multiples of 32: use kernel="fpgpu", or stores with super-pixels of 8 x 8'
         )
     needed = shared_bytes(patch.n_psf_per_source, patch.n_sources)
     budget = limits.shared_bytes_per_block - _STATIC_SHARED_BYTES

@@ -187,16 +187,19 @@ class TestProposer:
             store.add_exposure(golden_set(file), bitmask=1, do_fluxcal=True)
         paths = stores | {"pixelstore": store.h5file}
         options = {"splinedata": splinedata, "spline_smoothing": 0}
-        for kind, backend in ((GPUPatch, patch.backend), (CPUPatch, None)):
-            small = kind(**paths, **options, backend=backend)
+        likelihoods = []
+        for kind, kernel in ((GPUPatch, "forcepho"), (GPUPatch, "fpgpu"), (CPUPatch, "forcepho")):
+            backend = patch.backend if kind is GPUPatch else None
+            small = kind(**paths, **options, backend=backend, kernel=kernel)
             small.build_patch(CircularRegion(*answers["region"]))
             assert (small.exposure_N % 32 != 0).any()
             model, q = small.prepare_model(active=answers["sourcecat"])
-            if kind is GPUPatch:
-                with pytest.raises(KernelLaunchError, match="super-pixels of 8 x 8 pixels, or CPU"):
+            if (kind, kernel) == (GPUPatch, "forcepho"):
+                with pytest.raises(KernelLaunchError, match='kernel="fpgpu", or stores with super'):
                     model.lnprob(q)
             else:
-                assert np.isfinite(model.lnprob(q))
+                likelihoods.append(model.lnprob(q))
+        assert likelihoods[0] == pytest.approx(likelihoods[1], rel=1e-5)
 
     def test_a_proposal_for_other_sources_is_refused(self, patch, answers) -> None:
         patch.send_to_device()
