@@ -7,7 +7,7 @@ from fpgpu.errors import UnusableExposureError, WCSError
 from fpgpu.ingest.wcscards import is_place
 from fpgpu.sky.cards import WCS_CARD, refuse_duplicates
 
-__all__ = ["STRUCTURE", "inherits", "refuse_contradictions"]
+__all__ = ["STRUCTURE", "inherits", "is_decisive", "refuse_contradictions"]
 
 STRUCTURE = re.compile(r"BITPIX|NAXIS\d*|BSCALE|BZERO|BLANK")
 """Keywords that the numbers in an image depend on."""
@@ -29,6 +29,24 @@ _EXPOSURE = re.compile(
 _DECISIVE = re.compile(
     rf"{_CALIBRATION.pattern}|{_EXPOSURE.pattern}|{STRUCTURE.pattern}|{WCS_CARD.pattern}|INHERIT"
 )
+
+# Of these any text will do.
+_FREE_TEXT = re.compile(r"OBJECT|TARGNAME|PROGRAM|PROPOSID|ROOTNAME|FILENAME|WCSNAME|CNAME\d+")
+
+
+def is_decisive(keyword: str) -> bool:
+    """Tell whether an exposure depends on what a card says, letter by letter.
+
+    Parameters
+    ----------
+    keyword : str
+        Of the card.
+
+    Returns
+    -------
+    bool
+    """
+    return bool(_DECISIVE.fullmatch(keyword)) and not _FREE_TEXT.fullmatch(keyword)
 
 
 def inherits(keyword: str, own: set[str], inherit: Any, *, primary_is_empty: bool) -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fpgpu.errors import FpgpuError, UnusableExposureError
-from fpgpu.ingest.cards import inherits, refuse_contradictions
+from fpgpu.ingest.cards import inherits, is_decisive, refuse_contradictions
 from fpgpu.ingest.fitsimage import FitsImage
 from fpgpu.ingest.fitsstream import allowed_size, open_stream
 
@@ -360,7 +360,12 @@ class FitsFile:
             refuse_contradictions(header, where)
             # Written and read once, so that what is malformed is mended or fails here.
             header = fits.Header.fromstring(header.tostring())
-            _refuse_malformed_cards(header, where)
+            for number, text in _malformed_cards(header, where):
+                header.insert(number, ("COMMENT", text[:72]))
+                del header[number + 1]
+                note = f"header of {name}: {text!r} has no '= ' in columns 9 and 10: a comment now"
+                if note not in self.notes:
+                    self.notes.append(note)
             for card in header.cards:
                 _ = card.value
         return header
@@ -408,34 +413,32 @@ class FitsFile:
         Characters beyond ASCII become question marks, TAB and other control characters blanks.
         """
         patches: dict[int, bytes] = {}
-        for hdu in hdus:
-            info = hdu.fileinfo()
+        for number, hdu in enumerate(hdus):
+            info, found = hdu.fileinfo(), list[str]()
             self._stream.seek(info["hdrLoc"])
             header = self._stream.read(info["datLoc"] - info["hdrLoc"])
-            where = f"{self.path}: header of {hdu.name or info['hdrLoc']}"
+            place = f"header of {hdu.name or number}"
             for at in range(0, len(header), _CARD_LENGTH):
                 card = header[at : at + _CARD_LENGTH]
                 if card.rstrip(b" \0") == b"END":
                     break
                 if not _TEXT.fullmatch(card):
-                    patches[info["hdrLoc"] + at] = self._cleaned(card, where)
+                    patches[info["hdrLoc"] + at] = text = card.translate(_PRINTABLE)
+                    found.append(f"{text.decode().rstrip()!r} has {_foreign(card)}")
+                    if _is_needed(card, text):
+                        raise UnusableExposureError(
+                            f"{self.path}: {place}: card {found[-1]}, in what an exposure depends "
+                            "on; correct the card, or the file is damaged"
+                        )
+            if found:
+                more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+                self.notes.append(
+                    f"{place}: characters that FITS does not allow are read as shown: "
+                    f"{', '.join(found[:3])}{more}"
+                )
         if patches:
             self._stream = _Patched(self._stream, patches)
         return bool(patches)
-
-    def _cleaned(self, card: bytes, where: str) -> bytes:
-        """Clean a card; refuse one that an exposure depends on, and say which it was."""
-        text = card.translate(_PRINTABLE)
-        foreign = {byte for byte in card if byte not in _TEXT_BYTES}
-        what = ", ".join("TAB" if byte == 9 else f"byte 0x{byte:02x}" for byte in sorted(foreign))
-        named = f"{where}: card {text.decode().rstrip()!r} has {what}"
-        keyword = card[:8]
-        if not _TEXT.fullmatch(keyword):
-            raise UnusableExposureError(
-                f"{named} in its keyword; correct the card, or the file is damaged"
-            )
-        self.notes.append(f"{named}, which FITS does not allow; read as shown")
-        return text
 
     def _check_compression(self, hdu: Any, n_bytes: int) -> None:
         """Refuse an image that claims to have been compressed beyond reason."""
@@ -476,15 +479,44 @@ class FitsFile:
             _log.info("%s: %s", where, text)
 
 
-def _refuse_malformed_cards(header: Any, where: str) -> None:
-    """Refuse cards that astropy cannot mend: a damaged CRPIX1 would silently become 0."""
-    for card in header.cards:
-        text = str(card)
-        if not _CARD.match(text):
+def _foreign(card: bytes) -> str:
+    """Name the characters of a card that FITS does not allow."""
+    found = sorted({byte for byte in card if byte not in _TEXT_BYTES})
+    return ", ".join("TAB" if byte == 9 else f"byte 0x{byte:02x}" for byte in found)
+
+
+def _is_needed(card: bytes, text: bytes) -> bool:
+    """Whether what FITS does not allow is in a keyword, or in a value that matters."""
+    from astropy.io import fits
+
+    if not _TEXT.fullmatch(card[:8]):
+        return True
+    if not is_decisive(card[:8].decode().rstrip()):
+        return False
+    clean = fits.Card.fromstring(text)
+    clean.verify("silentfix")
+    first = next(at for at, byte in enumerate(card) if byte not in _TEXT_BYTES)
+    is_in_comment = first >= len(text.rstrip()) - len(clean.comment)
+    # A TAB before a number is a blank to astropy, too.
+    return not (is_in_comment or (isinstance(clean.value, int | float) and b"?" not in text))
+
+
+def _malformed_cards(header: Any, where: str) -> list[tuple[int, str]]:
+    """Find cards without a value; refuse those that matter: a damaged CRPIX1 would become 0."""
+    found = []
+    for number, card in enumerate(header.cards):
+        text = str(card).rstrip()
+        if _CARD.match(str(card)):
+            continue
+        word = re.match(r"[A-Z0-9_-]*", text.upper())
+        if text[8:10] == "= " or (word is not None and is_decisive(word[0])):
+            expected = "letters, digits, - and _ as keyword, then '= ' in columns 9 and 10"
             raise UnusableExposureError(
-                f"{where} has a malformed card: {text.rstrip()!r}; the file is damaged, or the "
-                "card must be repaired"
+                f"{where} has a malformed card: {text!r}; expected {expected}; the file is "
+                "damaged, or the card must be repaired"
             )
+        found.append((number, " ".join(text.split())))
+    return found
 
 
 def _texts(caught: list[warnings.WarningMessage]) -> list[str]:

@@ -144,7 +144,9 @@ def test_a_malformed_card_is_refused_and_shown(content, put, card, damaged):
     where = content.index(card, content.index(b"XTENSION"))
     data = content[:where] + damaged + content[where + len(card) :]
     with (
-        pytest.raises(UnusableExposureError, match=r"e\.fits.*(malformed|has TAB in its keyword)"),
+        pytest.raises(
+            UnusableExposureError, match=r"e\.fits.*(malformed|has TAB, in what an exposure)"
+        ),
         FitsFile(put(data)) as file,
     ):
         file.merged_header("SCI")
@@ -259,3 +261,97 @@ def test_a_part_of_an_image_is_that_part_of_the_whole(tmp_path, form, box):
     np.testing.assert_array_equal(whole, image.T)
     np.testing.assert_array_equal(part, whole[box.x0 : box.x1, box.y0 : box.y1])
     assert part.dtype.newbyteorder("=") == whole.dtype.newbyteorder("=")
+
+
+# --- cards that FITS does not allow --------------------------------------------------------------
+
+
+def with_card(content: bytes, card: bytes) -> bytes:
+    """The file with a card of its SCI header, which nothing depends on, replaced."""
+    where = content.index(b"FILTER  = 'F444W", content.index(b"XTENSION"))
+    return content[:where] + card.ljust(80) + content[where + 80 :]
+
+
+# What astropy reads of a card, TAB and other control characters as blanks.
+READ = {
+    b"OBSERVER= 'M\xfcller'           / by night": ("OBSERVER", "M?ller"),
+    "OBSERVER= 'M\u00fcller' / \u00b5".encode(): ("OBSERVER", "M??ller"),
+    b"OBSERVER= 'abc     '           / M\xfcller": ("OBSERVER", "abc"),
+    b"COMMENT of 20\xb0 C": ("COMMENT", "of 20? C"),
+    b"HISTORY a\tb": ("HISTORY", "a b"),
+    b"OBSERVER= 'a\tb     '           / c": ("OBSERVER", "a b"),
+    b"OBSERVER= 'abc     ' / a\0\0\0\0": ("OBSERVER", "abc"),
+    b"AIRMASS = \t  1.5 / high": ("AIRMASS", 1.5),
+    b"AIRMASS =  1.5\t / high": ("AIRMASS", 1.5),
+    b"CRVAL1  = \t 1.5 / degrees": ("CRVAL1", 1.5),
+    b"CRVAL1  =   1.5 / \xb0": ("CRVAL1", 1.5),
+    b"FILTER  = 'F200W' / M\xfcller": ("FILTER", "F200W"),
+    b"TARGNAME= 'M\xfcller'": ("TARGNAME", "M?ller"),
+    b"AIRMASS =1.5 / high": ("COMMENT", "AIRMASS =1.5 / high"),
+    b"AIRMASS   high": ("COMMENT", "AIRMASS high"),
+    b"THIS IS A SENTENCE": ("COMMENT", "THIS IS A SENTENCE"),
+}
+
+
+@pytest.mark.parametrize("card", READ)
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+def test_cards_that_fits_does_not_allow_are_read_and_told(content, put, tmp_path, card, packed):
+    keyword, value = READ[card]
+    path = put(with_card(content, card))
+    if packed:
+        # Whose header astropy makes of that of a table.
+        header = fits.Header({"FILTER": "F444W"})
+        image = fits.CompImageHDU(np.ones((16, 24), np.float32), header, name="SCI")
+        fits.HDUList([fits.PrimaryHDU(), image]).writeto(tmp_path / "c.fits")
+        path = put(with_card((tmp_path / "c.fits").read_bytes(), card))
+    with FitsFile(path) as file:
+        header = file.merged_header("SCI")
+        np.testing.assert_array_equal(file.image("SCI")[0, 0], 1 if packed else 0)
+    found = header[keyword]
+    assert (str(found) if keyword in ("COMMENT", "HISTORY") else found) == value
+    assert fits.Header.fromstring(header.tostring()) == header
+    assert all(" " <= character <= "~" for character in header.tostring())
+    (note,) = file.notes
+    assert note.startswith("header of SCI: ")
+    assert ("read as shown" in note) or ("has no '= '" in note)
+
+
+@pytest.mark.parametrize(
+    ("card", "named"),
+    [
+        (b"FILTER  = 'F2\xfc0W'", r"F2\?0W'\" has byte 0xfc"),
+        (b"FILTER  = 'F2\t0W'", "has TAB"),
+        (b"BUNIT   = '\xb5Jy'", r"\?Jy'\" has byte 0xb5"),
+        (b"CRVAL1  =   1\x015 / x", "has byte 0x01"),
+        (b"CRVAL1  =   1.5\xb0", "has byte 0xb0"),
+        (b"CRP\xcdX1  =  1.5", "has byte 0xcd"),
+        (b"OBS\tRVER= 'x'", "has TAB"),
+        (b"CRPIX1  =5.5", "malformed card.*CRPIX1  =5.5.*'= ' in columns 9 and 10"),
+        (b"CTYPE1='RA---TAN'", "malformed card.*CTYPE1='RA---TAN'"),
+        (b"BUNIT     MJy/sr", "malformed card.*BUNIT     MJy/sr"),
+        (b"crpix1  $ 5", "malformed card.*crpix1"),
+    ],
+)
+def test_a_card_that_an_exposure_depends_on_is_named_with_its_character(content, put, card, named):
+    path = put(with_card(content, card))
+    with (
+        pytest.raises(UnusableExposureError, match=rf"e\.fits: header of SCI.*{named}"),
+        FitsFile(path) as file,
+    ):
+        file.merged_header("SCI")
+
+
+def test_many_such_cards_are_told_once(content, put):
+    raw = with_card(content, b"COMMENT \xe9")
+    blank = raw.index(b"END     ", raw.index(b"COMMENT \xe9"))
+    cards = b"COMMENT \xe9".ljust(80) * 6
+    raw = raw[:blank] + cards + b"END".ljust(80) + raw[blank + 7 * 80 :]
+    with FitsFile(put(raw)) as file:
+        (note,) = file.notes
+        np.testing.assert_array_equal(file.image("ERR"), file.image("SCI") + 1)
+    assert note.endswith("and 4 more")
+
+
+def test_padding_at_the_end_of_a_tape_is_no_damage(content, put):
+    with FitsFile(put(content + bytes(2880 * 3))) as file:
+        assert file.names() == ["PRIMARY", "SCI", "ERR", "DQ"]
