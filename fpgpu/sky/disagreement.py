@@ -21,12 +21,15 @@ class Disagreement(NamedTuple):
         Zero-based (x, y) where it occurs.
     position_a, position_b : tuple of float
         Right ascension and declination of that pixel by the first and by the second, degrees.
+    median_pixels : float
+        Median difference, in pixels.
     """
 
     max_pixels: float
     pixel: tuple[float, float]
     position_a: tuple[float, float]
     position_b: tuple[float, float]
+    median_pixels: float
 
 
 def disagreement(a: SkyWCS, b: SkyWCS, shape: tuple[int, int]) -> Disagreement:
@@ -68,4 +71,5 @@ def disagreement(a: SkyWCS, b: SkyWCS, shape: tuple[int, int]) -> Disagreement:
         (float(x[k]), float(y[k])),
         (float(sky_a[0][k]), float(sky_a[1][k])),
         (float(sky_b[0][k]), float(sky_b[1][k])),
+        float(np.median(pixels)),
     )
