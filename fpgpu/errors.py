@@ -25,6 +25,7 @@ __all__ = [
     "MissingFileError",
     "MissingStoreError",
     "NotInStoreError",
+    "PSFError",
     "PlanError",
     "RegionError",
     "ReleasedMemoryError",
@@ -97,6 +98,10 @@ class LayoutError(FpgpuError, ValueError):
 
 class CatalogError(FpgpuError, ValueError):
     """A catalogue of sources lacks a column, or holds a source that cannot be modelled."""
+
+
+class PSFError(FpgpuError, ValueError):
+    """An image is none of a PSF, or no mixture of Gaussians is near enough to it."""
 
 
 class PlanError(FpgpuError, ValueError):

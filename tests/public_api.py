@@ -51,6 +51,7 @@ MODULES = [
     "fpgpu.likelihood.scene",
     "fpgpu.patch.plan",
     "fpgpu.patch.select",
+    "fpgpu.psf",
     "fpgpu.patch.timing",
     "fpgpu.patch.windows",
     "fpgpu.plots",

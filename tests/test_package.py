@@ -30,7 +30,7 @@ FLOORS = [
     {"backends"},
     {"stores"},
     {"likelihood"},
-    {"ingest", "doctor", "patch"},
+    {"ingest", "doctor", "patch", "psf"},
     {"plots", "storage", "survey", "forcepho"},
     {"demo"},
     {"cli", "__main__"},

@@ -21,6 +21,7 @@ from fpgpu.cli import (
     merge,
     patch,
     plot,
+    psf,
     remove,
     verify,
 )
@@ -38,6 +39,7 @@ COMMANDS = (
     consolidate,
     remove,
     merge,
+    psf,
     patch,
     plot,
     ds9,

@@ -10,6 +10,7 @@ from fpgpu.plots.canvas import MOST_EXPOSURES, pages, require_matplotlib, save, 
 from fpgpu.plots.ds9 import ds9_regions
 from fpgpu.plots.exposures import plot_layout, plot_superpixels
 from fpgpu.plots.pixels import plot_pixels, plot_residuals
+from fpgpu.plots.psfs import plot_psf
 from fpgpu.plots.regions import plot_coverage, plot_footprints
 from fpgpu.plots.surveys import plot_survey
 from fpgpu.plots.times import plot_times
@@ -22,6 +23,7 @@ __all__ = [
     "plot_footprints",
     "plot_layout",
     "plot_pixels",
+    "plot_psf",
     "plot_residuals",
     "plot_superpixels",
     "plot_survey",

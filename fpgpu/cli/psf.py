@@ -1,0 +1,204 @@
+"""``fpgpu psf``: images of PSFs to the mixtures of ``psf.h5``, and tables of Sersic profiles."""
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fpgpu.cli.arguments import add_json, positive
+from fpgpu.cli.console import Progress, format_table, print_json
+from fpgpu.errors import MissingFileError, UsageError
+
+if TYPE_CHECKING:
+    from fpgpu.likelihood.mixture import SersicMixture
+    from fpgpu.psf.fit import BandFit
+
+__all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
+
+HELP = "fit images of PSFs, or make a table of profiles"
+DESCRIPTION = (
+    "Fit mixtures of Gaussians to images of PSFs and add them to a PSF store. Images are FITS "
+    "files of stpsf (WebbPSF), grids for photutils, or plain images and cubes; band, sampling, "
+    "scale and place on the detector come from their headers, or from the options. The word "
+    "'profiles' instead of files writes the table of Sersic profiles."
+)
+EXAMPLES = """examples:
+  fpgpu psf nircam_*_fovp101_samp4_npsf25.fits --out stores/psf.h5
+  fpgpu psf star.fits --out stores/psf.h5 --band F200W --pixel-scale 0.031 --plot look
+  fpgpu psf psf.fits --out stores/psf.h5 --gaussians 6 --max-error 0.01
+  fpgpu psf profiles --out sersic.h5
+"""
+PROFILES = "profiles"
+MOST_TRIED = 8
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        The parser of the command.
+    """
+    parser.add_argument("files", metavar="FILE", nargs="+", help="images, or the word 'profiles'")
+    parser.add_argument(
+        "--out", required=True, metavar="H5", type=Path, help="the PSF store, or the table"
+    )
+    parser.add_argument(
+        "--gaussians", type=positive, default=4, metavar="N", help="of the PSF itself (4)"
+    )
+    parser.add_argument("--signed", action="store_true", help="amplitudes may be negative")
+    parser.add_argument(
+        "--max-error",
+        type=float,
+        metavar="SHARE",
+        help='refuse what misses more of the light in a circle of 0.1" or more',
+    )
+    parser.add_argument("--band", help="where the header has no FILTER")
+    parser.add_argument("--oversample", type=float, metavar="N", help="samples a pixel")
+    parser.add_argument("--pixel-scale", type=float, metavar="ARCSEC", help="of the detector")
+    parser.add_argument(
+        "--integrated",
+        action=argparse.BooleanOptionalAction,
+        help="samples hold the light of whole pixels (by default by the kind of the file)",
+    )
+    parser.add_argument(
+        "--recenter", action="store_true", help="move the light to the middle of each image"
+    )
+    parser.add_argument(
+        "--profiles", metavar="H5", type=Path, help="table of Sersic profiles (fpgpu's own)"
+    )
+    parser.add_argument("--plot", metavar="PREFIX", help="pictures PREFIX_psf_BAND.png")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit PSFs, or make the table.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        The parsed arguments.
+
+    Returns
+    -------
+    int
+        0.
+    """
+    if args.files == [PROFILES]:
+        return _make_table(args)
+    if PROFILES in args.files:
+        raise UsageError("'profiles' makes the table of Sersic profiles and takes no files")
+    from fpgpu.likelihood.mixture import SersicMixture
+    from fpgpu.psf import default_profiles, fit_psf, read_psf_images
+    from fpgpu.stores.psf import PSFStore
+
+    if args.plot:
+        from fpgpu.plots.canvas import require_matplotlib
+
+        require_matplotlib()
+    table = SersicMixture.from_file(args.profiles) if args.profiles else default_profiles()
+    bands = read_psf_images(
+        args.files,
+        band=args.band,
+        oversample=args.oversample,
+        pixel_scale=args.pixel_scale,
+        integrated=args.integrated,
+        recenter=args.recenter,
+    )
+    if not args.out.parent.is_dir():
+        raise MissingFileError(f"{args.out.parent}: no such folder to write {args.out.name} in")
+    fits = []
+    total = sum(len(images.images) for images in bands)
+    with Progress(total, "fit", enabled=not (args.quiet or args.json)) as progress:
+        for images in bands:
+            fits.append(
+                fit_psf(
+                    images,
+                    table.radii,
+                    n_gauss=args.gaussians,
+                    signed=args.signed,
+                    max_error=args.max_error,
+                    on_progress=partial(_step, progress, images.band),
+                )
+            )
+    # All bands or none: nothing is written before all are fitted.
+    with PSFStore(args.out) as store:
+        for fit in fits:
+            store.add_psf(fit.images.band, fit.parameters, fit.images.positions)
+    pictures = [_draw(args, fit, table) for fit in fits] if args.plot else []
+    _report(args, fits, pictures)
+    return 0
+
+
+def _step(progress: Progress, band: str, done: int) -> None:
+    progress.step(f"{band} {done}")
+
+
+def _make_table(args: argparse.Namespace) -> int:
+    """Write fpgpu's table of Sersic profiles."""
+    from fpgpu.psf import make_profiles
+
+    table = make_profiles()
+    table.write(args.out)
+    worst = float(table.error.max())
+    if args.json:
+        print_json({"out": str(args.out), "profiles": len(table.sersic), "error": worst})
+    else:
+        print(
+            f"{args.out}: {len(table.sersic)} Sersic profiles of {len(table.radii)} Gaussians; flux"
+            f" within 3 half-light radii off by at most {worst:.2%}"
+        )
+    return 0
+
+
+def _draw(args: argparse.Namespace, fit: "BandFit", table: "SersicMixture") -> Path:
+    """Draw a band; how the error falls with the number of Gaussians is tried at one place."""
+    from dataclasses import replace
+
+    from fpgpu.plots import plot_psf, save
+    from fpgpu.psf import fit_psf
+
+    one = replace(fit.images, images=fit.images.images[:1], positions=None)
+    tried = {
+        n: fit_psf(one, table.radii[:1], n_gauss=n, signed=args.signed).worst.energy
+        for n in range(1, MOST_TRIED + 1)
+    }
+    return save(plot_psf(fit, errors_by_number=tried), f"{args.plot}_psf_{fit.images.band}.png")
+
+
+def _report(args: argparse.Namespace, fits: "list[BandFit]", pictures: list[Path]) -> None:
+    """Tell what was fitted, and how well."""
+    if args.json:
+        told = [
+            {
+                "band": fit.images.band,
+                "places": len(fit.mixtures),
+                "gaussians": len(fit.mixtures[0].amp),
+                "per_radius": list(fit.per_radius),
+                **fit.worst._asdict(),
+            }
+            for fit in fits
+        ]
+        print_json({"out": str(args.out), "bands": told})
+        return
+    rows = [
+        [
+            fit.images.band,
+            len(fit.mixtures),
+            len(fit.mixtures[0].amp),
+            sum(fit.per_radius),
+            f"{fit.worst.energy:.2%}",
+            f"{fit.worst.peak:.1%}",
+            f"{fit.worst.centroid:.3f}",
+        ]
+        for fit in fits
+    ]
+    print(
+        format_table(
+            ["band", "places", "Gaussians", "a source", "circle", "pixel", "centre [pix]"], rows
+        )
+    )
+    print(f"written to {args.out}")
+    for picture in pictures:
+        print(picture)

@@ -1,0 +1,356 @@
+"""Images of PSFs, as stpsf (WebbPSF), photutils and plain FITS files hold them, in one form.
+
+Whatever the sampling, an image becomes the effective PSF: the share of the light that a pixel gets
+whose middle is there. A file says by its kind whether the light was summed over pixels already
+(grids for photutils are) or only over the cells of a finer sampling (``OVERSAMP`` and ``OVERDIST``
+of stpsf).
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fpgpu.errors import MissingFileError, PSFError
+
+__all__ = ["PSFImages", "read_psf_images"]
+
+Float = npt.NDArray[np.float64]
+
+OFF_CENTER = 0.5
+"""Pixels: a PSF whose light is further from the middle of its image would move every source."""
+
+SUM_RANGE = (0.5, 1.05)
+"""Light in an image that is normalised as it should be; wings may lie outside of it."""
+
+
+@dataclass(frozen=True)
+class PSFImages:
+    """Images of the PSF of one band at places of the detector.
+
+    Attributes
+    ----------
+    band : str
+        The band, in upper case.
+    images : ndarray of float64, shape (n, ny, nx)
+        Effective PSFs ``[y, x]``: the share of the light that a pixel gets whose middle is there,
+        `oversample` samples a pixel along each axis; each sums to ``oversample**2``.
+    oversample : float
+        Samples a pixel.
+    pixel_scale : float
+        Arcsec a pixel of the detector.
+    positions : ndarray of float64, shape (n, 2), or None
+        Zero-based x and y on the detector; None for one image without a place.
+    """
+
+    band: str
+    images: Float
+    oversample: float
+    pixel_scale: float
+    positions: Float | None
+
+    @classmethod
+    def from_arrays(
+        cls,
+        band: str,
+        images: npt.ArrayLike,
+        *,
+        pixel_scale: float,
+        oversample: float = 1,
+        positions: npt.ArrayLike | None = None,
+        integrated: bool = True,
+        recenter: bool = False,
+        name: str = "the PSF",
+    ) -> "PSFImages":
+        """Check images and bring them to the form of effective PSFs.
+
+        Parameters
+        ----------
+        band : str
+            The band.
+        images : array_like of float, shape (n, ny, nx) or (ny, nx)
+            Images ``[y, x]``, the source in the middle of each; in any unit.
+        pixel_scale : float
+            Arcsec a pixel of the detector.
+        oversample : float, optional
+            Samples a pixel along each axis.
+        positions : array_like of float, shape (n, 2), optional
+            Zero-based x and y on the detector; needed for several images.
+        integrated : bool, optional
+            Whether samples hold the light of whole pixels (effective PSFs, stars), or of cells of
+            the sampling only.
+        recenter : bool, optional
+            Move the light's centroid to the middle instead of refusing an image where it is not.
+        name : str, optional
+            What messages call them.
+
+        Returns
+        -------
+        PSFImages
+            To be fitted.
+
+        Raises
+        ------
+        PSFError
+            If shapes or values do not fit, the scale is none, or the light is not in the middle.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> r2 = np.add.outer(np.arange(-12, 13) ** 2, np.arange(-12, 13) ** 2)
+        >>> star = np.exp(-r2 / (2 * 1.5**2))
+        >>> PSFImages.from_arrays("F200W", star, pixel_scale=0.03).images.sum().round(6)
+        1.0
+        """
+        cube = np.asarray(images, np.float64)
+        cube = cube[None] if cube.ndim == 2 else cube
+        if cube.ndim != 3 or cube.shape[1] != cube.shape[2] or 0 in cube.shape:
+            raise PSFError(
+                f"{name}: images have shape {np.shape(images)}; expected square ones, (n, size, "
+                "size) or (size, size), with the source in the middle"
+            )
+        for what, value in (("pixel scale", pixel_scale), ("oversampling", oversample)):
+            if not (np.isfinite(value) and value > 0):
+                raise PSFError(f"{name}: the {what} is {value}; expected a positive number")
+        if cube.shape[1] < 5 * oversample:
+            raise PSFError(
+                f"{name}: images of {cube.shape[1]} samples at {oversample:g} a pixel are "
+                f"{cube.shape[1] / oversample:.3g} pixels wide; at least 5 are needed"
+            )
+        if not np.isfinite(cube).all():
+            bad = int(np.flatnonzero(~np.isfinite(cube).all(axis=(1, 2)))[0])
+            raise PSFError(
+                f"{name}: image {bad} holds {int((~np.isfinite(cube[bad])).sum())} values that are "
+                "not finite; interpolate over them first"
+            )
+        total = cube.sum(axis=(1, 2))
+        if (total <= 0).any():
+            bad = int((total <= 0).argmax())
+            raise PSFError(f"{name}: image {bad} sums to {total[bad]:g}; a PSF has light")
+        cube = cube * (oversample**2 / total)[:, None, None]
+        if not integrated:
+            cube = _over_pixels(cube, oversample)
+        centers = _centroids(cube, oversample)
+        for k, center in enumerate(centers):
+            if recenter:
+                cube[k] = _moved(cube[k], -center * oversample)
+            elif np.hypot(*center) > OFF_CENTER:
+                raise PSFError(
+                    f"{name}: the light of image {k} is centred {center[0]:+.2f}, {center[1]:+.2f} "
+                    "pixels (x, y) from its middle, and would move every source by that; cut it "
+                    "with the source in the middle, or give --recenter (recenter=True)"
+                )
+        return cls(band.upper(), cube, oversample, pixel_scale, _positions(positions, cube, name))
+
+
+def read_psf_images(
+    files: str | Path | Iterable[str | Path],
+    *,
+    band: str | None = None,
+    oversample: float | None = None,
+    pixel_scale: float | None = None,
+    integrated: bool | None = None,
+    recenter: bool = False,
+) -> list[PSFImages]:
+    """Read FITS files of PSFs, one band or several.
+
+    Parameters
+    ----------
+    files : path or iterable of path
+        Files of stpsf (``calc_psf``: ``OVERDIST``, else ``OVERSAMP``, else the first image), grids
+        as stpsf's ``psf_grid`` and photutils have them (a cube and ``DET_YX0``...), or plain images
+        and cubes. Several files of a band are its places on the detector.
+    band : str, optional
+        The band; by default FILTER of the header. Given and different, it is refused.
+    oversample : float, optional
+        Samples a pixel; by default OVERSAMP (DET_SAMP for detector-sampled images), else 1.
+    pixel_scale : float, optional
+        Arcsec a pixel of the detector; by default from PIXELSCL, or FOV and FOVPIXEL.
+    integrated : bool, optional
+        Whether samples hold the light of whole pixels; by default by the kind of the file.
+    recenter : bool, optional
+        Move the light's centroid to the middle of each image.
+
+    Returns
+    -------
+    list of PSFImages
+        One a band, in the order in which they appear.
+
+    Raises
+    ------
+    MissingFileError
+        If a file is not there.
+    PSFError
+        If a file is no FITS image of a PSF, or does not say what must be known.
+    """
+    paths = [files] if isinstance(files, (str, Path)) else list(files)
+    found: dict[str, list[PSFImages]] = {}
+    for path in map(Path, paths):
+        images = _read(path, band, oversample, pixel_scale, integrated, recenter)
+        found.setdefault(images.band, []).append(images)
+    return [_joined(parts) for parts in found.values()]
+
+
+def _read(
+    path: Path,
+    band: str | None,
+    oversample: float | None,
+    pixel_scale: float | None,
+    integrated: bool | None,
+    recenter: bool,
+) -> PSFImages:
+    """Read one file."""
+    from astropy.io import fits
+
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such file of a PSF")
+    try:
+        with fits.open(path, memmap=False) as hdus:
+            hdu = _chosen(hdus)
+            header = hdus[0].header.copy()
+            header.update(hdu.header)
+            data, kind = np.asarray(hdu.data, np.float64), hdu.name
+    except (OSError, TypeError, ValueError, AttributeError) as error:
+        raise PSFError(f"{path}: cannot be read as FITS images of a PSF: {error}") from error
+    grid = [key for key in header if re.fullmatch(r"DET_YX\d+", key)]
+    is_sampled = kind in ("DET_SAMP", "DET_DIST")
+    own_band = str(header.get("FILTER", "")).strip().upper()
+    if band and own_band and own_band != band.upper():
+        raise PSFError(f"{path}: is of {own_band}, not {band.upper()}; leave the band out")
+    if not (band or own_band):
+        raise PSFError(f"{path}: the header has no FILTER; name the band with --band (band=)")
+    samples = oversample or (1.0 if is_sampled else _number(header, "OVERSAMP", path) or 1.0)
+    scale = pixel_scale or _scale(header, path, 1.0 if is_sampled or grid else samples)
+    by_kind = bool(grid) or is_sampled or kind not in ("OVERSAMP", "OVERDIST")
+    return PSFImages.from_arrays(
+        band or own_band,
+        data,
+        pixel_scale=scale,
+        oversample=samples,
+        positions=_grid_positions(header, grid, path) if grid else _position(header),
+        integrated=by_kind if integrated is None else integrated,
+        recenter=recenter,
+        name=str(path),
+    )
+
+
+def _chosen(hdus: Any) -> Any:
+    """Take the image that knows most: distorted before not, oversampled before not."""
+    named = {hdu.name: hdu for hdu in reversed(hdus) if getattr(hdu, "data", None) is not None}
+    for name in ("OVERDIST", "OVERSAMP", "DET_DIST", "DET_SAMP"):
+        if name in named:
+            return named[name]
+    return next(hdu for hdu in hdus if getattr(hdu, "data", None) is not None or hdu is hdus[-1])
+
+
+def _number(header: Any, key: str, path: Path) -> float | None:
+    """Return a card's number; None where there is no such card."""
+    value = header.get(key)
+    if value is None:
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise PSFError(f"{path}: {key} is {value!r}; expected a number") from error
+
+
+def _scale(header: Any, path: Path, samples: float) -> float:
+    """Return arcsec a pixel: PIXELSCL is of the samples of the image it stands with."""
+    own, fov, width = (_number(header, key, path) for key in ("PIXELSCL", "FOV", "FOVPIXEL"))
+    if own:
+        return own * samples
+    if fov and width:
+        return fov / width
+    raise PSFError(
+        f"{path}: the header has neither PIXELSCL nor FOV and FOVPIXEL, so the size of its pixels "
+        "is not known; give the detector's with --pixel-scale ARCSEC (pixel_scale=)"
+    )
+
+
+def _grid_positions(header: Any, keys: list[str], path: Path) -> Float:
+    """Read ``DET_YX0 = '(y, x)'`` and so on, in the order of the images."""
+    places = []
+    for key in sorted(keys, key=lambda key: int(key[6:])):
+        parts = str(header[key]).strip("() ").split(",")
+        try:
+            y, x = map(float, parts)
+        except ValueError as error:
+            raise PSFError(f"{path}: {key} is {header[key]!r}; expected '(y, x)'") from error
+        places.append((x, y))
+    return np.array(places)
+
+
+def _position(header: Any) -> Float | None:
+    """Return where on the detector stpsf says that a single PSF is."""
+    place = (header.get("DET_X"), header.get("DET_Y"))
+    return None if None in place else np.array([place], np.float64)
+
+
+def _positions(positions: npt.ArrayLike | None, cube: Float, name: str) -> Float | None:
+    """Check positions against their images."""
+    if positions is None:
+        if len(cube) > 1:
+            raise PSFError(
+                f"{name}: {len(cube)} images without places on the detector; expected DET_YX0, ... "
+                "in the header, or positions="
+            )
+        return None
+    places = np.asarray(positions, np.float64)
+    if places.shape != (len(cube), 2) or not np.isfinite(places).all():
+        raise PSFError(
+            f"{name}: {len(cube)} images and positions of shape {places.shape}; expected one "
+            "finite (x, y) for each"
+        )
+    return places
+
+
+def _joined(parts: list[PSFImages]) -> PSFImages:
+    """Put the places of a band together."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    looks = {(part.images.shape[1:], part.oversample, part.pixel_scale) for part in parts}
+    if len(looks) > 1:
+        raise PSFError(f"{first.band}: files differ in size or sampling: {sorted(looks)}")
+    places = [part.positions for part in parts if part.positions is not None]
+    if len(places) < len(parts):
+        raise PSFError(
+            f"{first.band}: {len(parts)} files, of which {len(parts) - len(places)} do not say "
+            "where on the detector they are (DET_X and DET_Y, or DET_YX0, ...)"
+        )
+    images = np.concatenate([part.images for part in parts])
+    return replace(first, images=images, positions=np.concatenate(places))
+
+
+def _over_pixels(cube: Float, oversample: float) -> Float:
+    """Sum cells over pixels: a box as wide as a pixel, its ends by their share of a cell."""
+    from scipy.ndimage import convolve1d
+
+    half = int(np.ceil((oversample - 1) / 2))
+    cells = np.arange(-half, half + 1)
+    box = np.clip(
+        np.minimum(cells + 0.5, oversample / 2) - np.maximum(cells - 0.5, -oversample / 2), 0, 1
+    )
+    for axis in (1, 2):
+        cube = convolve1d(cube, box / oversample, axis=axis, mode="constant")
+    return cube
+
+
+def _centroids(cube: Float, oversample: float) -> Float:
+    """Centroids of the core, x and y in pixels from the middle: of what is above a tenth."""
+    n = cube.shape[1]
+    places = (np.arange(n) - (n - 1) / 2) / oversample
+    light = np.clip(cube - 0.1 * cube.max(axis=(1, 2), keepdims=True), 0, None)
+    total = light.sum(axis=(1, 2))
+    return np.stack([light.sum(axis=1) @ places / total, light.sum(axis=2) @ places / total], 1)
+
+
+def _moved(image: Float, by: Float) -> Float:
+    """Move an image by samples along x and y."""
+    from scipy.ndimage import shift
+
+    return np.asarray(shift(image, (by[1], by[0]), order=3, mode="constant"))

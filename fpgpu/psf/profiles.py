@@ -1,0 +1,192 @@
+"""The table that makes a Sersic profile of Gaussians of fixed radii.
+
+The amplitudes are fitted, none negative, to the light that an exact profile puts into circles, both
+seen through a round PSF narrower than any telescope's here: what lies below its width cannot be
+seen. So the flux within three half-light radii is right, which is what photometry is about; light
+beyond the widest Gaussian is left out.
+"""
+
+from importlib.resources import as_file, files
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fpgpu.errors import PSFError, StoreWriteError
+from fpgpu.likelihood.mixture import SersicMixture
+
+__all__ = ["ProfileTable", "default_profiles", "make_profiles"]
+
+Float = npt.NDArray[np.float64]
+
+RADII = np.concatenate([[0.0], np.geomspace(0.013, 4.5, 9)])
+"""Arcsec: a point, and Gaussians that each are twice as wide as the one before."""
+
+SERSIC = np.concatenate([np.arange(0.5, 1.5, 0.1), np.arange(1.5, 6.01, 0.25)])
+RHALF = np.geomspace(0.005, 2.0, 48)
+
+SEEING = 0.012
+"""Arcsec, standard deviation: the narrowest PSF is JWST's in F070W with 0.012."""
+
+RIDGE = 0.01
+"""Weight of small amplitudes, so that neighbours in the table are neighbours in amplitudes."""
+
+EDGE = 3.0
+"""Half-light radii within which the flux has to be right."""
+
+
+class ProfileTable(NamedTuple):
+    """Mixtures of a grid of Sersic profiles.
+
+    Attributes
+    ----------
+    sersic : ndarray of float64, shape (n,)
+        Sersic index of each row.
+    rhalf : ndarray of float64, shape (n,)
+        Half-light radius, arcsec.
+    amplitudes : ndarray of float64, shape (n, n_radii)
+        Shares of the light.
+    radii : ndarray of float64, shape (n_radii,)
+        Standard deviations of the Gaussians, arcsec.
+    error : ndarray of float64, shape (n,)
+        Of the flux within three half-light radii, as a share of it.
+    """
+
+    sersic: Float
+    rhalf: Float
+    amplitudes: Float
+    radii: Float
+    error: Float
+
+    def write(self, path: str | PathLike[str]) -> Path:
+        """Write forcepho's HDF5 file: ``nsersic``, ``rh``, ``amplitudes``, ``radii``.
+
+        Parameters
+        ----------
+        path : path
+            The file; one that is there is replaced.
+
+        Returns
+        -------
+        Path
+            The same.
+
+        Raises
+        ------
+        StoreWriteError
+            If it cannot be written.
+        """
+        import h5py
+
+        path = Path(path)
+        columns = {"nsersic": self.sersic, "rh": self.rhalf, "amplitudes": self.amplitudes}
+        try:
+            with h5py.File(path, "w") as file:
+                for name, values in columns.items():
+                    narrow = values.astype(np.float32)
+                    file.create_dataset(name, data=narrow, compression="gzip", shuffle=True)
+                file["radii"] = self.radii
+        except OSError as error:
+            raise StoreWriteError(f"{path}: the table cannot be written: {error}") from error
+        return path
+
+
+def make_profiles(
+    radii: npt.ArrayLike | None = None,
+    sersic: npt.ArrayLike | None = None,
+    rhalf: npt.ArrayLike | None = None,
+) -> ProfileTable:
+    """Fit the mixtures of a grid of Sersic profiles.
+
+    Parameters
+    ----------
+    radii : array_like, shape (n_radii,), optional
+        Standard deviations of the Gaussians, arcsec; 0 is a point.
+    sersic : array_like, shape (n_sersic,), optional
+        Sersic indices, increasing, 0.3 to 10.
+    rhalf : array_like, shape (n_rhalf,), optional
+        Half-light radii, arcsec, increasing.
+
+    Returns
+    -------
+    ProfileTable
+        All pairs of an index and a radius.
+
+    Raises
+    ------
+    PSFError
+        If a number makes no sense.
+
+    Examples
+    --------
+    >>> table = make_profiles(sersic=[1.0], rhalf=[0.1])
+    >>> bool(table.error.max() < 0.003)
+    True
+    """
+    widths = RADII if radii is None else np.asarray(radii, np.float64)
+    indices = SERSIC if sersic is None else np.asarray(sersic, np.float64)
+    sizes = RHALF if rhalf is None else np.asarray(rhalf, np.float64)
+    for name, values, least, most in (
+        ("radii", widths, 0.0, np.inf),
+        ("sersic", indices, 0.3, 10.0),
+        ("rhalf", sizes, 1e-4, np.inf),
+    ):
+        rising = values.ndim == 1 and len(values) > 0 and (np.diff(values) > 0).all()
+        if not (rising and values[0] >= least and values[-1] <= most):
+            raise PSFError(f"{name}: expected increasing numbers of at least {least:g}: {values}")
+    rows = [(n, r, *_fitted(n, r, widths)) for n in indices for r in sizes]
+    n, r, amplitudes, error = (np.array(column) for column in zip(*rows, strict=True))
+    return ProfileTable(n, r, amplitudes, widths, error)
+
+
+def default_profiles() -> SersicMixture:
+    """Return the table that comes with fpgpu: n 0.5 to 6, half-light radii 0.005" to 2".
+
+    Returns
+    -------
+    SersicMixture
+        With ten Gaussians.
+
+    Examples
+    --------
+    >>> default_profiles().n_radii
+    10
+    """
+    with as_file(files("fpgpu.psf") / "sersic_profiles.h5") as path:
+        return SersicMixture.from_file(path)
+
+
+def _fitted(n: float, rhalf: float, radii: Float) -> tuple[Float, float]:
+    """Fit one profile; also the error of the flux within `EDGE` half-light radii."""
+    from scipy.optimize import nnls
+
+    edge = EDGE * rhalf
+    reach = max(edge, 3 * SEEING)
+    near = np.geomspace(max(0.05 * rhalf, 0.15 * SEEING), reach, 40)
+    far = np.geomspace(1.15, 2.5, 5) * reach
+    circles = np.concatenate([near, far, [edge]])
+    weights = np.concatenate([np.ones(40), np.full(5, 0.3), [10.0]])
+    exact = _exact_energy(n, rhalf, circles)
+    energy = 1 - np.exp(-(circles[:, None] ** 2) / (2 * (radii**2 + SEEING**2)))
+    amplitudes, _ = nnls(
+        np.concatenate([energy * weights[:, None], RIDGE * np.eye(len(radii))]),
+        np.concatenate([exact * weights, np.zeros(len(radii))]),
+    )
+    return amplitudes, float(abs(energy[-1] @ amplitudes / exact[-1] - 1))
+
+
+def _exact_energy(n: float, rhalf: float, circles: Float) -> Float:
+    """Light of a Sersic profile, seen through `SEEING`, within circles.
+
+    The profile is taken as 400 rings of equal light (Graham & Driver 2005, eq. 2); what a ring puts
+    into a circle is the non-central chi-squared distribution with two degrees of freedom.
+    """
+    from scipy.special import gammaincinv
+    from scipy.stats import ncx2
+
+    share = (np.arange(400) + 0.5) / 400
+    rings = rhalf * (gammaincinv(2 * n, share) / gammaincinv(2 * n, 0.5)) ** n
+    scaled = (circles[:, None] / SEEING) ** 2
+    return np.asarray(ncx2.cdf(scaled, 2, (rings / SEEING) ** 2).mean(axis=1))
