@@ -82,11 +82,6 @@ class FitsFile:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    @property
-    def descriptor(self) -> int | None:
-        """File descriptor of the FITS file; None when what is read is an expanded copy."""
-        return self._stream.fileno() if isinstance(self._stream, io.BufferedReader) else None
-
     def close(self) -> None:
         """Close the file; images and headers that were read stay valid."""
         self.hdus.close()

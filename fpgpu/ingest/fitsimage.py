@@ -1,6 +1,6 @@
 """An image inside a FITS file, read as a whole or in part."""
 
-import os
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,6 @@ __all__ = ["FitsImage"]
 _DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 """Of values in the file by BITPIX (FITS standard 4.0, table 8)."""
 
-_SCALING = ("BSCALE", "BZERO", "BLANK")
 _ROWS = 256
 
 # No detector has a longer side; a file of a few bytes must not fill the memory.
@@ -39,6 +38,8 @@ class FitsImage:
     ----------
     where : str
         File and extension, for messages.
+    header : astropy.io.fits.Header
+        Of the extension; not to be changed.
     shape : tuple of int
         (nx, ny).
 
@@ -49,11 +50,16 @@ class FitsImage:
     """
 
     def __init__(self, file: "FitsFile", index: int) -> None:
+        from astropy.io.fits import Header
+
         self.file = file
         self.index = index
         self.where = f"{file.path}: extension {file.label(index)}"
         with file.guarded(self.where):
-            refuse_contradictions(file.hdus[index].header, self.where, STRUCTURE)
+            header = file.hdus[index].header
+            refuse_contradictions(header, self.where, STRUCTURE)
+            # Written and read once, so that what is malformed is mended or fails here.
+            self.header = Header.fromstring(header.tostring())
         declared = self._declared_shape()
         if declared is None or len(declared) != 2 or 0 in declared:
             raise UnusableExposureError(
@@ -61,17 +67,11 @@ class FitsImage:
                 "NAXIS1, NAXIS2, ...)"
             )
         self.shape = declared[0], declared[1]
-        header = self.header
         # astropy leaves undefined pixels of unsigned images as they are.
         self._undefined: int | float | None = None
-        scaling = header.get("BLANK"), header.get("BZERO", 0)
+        scaling = self.header.get("BLANK"), self.header.get("BZERO", 0)
         if all(isinstance(value, int | float) for value in scaling):
             self._undefined = sum(scaling)
-
-    @property
-    def header(self) -> Any:
-        """Header of the extension."""
-        return self.file.hdus[self.index].header
 
     def require_shape(self, shape: tuple[int, int]) -> "FitsImage":
         """Refuse an image of another size than the science image.
@@ -119,18 +119,16 @@ class FitsImage:
         """
         box = box or Box.whole(self.shape)
         x0, x1, y0, y1 = box
-        hdu, descriptor = self.file.hdus[self.index], self.file.descriptor
+        hdu = self.file.hdus[self.index]
         with self.file.guarded(self.where):
             if not hdu.shape and (constant := _constant(hdu.header)):
                 return np.full(box.shape[::-1], *constant).T
             if x1 - x0 == self.shape[0] or hasattr(hdu, "compressed_data"):
                 return self._defined(hdu.section[y0:y1, x0:x1]).T
-            if descriptor is not None and not any(key in hdu.header for key in _SCALING):
-                return self._read_rows(box, descriptor).T
             # Many rows at a time, as astropy takes long for each part of a row.
-            starts = range(y0, y1, _ROWS)
-            parts = [hdu.section[y : min(y + _ROWS, y1), :][:, x0:x1] for y in starts]
-            return self._defined(np.concatenate(parts)).T
+            ends = [*range(y0, y1, _ROWS), y1]
+            parts = (hdu.section[y:end, :][:, x0:x1].copy() for y, end in pairwise(ends))
+            return self._defined(np.concatenate([*parts])).T
 
     def read_flags(self, box: Box | None = None) -> npt.NDArray[Any]:
         """Read pixels that may be data-quality flags.
@@ -184,18 +182,6 @@ class FitsImage:
         numbers = data.astype(np.float32 if data.dtype.itemsize <= 2 else np.float64)
         numbers[data == self._undefined] = np.nan
         return numbers
-
-    def _read_rows(self, box: Box, descriptor: int) -> npt.NDArray[Any]:
-        """Read parts of rows as they are in the file, shape (ny, nx), one system call each."""
-        hdu = self.file.hdus[self.index]
-        nx, ny = box.shape
-        data = np.empty((ny, nx), _DTYPES[hdu.header["BITPIX"]])
-        start = hdu.fileinfo()["datLoc"]
-        for row, y in zip(data, range(box.y0, box.y1), strict=True):
-            at = start + (y * self.shape[0] + box.x0) * data.itemsize
-            if os.preadv(descriptor, [row.view(np.uint8).data], at) != row.nbytes:
-                raise OSError("the file ends within the image; it was changed while it was read")
-        return data
 
     def _declared_shape(self) -> tuple[int, ...] | None:
         """Give (NAXIS1, NAXIS2, ...) of an image extension; None for anything else."""
