@@ -12,11 +12,11 @@ import numpy as np
 from fpgpu import __version__
 from fpgpu.backends.arena import Arena, ArenaLayout
 from fpgpu.backends.availability import CudaStatus, cuda_status, driver_release
-from fpgpu.backends.base import Backend
+from fpgpu.backends.base import Backend, MemoryState
 from fpgpu.backends.choose import UsableName, auto_choice, get_backend
 from fpgpu.backends.compiler import ARCHITECTURES, compile_source, read_sources
 from fpgpu.backends.nvrtc import load_nvrtc
-from fpgpu.errors import BackendUnavailableError, FpgpuError, KernelCompileError
+from fpgpu.errors import FpgpuError, KernelCompileError
 from fpgpu.layout import PATCH_DTYPE
 
 __all__ = ["BackendReport", "CopySpeed", "Diagnosis", "KernelReport", "Missing", "diagnose"]
@@ -190,11 +190,12 @@ def diagnose(
     if cuda.problem is None:
         try:
             backends.append(get_backend("cuda", device))
-        except BackendUnavailableError as error:
+        except FpgpuError as error:
             missing.append(Missing("a device that can be used", str(error)))
     try:
-        kernels = _compile_all(archs or ([cuda.capability] if cuda.capability else ()))
-    except BackendUnavailableError as error:
+        archs = archs or ([cuda.capability] if cuda.capability else ())
+        kernels = _compile_all(archs, cuda.cupy_cuda[0] if cuda.cupy_cuda else None)
+    except FpgpuError as error:
         kernels = []
         missing.append(Missing("the kernels were not compiled", str(error)))
     return Diagnosis(
@@ -216,7 +217,7 @@ def _versions(cuda: CudaStatus) -> dict[str, str | None]:
 
     try:
         nvrtc = text(load_nvrtc().version)
-    except BackendUnavailableError:
+    except FpgpuError:
         nvrtc = None
     return {
         "fpgpu": __version__,
@@ -235,19 +236,19 @@ def _versions(cuda: CudaStatus) -> dict[str, str | None]:
 def _try_out(backend: Backend, measure: bool) -> BackendReport:
     """Move data through a backend and see whether they arrive."""
     error = None
-    try:
-        _move_something(backend)
-    except FpgpuError as found:
-        error = f"{type(found).__name__}: {found}"
     copies = []
-    if measure and error is None:
-        for what, call in backend.copies_to_time(_COPY_BYTES).items():
+    description, memory = backend.name, MemoryState(0, 0, 0)
+    try:
+        description, memory = backend.description, backend.memory_state()
+        _move_something(backend)
+        for what, call in backend.copies_to_time(_COPY_BYTES).items() if measure else ():
             seconds = statistics.median(backend.time(call))
             copies.append(CopySpeed(what, _COPY_BYTES, _COPY_BYTES / seconds))
-    memory = backend.memory_state()
+    except Exception as found:  # noqa: BLE001 - whatever it is, it is what was to be found out
+        error = f"{type(found).__name__}: {found}"
     return BackendReport(
         backend.name,
-        backend.description,
+        description,
         memory.total,
         memory.free,
         asdict(backend.limits),
@@ -278,14 +279,14 @@ def _move_something(backend: Backend) -> None:
         raise FpgpuError(f"a kernel on {backend.description} does not see the patch it was given")
 
 
-def _compile_all(archs: Sequence[int]) -> list[KernelReport]:
+def _compile_all(archs: Sequence[int], cuda_major: int | None) -> list[KernelReport]:
     """Compile every kernel, for every supported architecture if none is given; needs no GPU."""
-    nvrtc = load_nvrtc()
+    nvrtc = load_nvrtc(cuda_major)
     reports = []
     for arch in archs or [arch for arch in ARCHITECTURES if arch in nvrtc.architectures()]:
         for source in (name for name in read_sources() if name.endswith(".cu")):
             try:
-                usages = compile_source(source, arch).usage
+                usages = compile_source(source, arch, cuda_major=cuda_major).usage
             except KernelCompileError as error:
                 reports.append(KernelReport(source, "-", arch, error=str(error)))
                 continue

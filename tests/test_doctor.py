@@ -10,7 +10,9 @@ import pytest
 from fpgpu import doctor
 from fpgpu.backends import availability
 from fpgpu.backends.availability import CudaStatus, DriverStatus
+from fpgpu.backends.compiler import ARCHITECTURES
 from fpgpu.backends.cpu import CpuBackend
+from fpgpu.backends.nvrtc import load_nvrtc
 from fpgpu.cli.main import main
 from fpgpu.doctor import diagnose
 from fpgpu.errors import BackendUnavailableError, KernelCompileError
@@ -26,7 +28,7 @@ def without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same machine everywhere: one on which CUDA does not work."""
     monkeypatch.setattr(doctor, "cuda_status", lambda device: NO_CUDA)
     monkeypatch.setattr(doctor, "auto_choice", lambda device: ("cpu", "there is no CuPy"))
-    monkeypatch.setattr(doctor, "compile_source", compile_once)
+    monkeypatch.setattr(doctor, "compile_source", lambda name, arch, **_: compile_once(name, arch))
 
 
 def fail(*args: object, **kwargs: object) -> Any:
@@ -85,9 +87,11 @@ def test_without_a_device_every_supported_architecture_is_compiled_for(
 ) -> None:
     asked = []
     usage = type("Compiled", (), {"usage": {}})
-    monkeypatch.setattr(doctor, "compile_source", lambda name, arch: asked.append(arch) or usage)
+    monkeypatch.setattr(
+        doctor, "compile_source", lambda name, arch, **_: asked.append(arch) or usage
+    )
     diagnose(measure=False)
-    assert set(asked) == {75, 80, 86, 89, 90, 100, 120}
+    assert set(asked) == set(ARCHITECTURES) & set(load_nvrtc().architectures())
 
 
 def test_a_device_is_compiled_for_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,6 +102,22 @@ def test_a_device_is_compiled_for_alone(monkeypatch: pytest.MonkeyPatch) -> None
     assert {kernel.arch for kernel in diagnosis.kernels} == {86}
     assert diagnosis.versions["CUDA of the driver"] == "12.8"
     assert diagnosis.missing == ()
+
+
+def test_a_device_that_takes_no_kernel_is_told_and_the_rest_examined(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def get_backend(name: str, *args: Any) -> CpuBackend:
+        if name == "cuda":
+            raise KernelCompileError("check_layout.cu is not taken by the driver")
+        return CpuBackend()
+
+    works = CudaStatus(DriverStatus((12, 8), 1), "14.2.0", (12, 9), (12, 9), capability=86)
+    monkeypatch.setattr(doctor, "cuda_status", lambda device: works)
+    monkeypatch.setattr(doctor, "get_backend", get_backend)
+    diagnosis = diagnose(measure=False)
+    assert [report.name for report in diagnosis.backends] == ["cpu"]
+    assert diagnosis.missing[0].fix == "check_layout.cu is not taken by the driver"
 
 
 def test_copies_are_measured() -> None:
@@ -149,6 +169,13 @@ def break_patches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CpuBackend, "check_layout", spoil)
 
 
+def break_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(backend: CpuBackend) -> Any:
+        raise RuntimeError("cudaErrorLaunchFailure")
+
+    monkeypatch.setattr(CpuBackend, "memory_state", die)
+
+
 def break_uploads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(CpuBackend, "upload", fail)
 
@@ -158,6 +185,7 @@ def break_uploads(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (break_images, "does not give back the images"),
         (break_patches, "does not see the patch"),
+        (break_all, "RuntimeError: cudaErrorLaunchFailure"),
         (break_uploads, "BackendUnavailableError: no NVRTC"),
     ],
 )
@@ -209,7 +237,7 @@ def test_json_holds_the_same(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_kernel_that_does_not_compile_is_shown_with_its_log(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail_unpack(name: str, arch: int) -> Any:
+    def fail_unpack(name: str, arch: int, **_: Any) -> Any:
         if name == "unpack.cu":
             raise KernelCompileError("unpack.cu(7): error: expected a ';'")
         return compile_once(name, arch)

@@ -9,6 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fpgpu.backends.nvrtc import load_nvrtc
+from fpgpu.errors import BackendUnavailableError
+
 __all__ = [
     "CudaStatus",
     "DriverStatus",
@@ -171,14 +174,15 @@ def cuda_status(device: int = 0) -> CudaStatus:
     install = f'pip install "fpgpu[{extra}]"'
     try:
         cupy = import_cupy()
+        runtime = cupy.cuda.runtime
+        number = runtime.runtimeGetVersion()
     except ModuleNotFoundError as error:
         missing = "CuPy is not installed" if error.name == "cupy" else f"CuPy lacks {error.name}"
         return _without_cupy(driver, missing, install)
-    except ImportError as error:
+    except Exception as error:  # noqa: BLE001 - whatever a CuPy raises whose parts do not fit
         reason = f"CuPy cannot be imported: {_in_one_line(error)}"
         return _without_cupy(driver, reason, install)
 
-    runtime = cupy.cuda.runtime
     if runtime.is_hip:
         return CudaStatus(
             driver,
@@ -186,12 +190,11 @@ def cuda_status(device: int = 0) -> CudaStatus:
             problem="this CuPy is built for ROCm, not for CUDA",
             fix=install,
         )
-    number = runtime.runtimeGetVersion()
     built_for = (number // 1000, number % 1000 // 10)
     try:
-        nvrtc = cupy.cuda.nvrtc.getVersion()
-    except (ImportError, RuntimeError, OSError) as error:
-        reason = f"CuPy finds no NVRTC to compile kernels with: {_in_one_line(error)}"
+        nvrtc = load_nvrtc(built_for[0]).version
+    except BackendUnavailableError as error:
+        reason = _in_one_line(error)
         return _without_cupy(driver, reason, install, cupy=cupy.__version__, cupy_cuda=built_for)
 
     problem, fix = driver.problem, driver.fix
@@ -201,9 +204,14 @@ def cuda_status(device: int = 0) -> CudaStatus:
             f" CUDA {driver.version[0]}.{driver.version[1]}"
         )
         fix = f"pip uninstall cupy-cuda{built_for[0]}x and {install}, or update the driver"
+    capability = None
     if problem is None:
-        problem, fix = _device_problem(cupy, device, built_for)
-    capability = None if problem else int(cupy.cuda.Device(device).compute_capability)
+        try:
+            problem, fix = _device_problem(cupy, device, built_for)
+            capability = None if problem else int(cupy.cuda.Device(device).compute_capability)
+        except RuntimeError as error:  # whatever CUDA says
+            problem = f"the CUDA runtime does not start: {_in_one_line(error)}"
+            fix = "check nvidia-smi"
     return CudaStatus(driver, cupy.__version__, built_for, nvrtc, problem, fix, capability)
 
 
@@ -221,10 +229,7 @@ def _in_one_line(error: Exception) -> str:
 
 def _device_problem(cupy: Any, device: int, built_for: Version) -> tuple[str | None, str | None]:
     """Say why a device cannot be used although driver and CuPy can."""
-    try:
-        n_devices = cupy.cuda.runtime.getDeviceCount()
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        return f"the CUDA runtime does not start: {error}", "check nvidia-smi"
+    n_devices = cupy.cuda.runtime.getDeviceCount()
     if not 0 <= device < n_devices:
         return (
             f"there is no device {device}: the devices are 0 to {n_devices - 1}",

@@ -9,7 +9,7 @@ from fpgpu.backends.availability import cuda_status
 from fpgpu.backends.base import Backend
 from fpgpu.backends.cpu import CpuBackend
 from fpgpu.backends.staging import StagingSettings
-from fpgpu.errors import BackendUnavailableError
+from fpgpu.errors import BackendUnavailableError, KernelCompileError
 
 __all__ = ["BackendName", "UsableName", "auto_choice", "get_backend"]
 
@@ -46,6 +46,9 @@ def get_backend(
     BackendUnavailableError
         When "cuda" cannot be used, with the reason and the line that installs what is missing; when
         there is no such backend. It never falls back.
+    KernelCompileError
+        When kernels do not compile for the device that was asked for, or the driver does not take
+        them.
     """
     if name not in get_args(BackendName):
         names = ", ".join(map(repr, get_args(BackendName)))
@@ -64,7 +67,9 @@ def get_backend(
         )
     try:
         backend: Backend = import_module("fpgpu.backends.cuda").CudaBackend(device or 0, staging)
-    except RuntimeError as error:  # whatever CUDA says: another process has the device to itself
+    except (BackendUnavailableError, KernelCompileError):
+        raise
+    except Exception as error:  # whatever CUDA says: another process has the device to itself
         raise BackendUnavailableError(
             f"device {device or 0} cannot be used by the cuda backend: {error}; see nvidia-smi"
         ) from error
@@ -90,10 +95,14 @@ def auto_choice(device: int | None = None) -> tuple[UsableName, str]:
         if (device or 0) not in _choices:
             status = cuda_status(device or 0)
             choice: tuple[UsableName, str]
-            if status.problem is None:
-                choice = "cuda", f"CuPy {status.cupy} works with device {device or 0}"
-            else:
+            choice = "cuda", f"CuPy {status.cupy} works with device {device or 0}"
+            if status.problem is not None:
                 choice = "cpu", f"{status.problem}; for a GPU: {status.fix}"
+            else:
+                try:  # that it is found does not say that it works
+                    get_backend("cuda", device)
+                except (BackendUnavailableError, KernelCompileError) as error:
+                    choice = "cpu", " ".join(str(error).partition("\n")[0].split())
             logger.info("backend auto: %s, because %s", *choice)
             _choices[device or 0] = choice
         return _choices[device or 0]

@@ -21,12 +21,11 @@ from fpgpu.backends.arguments import (
     StagedExposure,
 )
 from fpgpu.backends.base import Backend, MemoryState
-from fpgpu.backends.compiler import OPTIONS
+from fpgpu.backends.compiler import OPTIONS, cache_folder, machine_code, single_file
 from fpgpu.backends.devicememory import CudaMemory, Streams, pinned_bytes
-from fpgpu.backends.launches import DeviceLimits, Launch, c_ints, table_launch
+from fpgpu.backends.launches import DeviceLimits, Launch, c_ints, one_launch, table_launch
 from fpgpu.backends.memory import Array, Memory
 from fpgpu.backends.operations import FirstBad
-from fpgpu.backends.singlefile import single_file
 from fpgpu.backends.staging import Slot, StagingRing, StagingSettings
 from fpgpu.backends.unpacking import batches, runs
 from fpgpu.errors import (
@@ -47,11 +46,10 @@ from fpgpu.layout import (
 
 __all__ = ["CudaBackend"]
 
+_USUAL_DYNAMIC_BYTES = 48 << 10
+
 # What a launch needs is staged apart from patches: it must not wait for slots that callers fill.
 _TABLES = StagingSettings(slot_bytes=64 << 10, depth=16)
-
-# The report of the assembler would only be thrown away.
-_OPTIONS = tuple(option for option in OPTIONS if not option.startswith("--ptxas"))
 
 
 class CudaBackend(Backend):
@@ -76,11 +74,14 @@ class CudaBackend(Backend):
             threads_per_block=attributes["MaxThreadsPerBlock"],
             grid=tuple(attributes[f"MaxGridDim{axis}"] for axis in "XYZ"),
             shared_bytes_per_block=attributes["MaxSharedMemoryPerBlock"],
+            dynamic_shared_bytes=attributes["MaxSharedMemoryPerBlockOptin"],
         )
         super().__init__(device, limits, staging)
         self._streams = Streams(self._device)
-        self._functions: dict[str, Any] = {}
+        self._functions: dict[tuple[str, str], Any] = {}
         self._tables = StagingRing(self._host_buffer(_TABLES.total_bytes), _TABLES)
+        # One kernel is tried: that a device is there does not say that it takes what is compiled.
+        self._function(one_launch("check_layout", 1))
 
     @property
     def description(self) -> str:
@@ -261,7 +262,7 @@ class CudaBackend(Backend):
         text : str
             CUDA C++ without includes.
         launch : Launch
-            Names, grid and block, and the shared memory that the kernel does not declare itself.
+            Names, grid and block, and the shared memory that is given to the kernel.
         arguments : sequence
             CuPy arrays and NumPy scalars of the C types.
         options : tuple of str, optional
@@ -272,10 +273,7 @@ class CudaBackend(Backend):
         KernelCompileError, KernelLaunchError
             When it does not compile, or cannot be launched.
         """
-        with self._on_device():
-            if text not in self._functions:
-                self._functions[text] = self._compile(launch, text, options)
-        self._launch(launch, *arguments, key=text, shared_mem=launch.shared_bytes)
+        self._launch(launch, *arguments, function=self._function(launch, text, options))
 
     def page_locked(self, n_bytes: int) -> npt.NDArray[np.uint8]:
         """Make host memory for `exchange`.
@@ -339,48 +337,63 @@ class CudaBackend(Backend):
             self._streams.receive(found, received, self.stream)
             self.stream.synchronize()
 
-    def _launch(self, launch: Launch, *arguments: Any, key: str = "", **dynamic: int) -> None:
-        """Run a kernel in the order of the caller's stream; of fpgpu, unless one is compiled."""
-        with self._on_device():
-            function = self._functions[key] if key else self._function(launch)
-            with self._streams.in_order():
-                self._call(function, launch, arguments, **dynamic)
+    def _launch(self, launch: Launch, *arguments: Any, function: Any = None) -> None:
+        """Run a kernel in the order of the caller's stream; of fpgpu, unless one is given."""
+        function = function or self._function(launch)
+        with self._on_device(), self._streams.in_order():
+            self._call(function, launch, arguments)
 
-    def _function(self, launch: Launch) -> Any:
-        """Give a kernel of fpgpu, compiled when it is first needed."""
-        if launch.kernel not in self._functions:
-            text = single_file(launch.source)
-            self._functions[launch.kernel] = self._compile(launch, text, _OPTIONS)
-        return self._functions[launch.kernel]
-
-    def _call(
-        self, function: Any, launch: Launch, arguments: Sequence[Any], **dynamic: int
-    ) -> None:
+    def _call(self, function: Any, launch: Launch, arguments: Sequence[Any]) -> None:
         """Run a kernel on the current stream."""
+        shared = launch.dynamic_bytes
         try:
-            function(launch.grid, launch.block, arguments, **dynamic)
+            if shared > _USUAL_DYNAMIC_BYTES:
+                # More than every device has, which a kernel gets only when it is asked for.
+                most = cp.cuda.driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+                cp.cuda.driver.funcSetAttribute(function.ptr, most, shared)
+            function(launch.grid, launch.block, tuple(arguments), shared)
         except cp.cuda.driver.CUDADriverError as error:
             raise KernelLaunchError(
                 f"{launch.kernel} was refused on {self.description} with grid {launch.grid},"
                 f" block {launch.block}: {error}"
             ) from error
 
-    def _compile(self, launch: Launch, text: str, options: tuple[str, ...]) -> Any:
-        """Compile a source, or take CuPy's copy of its machine code, when it is first needed."""
-        module = cp.RawModule(code=text, options=options)
+    def _function(self, launch: Launch, text: str = "", options: tuple[str, ...] = OPTIONS) -> Any:
+        """The kernel of a launch, loaded when it is first needed: of fpgpu, or of a given text."""
+        key = text, launch.kernel
+        if key not in self._functions:
+            with self._on_device():
+                text = text or single_file(launch.source)
+                self._functions[key] = self._load(launch, text, options)
+        return self._functions[key]
+
+    def _load(self, launch: Launch, text: str, options: tuple[str, ...]) -> Any:
+        """Compile a source, or take its machine code from the cache, and load it."""
+        capability = int(self._device.compute_capability)
+        major = cp.cuda.runtime.runtimeGetVersion() // 1000
+        code = machine_code(
+            launch.source, text, capability, options, cuda_major=major, cache=cache_folder()
+        )
+        driver = cp.cuda.driver
         try:
-            module.compile()
-        except cp.cuda.compiler.CompileException as error:
+            module = cp.cuda.function.Module()
+            module.load(code)
+            function = module.get_function(launch.kernel)
+            most = driver.funcGetAttribute(
+                driver.CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK, function.ptr
+            )
+        except driver.CUDADriverError as error:
             raise KernelCompileError(
-                f"{launch.source} did not compile for compute capability"
-                f" {self._device.compute_capability} with options {' '.join(options)}:\n{error}"
+                f"{launch.source} as compiled by NVRTC for compute capability {capability} is not"
+                f" taken by the driver: {error}",
+                source=launch.source,
+                options=options,
             ) from error
-        function = module.get_function(launch.kernel)
         threads = launch.block[0] * launch.block[1] * launch.block[2]
-        if threads > function.max_threads_per_block:
+        if threads > most:
             raise KernelLaunchError(
                 f"{launch.kernel} wants {threads} threads a block; as compiled for this device it"
-                f" can have {function.max_threads_per_block}"
+                f" can have {most}"
             )
         return function
 

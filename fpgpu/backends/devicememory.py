@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fpgpu.backends.memory import Ledger, Memory
+from fpgpu.backends.staging import PAGE
 
 __all__ = ["CudaMemory", "Streams", "pinned_bytes"]
 
@@ -289,12 +290,15 @@ def pinned_bytes(n_bytes: int) -> npt.NDArray[np.uint8]:
         When the host has not so much that can be locked.
     """
     try:
-        memory = cp.cuda.PinnedMemory(n_bytes, cp.cuda.runtime.hostAllocPortable)
+        # A page more, to cut at pages: small blocks were seen to begin within one.
+        memory = cp.cuda.PinnedMemory(n_bytes + PAGE, cp.cuda.runtime.hostAllocPortable)
     except cp.cuda.runtime.CUDARuntimeError as error:
         if error.status != _OUT_OF_MEMORY:
             raise
         raise MemoryError(str(error)) from error
-    return np.frombuffer(cp.cuda.PinnedMemoryPointer(memory, 0), np.uint8, n_bytes)
+    whole = np.frombuffer(cp.cuda.PinnedMemoryPointer(memory, 0), np.uint8, n_bytes + PAGE)
+    start = -whole.ctypes.data % PAGE
+    return whole[start : start + n_bytes]
 
 
 class _Callers(threading.local):

@@ -55,12 +55,15 @@ class DeviceLimits:
     grid : (int, int, int)
         Most blocks along each axis.
     shared_bytes_per_block : int
-        Most shared memory of a block.
+        Most shared memory that a kernel may declare.
+    dynamic_shared_bytes : int
+        Most shared memory of a block, what the launch gives included.
     """
 
     threads_per_block: int = 1024
     grid: tuple[int, int, int] = (2**31 - 1, 65535, 65535)
     shared_bytes_per_block: int = 48 << 10
+    dynamic_shared_bytes: int = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,9 @@ class Launch:
     grid, block : (int, int, int)
         Blocks, and threads in a block.
     shared_bytes : int
-        Shared memory of a block.
+        Shared memory that the kernel declares, a block.
+    dynamic_bytes : int
+        Shared memory that the launch gives it beside that.
     """
 
     source: str
@@ -84,6 +89,7 @@ class Launch:
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
     shared_bytes: int = 0
+    dynamic_bytes: int = 0
 
     def checked(self, limits: DeviceLimits) -> "Launch":
         """Return the launch when a device can do it.
@@ -113,6 +119,11 @@ class Launch:
             raise KernelLaunchError(
                 f"{self.kernel} wants {self.shared_bytes} bytes of shared memory a block; the"
                 f" device allows {limits.shared_bytes_per_block}"
+            )
+        if self.shared_bytes + self.dynamic_bytes > limits.dynamic_shared_bytes:
+            raise KernelLaunchError(
+                f"{self.kernel} wants {self.shared_bytes + self.dynamic_bytes} bytes of shared"
+                f" memory a block; the device allows {limits.dynamic_shared_bytes}"
             )
         for axis, blocks, most in zip("xyz", self.grid, limits.grid, strict=True):
             if blocks > most:

@@ -9,6 +9,7 @@ import ctypes.util
 import importlib.util
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,7 @@ __all__ = ["Nvrtc", "Program", "find_nvrtc", "load_nvrtc"]
 
 INSTALL = "pip install nvidia-cuda-nvrtc-cu12 (CUDA 12) or pip install nvidia-cuda-nvrtc (CUDA 13)"
 
-_IN_WHEEL = ("cu13/lib/libnvrtc.so.13", "cuda_nvrtc/lib/libnvrtc.so.12")
+_IN_WHEEL = ("cu[0-9]*/lib/libnvrtc.so.[0-9]*", "cuda_nvrtc/lib/libnvrtc.so.[0-9]*")
 _IN_TOOLKIT = ("lib64/libnvrtc.so", "targets/x86_64-linux/lib/libnvrtc.so")
 _COMPILATION_FAILED = 6
 
@@ -36,7 +37,9 @@ def find_nvrtc() -> Iterator[Path | str]:
     """Yield the places ``libnvrtc`` is found at: wheels, then the toolkit, then the system."""
     spec = importlib.util.find_spec("nvidia")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
-        yield from (path for name in _IN_WHEEL if (path := Path(folder, name)).is_file())
+        for name in _IN_WHEEL:
+            found = Path(folder).glob(name)
+            yield from sorted((path for path in found if ".alt." not in path.name), reverse=True)
     roots = [os.environ.get("CUDA_PATH"), os.environ.get("CUDA_HOME"), "/usr/local/cuda"]
     for root in filter(None, roots):
         yield from (path for name in _IN_TOOLKIT if (path := Path(root, name)).is_file())
@@ -60,15 +63,26 @@ class Nvrtc:
 
     def __init__(self, library: Path | str) -> None:
         self.library = str(library)
+        # The compiler looks for its own part by name only when it compiles, which finds nothing
+        # where a wheel has no search path for it; what is loaded already, it takes.
+        folder = Path(library).parent if isinstance(library, Path) else None
+        for builtins in sorted(folder.glob("libnvrtc-builtins.so*")) if folder else ():
+            with suppress(OSError):
+                ctypes.CDLL(str(builtins))
         try:
             self._lib = ctypes.CDLL(self.library)
         except OSError as error:
             raise BackendUnavailableError(
                 f"NVRTC at {self.library} cannot be loaded ({error}); install it again: {INSTALL}"
             ) from error
-        self._lib.nvrtcGetErrorString.restype = ctypes.c_char_p
         major, minor = ctypes.c_int(), ctypes.c_int()
-        self._check(self._lib.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+        try:
+            self._lib.nvrtcGetErrorString.restype = ctypes.c_char_p
+            self._check(self._lib.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+        except (AttributeError, KernelCompileError) as error:
+            raise BackendUnavailableError(
+                f"{self.library} is no usable NVRTC ({error}); install it again: {INSTALL}"
+            ) from error
         self.version = (major.value, minor.value)
 
     def architectures(self) -> tuple[int, ...]:
@@ -176,7 +190,11 @@ def load_nvrtc(cuda_major: int | None = None) -> Nvrtc:
     """
     others = []
     for library in find_nvrtc():
-        nvrtc = Nvrtc(library)
+        try:
+            nvrtc = Nvrtc(library)
+        except BackendUnavailableError as error:
+            others.append(str(error).partition("; install")[0])
+            continue
         if cuda_major in (None, nvrtc.version[0]):
             return nvrtc
         others.append(f"{library} is of CUDA {nvrtc.version[0]}")

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fpgpu.backends.compiler import single_file
 from fpgpu.backends.launches import DeviceLimits, Launch
-from fpgpu.backends.singlefile import single_file
 from fpgpu.errors import ForcephoMissingError, KernelLaunchError
 from fpgpu.layout import (
     MAXSOURCES,
@@ -150,7 +150,7 @@ def kernel_launch(patch: Any, threads: int, limits: DeviceLimits) -> Launch:
             ' takes multiples of 32: use kernel="fpgpu", or stores with super-pixels of 8 x 8'
         )
     needed = shared_bytes(patch.n_psf_per_source, patch.n_sources)
-    budget = limits.shared_bytes_per_block - _STATIC_SHARED_BYTES
+    budget = limits.dynamic_shared_bytes - _STATIC_SHARED_BYTES
     if needed > budget:
         one = shared_bytes(patch.n_psf_per_source, 1) - shared_bytes(patch.n_psf_per_source, 0)
         most = (budget - shared_bytes(patch.n_psf_per_source, 0)) // one
@@ -159,5 +159,7 @@ def kernel_launch(patch: Any, threads: int, limits: DeviceLimits) -> Launch:
             f" each need {needed} bytes of shared memory a block; {budget} are there: fit at most"
             f" {most} sources at a time (maxactive={most})"
         )
-    launch = Launch(SOURCE, KERNEL, (patch.n_bands, 1, 1), (threads, 1, 1), needed)
+    launch = Launch(
+        SOURCE, KERNEL, (patch.n_bands, 1, 1), (threads, 1, 1), _STATIC_SHARED_BYTES, needed
+    )
     return launch.checked(limits)

@@ -9,6 +9,7 @@ It shows that the backend's own logic is right. It says nothing about CUDA or Cu
 """
 
 import ctypes
+import importlib
 import itertools
 import sys
 import threading
@@ -133,6 +134,7 @@ class Device:
             "MaxGridDimY": 65535,
             "MaxGridDimZ": 65535,
             "MaxSharedMemoryPerBlock": 49152,
+            "MaxSharedMemoryPerBlockOptin": 232448,
         }
 
     def __enter__(self) -> "Device":
@@ -152,6 +154,7 @@ class _State:
         self.used = 0
         self.pace: int | None = None
         self.kernels: HostKernels | None = None
+        self.dynamic: dict[int, int] = {}
         self.null: dict[int, Stream] = {}
         self.numbers = itertools.count(1)
         self._threads = threading.local()
@@ -184,7 +187,7 @@ class CUDARuntimeError(RuntimeError):
         self.status = status
 
 
-class CompileException(Exception): ...  # noqa: N818
+class CUDADriverError(RuntimeError): ...
 
 
 class _Block:
@@ -258,30 +261,38 @@ class ndarray:  # noqa: N801
         return self.data.ptr - self.data.mem.ptr + n_bytes
 
 
-class RawModule:
+def text_as_code(name: str, text: str, *_: Any, **__: Any) -> bytes:
+    """In the place of `fpgpu.backends.compiler.machine_code`: the text stands for itself."""
+    assert "#include" not in text
+    return text.encode()
+
+
+class Module:
     """A source whose kernels run on the CPU."""
 
-    def __init__(self, *, code: str, options: tuple[str, ...]) -> None:
-        assert "#include" not in code
-        self.code = code
+    def load(self, cubin: bytes) -> None:
+        self.code = cubin.decode()
 
-    def compile(self) -> None: ...
-
-    def get_function(self, name: str) -> "RawKernel":
-        return RawKernel(name)
+    def get_function(self, name: str) -> "Function":
+        return Function(self, name)
 
 
-class RawKernel:
-    max_threads_per_block = 1024
-
-    def __init__(self, name: str) -> None:
-        self.name = name
+class Function:
+    def __init__(self, module: Module, funcname: str) -> None:
+        self.code, self.name = module.code, funcname
+        self.ptr = id(self)
+        _state.dynamic[self.ptr] = 48 << 10
 
     def __call__(
-        self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]
+        self,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        args: tuple[Any, ...],
+        shared_mem: int = 0,
     ) -> None:
         from fpgpu.backends.launches import Launch
 
+        assert shared_mem <= _state.dynamic[self.ptr], "CUDA_ERROR_INVALID_VALUE"
         assert all(isinstance(arg, np.generic | ndarray) for arg in args), "not a C argument"
         values = [np.uint64(arg.data.ptr) if isinstance(arg, ndarray) else arg for arg in args]
         kernels = _state.kernels
@@ -318,8 +329,9 @@ class _PageLocked(np.ndarray):
 def _pinned(size: int, flags: int) -> Any:
     if size > TOTAL:
         raise CUDARuntimeError(2)
-    raw = np.empty(size + 4096, np.uint8)
-    start = -raw.ctypes.data % 4096
+    # Small blocks of page-locked memory begin within a page.
+    raw = np.empty(size + 8192, np.uint8)
+    start = -raw.ctypes.data % 4096 + 512
     return raw[start : start + size].view(_PageLocked)
 
 
@@ -345,6 +357,7 @@ def make_module(kernels: HostKernels) -> types.ModuleType:
         memcpyDeviceToHost=2,
         memcpyDeviceToDevice=3,
         memcpyAsync=_memcpy_async,
+        runtimeGetVersion=lambda: 12090,
         memGetInfo=lambda: (TOTAL - _state.used, TOTAL),
         getDeviceProperties=lambda device: {"name": b"stand-in"},
     )
@@ -357,15 +370,20 @@ def make_module(kernels: HostKernels) -> types.ModuleType:
         Stream=Stream,
         UnownedMemory=UnownedMemory,
         alloc=lambda size: MemoryPointer(_Block(size), 0),
-        compiler=types.SimpleNamespace(CompileException=CompileException),
-        driver=types.SimpleNamespace(CUDADriverError=type("CUDADriverError", (RuntimeError,), {})),
+        function=types.SimpleNamespace(Module=Module),
+        driver=types.SimpleNamespace(
+            CUDADriverError=CUDADriverError,
+            CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK=0,
+            CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8,
+            funcGetAttribute=lambda attribute, func: 1024,
+            funcSetAttribute=lambda func, attribute, value: _state.dynamic.update({func: value}),
+        ),
         get_current_stream=lambda: _state.current()[-1],
         get_elapsed_time=lambda start, end: 1.0,
         runtime=runtime,
     )
     cupy.get_default_memory_pool = lambda: types.SimpleNamespace(free_bytes=lambda: 0)
     cupy.ndarray = ndarray
-    cupy.RawModule = RawModule
     return cupy
 
 
@@ -375,10 +393,12 @@ def install(kernels: HostKernels) -> Any:
     before = {name: sys.modules.pop(name, None) for name in names}
     sys.modules["cupy"] = make_module(kernels)
     try:
-        from fpgpu.backends.cuda import CudaBackend
+        # Not from the package, which has an older one as its attribute.
+        cuda = importlib.import_module("fpgpu.backends.cuda")
+        cuda.machine_code = text_as_code
     finally:
         for name, module in before.items():
             sys.modules.pop(name, None)
             if module is not None:
                 sys.modules[name] = module
-    return CudaBackend
+    return cuda.CudaBackend

@@ -12,7 +12,7 @@ from fpgpu.backends import availability, choose
 from fpgpu.backends.availability import CudaStatus, DriverStatus, cuda_status
 from fpgpu.backends.choose import get_backend
 from fpgpu.backends.staging import StagingSettings
-from fpgpu.errors import BackendUnavailableError
+from fpgpu.errors import BackendUnavailableError, KernelCompileError, LayoutError
 
 WORKS = CudaStatus(DriverStatus((12, 8), 1), "14.2.0", (12, 9), (12, 9))
 BROKEN = CudaStatus(DriverStatus(), problem="the card is on fire", fix="put it out")
@@ -21,23 +21,23 @@ BROKEN = CudaStatus(DriverStatus(), problem="the card is on fire", fix="put it o
 def cupy(**changes: Any) -> types.ModuleType:
     """Enough of CuPy to be asked whether it works; two devices."""
     facts = {"is_hip": False, "runtime": 12090, "n_devices": 2, "capability": "90", "nvrtc": None}
-    facts |= changes
+    facts |= {"broken": None} | changes
     module = types.ModuleType("cupy")
     module.__version__ = "14.2.0"
 
-    def nvrtc() -> tuple[int, int]:
-        if facts["nvrtc"]:
-            raise RuntimeError(facts["nvrtc"])
-        return 12, 9
+    def count() -> int:
+        if facts["broken"]:
+            raise RuntimeError(facts["broken"])
+        return facts["n_devices"]
 
+    module.nvrtc_complaint = facts["nvrtc"]
     module.cuda = types.SimpleNamespace(
         runtime=types.SimpleNamespace(
             is_hip=facts["is_hip"],
             runtimeGetVersion=lambda: facts["runtime"],
-            getDeviceCount=lambda: facts["n_devices"],
+            getDeviceCount=count,
             CUDARuntimeError=RuntimeError,
         ),
-        nvrtc=types.SimpleNamespace(getVersion=nvrtc),
         Device=lambda n: types.SimpleNamespace(compute_capability=facts["capability"]),
     )
     return module
@@ -56,7 +56,15 @@ def status_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., CudaStatus]:
             return package
 
         monkeypatch.setattr(availability, "driver_status", lambda: driver)
+
+        def load_nvrtc(major: int) -> Any:
+            assert major in (12, 13)
+            if complaint := getattr(package, "nvrtc_complaint", None):
+                raise BackendUnavailableError(complaint)
+            return types.SimpleNamespace(version=(major, 9))
+
         monkeypatch.setattr(availability, "import_cupy", import_cupy)
+        monkeypatch.setattr(availability, "load_nvrtc", load_nvrtc)
         return cuda_status(device)
 
     return ask
@@ -93,6 +101,7 @@ NO_CUPY = ModuleNotFoundError("No module named 'cupy'", name="cupy")
             'pip uninstall cupy-cuda13x and pip install "fpgpu[cuda12]"',
         ),
         (DRIVER_12, cupy(n_devices=0), "there is no device 0", "device="),
+        (DRIVER_12, cupy(broken="error 999"), "runtime does not start: error 999", "nvidia-smi"),
         (DriverStatus(problem="no driver", fix="--gpus all"), cupy(), "no driver", "--gpus all"),
     ],
 )
@@ -113,7 +122,8 @@ def test_the_reason_and_the_remedy_are_named(
     [
         (NO_CUPY, "CuPy is not installed"),
         (ImportError("libcuda"), "CuPy cannot be imported: libcuda"),
-        (cupy(nvrtc="no nvrtc:\nnot here\n"), "CuPy finds no NVRTC .*: no nvrtc: not here"),
+        (RuntimeError("a library is broken"), "CuPy cannot be imported: a library is broken"),
+        (cupy(nvrtc="no nvrtc:\nnot here\n"), "no nvrtc: not here"),
     ],
 )
 def test_a_missing_driver_is_told_beside_what_cupy_lacks(
@@ -183,6 +193,38 @@ def test_auto_falls_to_the_cpu_and_logs_why_once(
     assert asked == [0]
     assert len(caplog.messages) == 1
     assert "cpu, because the card is on fire; for a GPU: put it out" in caplog.messages[0]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BackendUnavailableError("no libnvrtc"),
+        KernelCompileError("check_layout.cu is not taken:\nlog"),
+        RuntimeError("cudaErrorDevicesUnavailable"),
+        LayoutError("a staging buffer at 0x200"),
+        MemoryError("cannot lock"),
+        OSError("no libcudart"),
+    ],
+)
+def test_auto_falls_to_the_cpu_when_the_device_cannot_be_used_after_all(
+    cuda_is: Callable[[CudaStatus], list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    def refuse(device: int, staging: StagingSettings | None) -> None:
+        raise error
+
+    cuda_is(WORKS)
+    module = types.SimpleNamespace(CudaBackend=refuse)
+    monkeypatch.setattr(choose, "import_module", {"fpgpu.backends.cuda": module}.__getitem__)
+    with pytest.raises((BackendUnavailableError, KernelCompileError)):
+        get_backend("cuda")
+    with caplog.at_level(logging.INFO, "fpgpu"):
+        assert [get_backend("auto").name for _ in range(2)] == ["cpu"] * 2
+    assert len(caplog.messages) == 1
+    assert str(error).partition("\n")[0].rstrip(":") in caplog.messages[0]
+    assert "\n" not in caplog.messages[0]
 
 
 @pytest.mark.parametrize("name", ["auto", "cuda"])

@@ -1,12 +1,14 @@
 """The CUDA backend's own logic, over a stand-in for CuPy that works as late as it may."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from fpgpu.backends.base import Backend
+from fpgpu.backends.launches import Launch
 from fpgpu.errors import (
     BackendUnavailableError,
     DeviceMemoryError,
@@ -169,14 +171,38 @@ def test_a_forked_process_cannot_use_it(cuda_class: Any, monkeypatch: pytest.Mon
             use()
 
 
-def test_a_kernel_that_does_not_compile_says_for_what(
+def test_a_kernel_that_the_driver_does_not_take_is_told(
     cuda_class: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(module: standin_cupy.RawModule) -> None:
-        raise standin_cupy.CompileException("unpack.cu(3): error: expected a ';'")
+    def refuse(module: standin_cupy.Module, cubin: bytes) -> None:
+        raise standin_cupy.CUDADriverError("CUDA_ERROR_INVALID_IMAGE")
 
-    monkeypatch.setattr(standin_cupy.RawModule, "compile", fail)
     backend = cuda_class(0)
+    monkeypatch.setattr(standin_cupy.Module, "load", refuse)
     plane = backend.empty((8, 8), "f4")
-    with pytest.raises(KernelCompileError, match=r"capability 90 .*--fmad=false(?s:.*)expected a"):
+    message = r"superpixelize\.cu as compiled .* capability 90 .*driver: CUDA_ERROR_INVALID_IMAGE"
+    with pytest.raises(KernelCompileError, match=message):
         backend.superpixelize(plane, plane)
+    with pytest.raises(KernelCompileError, match=r"check_layout\.cu"):
+        cuda_class(0)
+
+
+def test_page_locked_memory_begins_at_a_page(cuda_class: Any) -> None:
+    assert standin_cupy._pinned(4096, 1).ctypes.data % 4096 == 512
+    backend = cuda_class(0)
+    with backend.stage(100) as slot:
+        assert slot.array.ctypes.data % 4096 == 0
+
+
+def test_shared_memory_beyond_the_usual_is_asked_for(cuda_class: Any) -> None:
+    backend = cuda_class(0)
+    assert backend.limits.dynamic_shared_bytes == 227 << 10
+    launch = Launch("superpixelize.cu", "superpixelize", (1, 1, 1), (16, 16, 1), 0, 200 << 10)
+    out = backend.empty((1, 1, 128), "f4")
+    plane = backend.upload(np.ones((8, 8), "f4"))
+    backend._launch(launch, plane, plane, out, *np.int32([8, 8, 8, 0]))
+    assert (backend.download(out) == 1).all()
+    asked = standin_cupy._state.dynamic[backend._function(launch).ptr]
+    assert asked == 200 << 10
+    with pytest.raises(KernelLaunchError, match=r"wants 233472 bytes .* allows 232448"):
+        replace(launch, dynamic_bytes=228 << 10).checked(backend.limits)

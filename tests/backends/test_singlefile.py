@@ -2,10 +2,9 @@
 
 import pytest
 
-from fpgpu.backends.compiler import OPTIONS, read_sources
+from fpgpu.backends.compiler import OPTIONS, read_sources, single_file
 from fpgpu.backends.launches import STATIC_SHARED_BYTES
 from fpgpu.backends.nvrtc import load_nvrtc
-from fpgpu.backends.singlefile import single_file
 from fpgpu.errors import KernelCompileError
 from tests.kernels.compiled import compile_once
 

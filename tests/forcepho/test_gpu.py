@@ -76,7 +76,7 @@ class TestMachineCode:
             compile_for(changed, 90)
 
 
-class HostModule(standin_cupy.RawModule):
+class HostModule(standin_cupy.Module):
     """A source whose kernels run on the CPU, forcepho's among them."""
 
     kernels: HostKernels
@@ -88,15 +88,15 @@ class HostModule(standin_cupy.RawModule):
         assert declared in self.code
         text = self.code.replace(declared, "__shared__ char shared[48000];")
         self.kernels.add(f"{KERNEL}.cu", f"{HOST_CUDA}{text}\nHOST_EXPORT({KERNEL})\n")
-        return HostKernel(name)
+        return HostKernel(self, name)
 
 
-class HostKernel(standin_cupy.RawKernel):
+class HostKernel(standin_cupy.Function):
     """A kernel whose shared memory the launch gives."""
 
     def __call__(self, grid: Any, block: Any, args: Any, shared_mem: int = 0) -> None:
         assert 0 < shared_mem <= 48000
-        super().__call__(grid, block, args)
+        super().__call__(grid, block, args, shared_mem)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def cuda_class(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(standin_cupy._state, "kernels", None)
         patch.setattr(HostModule, "kernels", kernels, raising=False)
-        patch.setattr(standin_cupy, "RawModule", HostModule)
+        patch.setattr(standin_cupy, "Module", HostModule)
         yield standin_cupy.install(kernels)
 
 

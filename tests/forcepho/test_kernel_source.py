@@ -57,13 +57,21 @@ class TestLaunch:
     def test_shared_memory_is_that_of_the_band_with_the_most_gaussians(self) -> None:
         # One accumulator of a double and 7 x 30 floats, and 21 floats for each Gaussian.
         assert shared_bytes(np.array([36, 54], np.int32), 3) == 8 + 7 * 30 * 4 + 21 * 4 * 3 * 54
-        assert kernel_launch(patch_of(3), 1024, DeviceLimits()).shared_bytes == 14456
+        assert kernel_launch(patch_of(3), 1024, DeviceLimits()).dynamic_bytes == 14456
 
     def test_too_many_gaussians_are_refused_with_the_number_of_sources_that_fit(self) -> None:
         with pytest.raises(KernelLaunchError, match="maxactive=10") as refused:
-            kernel_launch(patch_of(11), 1024, DeviceLimits())
+            kernel_launch(patch_of(11), 1024, DeviceLimits(dynamic_shared_bytes=48 << 10))
         assert "11 sources with 54 PSF Gaussians" in str(refused.value)
-        assert kernel_launch(patch_of(10), 1024, DeviceLimits())
+        assert "48896 are there" in str(refused.value)
+        assert kernel_launch(patch_of(10), 1024, DeviceLimits(dynamic_shared_bytes=48 << 10))
+
+    def test_a_device_with_more_shared_memory_takes_more_sources(self) -> None:
+        # 227 kB, as an H100 and an H200 have; 99 kB, as those of compute capability 8.6.
+        large = DeviceLimits(dynamic_shared_bytes=227 << 10)
+        assert kernel_launch(patch_of(30), 1024, large).dynamic_bytes == 848 + 84 * 54 * 30
+        with pytest.raises(KernelLaunchError, match=r"101120 are there.*maxactive=22\)"):
+            kernel_launch(patch_of(30), 1024, DeviceLimits(dynamic_shared_bytes=99 << 10))
 
     @pytest.mark.parametrize("n_pixels", [16, 48, 1040])  # odd numbers of 4 x 4 super-pixels
     def test_pixels_that_leave_a_warp_in_part_are_refused(self, n_pixels: int) -> None:
