@@ -117,3 +117,22 @@ def test_wrong_usage_is_refused(tmp_path, monkeypatch, capsys, arguments, said):
     captured = capsys.readouterr()
     assert said in captured.out + captured.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", [("--dry-run",), ()], ids=["dry run", "ingest"])
+def test_a_band_of_the_configuration_that_no_file_holds_is_told(
+    fpgpu_command, tiny_exposures, tmp_path, options
+):
+    config = tmp_path / "c.yaml"
+    for bands, code in (("F444X", 2), ("[F444X, f200w]", 1), ("f200w", 0)):
+        config.write_text(f"bands: {bands}\n")
+        out = tmp_path / str(code)
+        done = fpgpu_command(
+            "ingest", *tiny_exposures, "--out", out, "--config", config, "--json", *options
+        )
+        assert done.code == code
+        told = "no band 'F444X' in any input that could be read" in done.err
+        assert told == ("did you mean F444W?" in done.err) == (code != 0)
+        rows = json.loads(done.out)["exposures"]
+        left_out = sum(row["status"] == "left out" for row in rows)
+        assert left_out == (6 if code == 2 else 4)
