@@ -38,6 +38,16 @@ def patch(stores, answers, request_of):
     patch.free()
 
 
+def test_bands_that_the_store_lacks_are_passed_over_as_in_forcepho(stores, answers) -> None:
+    # Its default is all bands of JWST, of which no survey has every one.
+    bands = ["F070W", *answers["bandlist"].tolist(), "F480M"]
+    patch = ScenePatch(**stores)
+    patch.build_patch(CircularRegion(*answers["region"]), allbands=bands)
+    assert patch.bandlist == answers["bandlist"].tolist()
+    assert [bands[number] for number in patch.uniq_bands] == patch.bandlist
+    patch.free()
+
+
 def at_address(patch: StorePatch, name: str, count: int) -> Any:
     """What a kernel finds behind a pointer of the struct."""
     dtype = PATCH_ARRAYS[name]
