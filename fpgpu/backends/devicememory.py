@@ -9,6 +9,7 @@ may still use it, and so are kernels, which write to some memory before anything
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,10 @@ __all__ = ["CudaMemory", "Streams", "pinned_bytes"]
 _OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, which CuPy does not name
 
 
+_idle: dict[int, list[tuple[Any, ...]]] = {}
+"""Of each device: the streams of backends that are gone, for the next ones."""
+
+
 class Streams:
     """The two streams of a backend, and how they wait for each other and for the caller's.
 
@@ -39,10 +44,16 @@ class Streams:
     def __init__(self, device: Any) -> None:
         self.device = device
         self.pid = os.getpid()
-        with device:
-            self.copies = cp.cuda.Stream(non_blocking=True)
-            self.kernels = cp.cuda.Stream(non_blocking=True)
-            self._aside = cp.cuda.Stream(non_blocking=True)
+        # Streams are never destroyed: the pool knows memory by the handle of its stream, and a new
+        # stream may get the handle of one that died with work under way.
+        idle = _idle.setdefault(device.id, [])
+        try:
+            streams = idle.pop()
+        except IndexError:
+            with device:
+                streams = tuple(cp.cuda.Stream(non_blocking=True) for _ in range(3))
+        weakref.finalize(self, idle.append, streams).atexit = False
+        self.copies, self.kernels, self._aside = streams
 
     @property
     def _caller(self) -> Any:
@@ -133,7 +144,12 @@ class Streams:
         """
         with self._current(self.copies):
             # A pool has no blocks of 0 bytes, but an arena without arrays has an address too.
-            return cp.cuda.alloc(max(n_bytes, 1))
+            memory = cp.cuda.alloc(max(n_bytes, 1))
+        if not isinstance(getattr(cp.cuda.get_allocator(), "__self__", None), cp.cuda.MemoryPool):
+            # Of another allocator, as CuPy's asynchronous one, memory is there only when the stream
+            # that it was asked for on has come so far; kernels may be the first to write to it.
+            self.kernels.wait_event(_mark(self.copies))
+        return memory
 
     def send(self, source: npt.NDArray[np.uint8], address: int, stream: Any = None) -> Any:
         """Start copying host memory to the device.

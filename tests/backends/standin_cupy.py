@@ -46,6 +46,9 @@ class Stream:
         if _state.pace is not None and self.number % 2 == _state.pace:
             self.synchronize()
 
+    def launch_host_func(self, callback: Callable[[Any], object], arg: Any) -> None:
+        self._submit(lambda: callback(arg) and None)
+
     def wait_event(self, event: "Event") -> None:
         if event.mark is not None:
             self.queue.append(("wait", event.mark))
@@ -155,6 +158,8 @@ class _State:
         self.pace: int | None = None
         self.kernels: HostKernels | None = None
         self.dynamic: dict[int, int] = {}
+        self.forget: list[Callable[[], None]] = []
+        self.allocator: Callable[[int], Any] = lambda size: MemoryPool().malloc(size)
         self.null: dict[int, Stream] = {}
         self.numbers = itertools.count(1)
         self._threads = threading.local()
@@ -210,6 +215,13 @@ class _Block:
             # What is lent again is overwritten by its next user, in the order of this stream. A
             # finalizer may run in the middle of other work, so it does none itself.
             self.stream.queue.append(("run", lambda: memory.fill(POISON ^ 0xFF)))
+
+
+class MemoryPool:
+    """Whose method is the allocator that CuPy starts with."""
+
+    def malloc(self, size: int) -> "MemoryPointer":
+        return MemoryPointer(_Block(size), 0)
 
 
 class MemoryPointer:
@@ -342,12 +354,23 @@ def set_pace(pace: int | None) -> None:
     """
     _drain()
     _state.pace = pace
+    for forget in _state.forget:
+        forget()
     _state.numbers = itertools.count(1)
     _state.streams[:] = _state.null.values()
 
 
+def malloc_async(size: int) -> MemoryPointer:
+    """Memory that is there only when its stream has come to it: what was written before is lost."""
+    pointer = MemoryPointer(_Block(size), 0)
+    memory = pointer.mem.bytes
+    pointer.mem.stream._submit(lambda: memory.fill(POISON))
+    return pointer
+
+
 def make_module(kernels: HostKernels) -> types.ModuleType:
     """Build the module ``cupy``, whose kernels are those given."""
+    _state.allocator = MemoryPool().malloc
     _state.kernels = kernels
     cupy = types.ModuleType("cupy")
     runtime = types.SimpleNamespace(
@@ -369,7 +392,9 @@ def make_module(kernels: HostKernels) -> types.ModuleType:
         PinnedMemoryPointer=lambda memory, offset: memory,
         Stream=Stream,
         UnownedMemory=UnownedMemory,
-        alloc=lambda size: MemoryPointer(_Block(size), 0),
+        MemoryPool=MemoryPool,
+        get_allocator=lambda: _state.allocator,
+        alloc=lambda size: _state.allocator(size),
         function=types.SimpleNamespace(Module=Module),
         driver=types.SimpleNamespace(
             CUDADriverError=CUDADriverError,
@@ -396,6 +421,7 @@ def install(kernels: HostKernels) -> Any:
         # Not from the package, which has an older one as its attribute.
         cuda = importlib.import_module("fpgpu.backends.cuda")
         cuda.machine_code = text_as_code
+        _state.forget.append(sys.modules["fpgpu.backends.devicememory"]._idle.clear)
     finally:
         for name, module in before.items():
             sys.modules.pop(name, None)

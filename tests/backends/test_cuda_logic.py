@@ -1,5 +1,6 @@
 """The CUDA backend's own logic, over a stand-in for CuPy that works as late as it may."""
 
+import gc
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -185,6 +186,48 @@ def test_a_kernel_that_the_driver_does_not_take_is_told(
         backend.superpixelize(plane, plane)
     with pytest.raises(KernelCompileError, match=r"check_layout\.cu"):
         cuda_class(0)
+
+
+@pytest.mark.parametrize("pace", [None, 0, 1])
+def test_kernels_wait_for_memory_of_the_asynchronous_allocator(
+    cuda_class: Any, monkeypatch: pytest.MonkeyPatch, pace: int | None
+) -> None:
+    standin_cupy.set_pace(pace)
+    backend = cuda_class(0)
+    plane = backend.upload(np.ones((8, 8), "f4"))
+    backend.synchronize()
+    monkeypatch.setattr(standin_cupy._state, "allocator", standin_cupy.malloc_async)
+    superpixels = backend.superpixelize(plane, plane)
+    backend.stream.synchronize()
+    backend.synchronize()
+    found = backend.download(superpixels)
+    standin_cupy.set_pace(None)
+    assert (found == 1).all()
+
+
+def test_streams_are_handed_on_and_never_shared(cuda_class: Any) -> None:
+    first, second = cuda_class(0), cuda_class(0)
+    assert first.stream is not second.stream
+    of_first = first.stream
+    del first
+    gc.collect()
+    third = cuda_class(0)
+    assert third.stream is of_first
+    assert cuda_class(0).stream not in (of_first, second.stream)
+
+
+def test_the_device_is_timed_with_its_work_waiting(cuda_class: Any) -> None:
+    backend = cuda_class(0)
+    plane = backend.upload(np.ones((8, 8), "f4"))
+    waiting: list[bool] = []
+
+    def call() -> None:
+        backend.superpixelize(plane, plane)
+        # Nothing has been done of it: the gate before the first event stands at the head.
+        waiting.append(any(kind == "run" for kind, _ in backend.stream.queue))
+
+    assert backend.time(call, repeat=3) == [1e-3] * 3
+    assert waiting[1:] == [True] * 3
 
 
 def test_page_locked_memory_begins_at_a_page(cuda_class: Any) -> None:
