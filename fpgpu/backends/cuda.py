@@ -144,13 +144,15 @@ class CudaBackend(Backend):
         with self._on_device():
             free, total = cp.cuda.runtime.memGetInfo()
             unused = cp.get_default_memory_pool().free_bytes()
-        return MemoryState(free + unused, total, self._ledger.nbytes)
+        leaving = self._streams.leaving_bytes
+        return MemoryState(free + unused + leaving, total, self._ledger.nbytes)
 
     def synchronize(self) -> None:
         """Wait for both streams."""
         with self._on_device():
             self._streams.copies.synchronize()
             self._streams.kernels.synchronize()
+            self._streams.let_go(wait=True)
 
     def hand_over(self) -> None:
         """Let what the caller's stream gets later come after what any thread has started."""

@@ -1,17 +1,19 @@
 """Memory and streams of one CUDA device, and the order in which they may be used.
 
 Memory is taken from CuPy's pool on the copy stream, because what happens first to most allocations
-is an upload: it can then start while kernels run on other memory. The pool lends freed memory again
-in the order of that stream, so before memory goes back the copy stream is made to wait for whatever
-may still use it, and so are kernels, which write to some memory before anything is copied to it.
+is an upload: it can then start while kernels run on other memory. It goes back to the pool when
+whatever might still use it has ended, which nothing waits for unless there is no other memory.
+
+The rules of ordering are on a page, ``docs/ordering.md``, each with the test that fails without it.
 """
 
 import os
 import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import cupy as cp
@@ -51,9 +53,9 @@ class Streams:
             streams = idle.pop()
         except IndexError:
             with device:
-                streams = tuple(cp.cuda.Stream(non_blocking=True) for _ in range(3))
+                streams = (*(cp.cuda.Stream(non_blocking=True) for _ in range(3)), deque())
         weakref.finalize(self, idle.append, streams).atexit = False
-        self.copies, self.kernels, self._aside = streams
+        self.copies, self.kernels, self._aside, self._leaving = streams
 
     @property
     def _caller(self) -> Any:
@@ -122,12 +124,45 @@ class Streams:
         with self._current(self.kernels):
             yield
 
-    def everything_after_caller(self) -> None:
-        """Let later copies and kernels wait for all kernels and for the caller's stream."""
-        self.copies_after_kernels()
-        caller = self._caller
-        if caller not in (self.kernels, self.copies):
-            self.kernels.wait_event(_mark(caller))
+    def give_back(self, memory: Any) -> None:
+        """Return memory to its pool as soon as nothing on the device can use it any more.
+
+        Nothing waits for that: what is started later, the upload of the next patch above all, does
+        not stand behind the kernels of now. Called by the garbage collector at any moment, so it
+        only marks where streams are unless they have nothing to do; `allocate` and `let_go` look.
+
+        Parameters
+        ----------
+        memory : cupy.cuda.MemoryPointer
+            Of `allocate`.
+        """
+        streams = {stream.ptr: stream for stream in (self.copies, self.kernels, self._caller)}
+        if not all(stream.done for stream in streams.values()):
+            self._leaving.append(([_mark(stream) for stream in streams.values()], memory))
+
+    @property
+    def leaving_bytes(self) -> int:
+        """Bytes that were given back, and that kernels may still use."""
+        return sum(memory.mem.size for _, memory in list(self._leaving))
+
+    def let_go(self, *, wait: bool) -> None:
+        """Drop memory that nothing uses any more.
+
+        Parameters
+        ----------
+        wait : bool
+            Whether to wait until that is all of it.
+        """
+        with suppress(IndexError):  # another thread was quicker
+            while self._leaving:
+                events, memory = self._leaving.popleft()
+                if wait:
+                    for event in events:
+                        event.synchronize()
+                elif not all(event.done for event in events):
+                    self._leaving.appendleft((events, memory))
+                    break
+                del memory
 
     def allocate(self, n_bytes: int) -> Any:
         """Take memory from CuPy's pool, in the order of the copy stream.
@@ -142,9 +177,17 @@ class Streams:
         cupy.cuda.MemoryPointer
             Its address.
         """
+        self.let_go(wait=False)
         with self._current(self.copies):
             # A pool has no blocks of 0 bytes, but an arena without arrays has an address too.
-            memory = cp.cuda.alloc(max(n_bytes, 1))
+            n_bytes = max(n_bytes, 1)
+            try:
+                memory = cp.cuda.alloc(n_bytes)
+            except MemoryError:
+                if not self._leaving:
+                    raise
+                self.let_go(wait=True)
+                memory = cp.cuda.alloc(n_bytes)
         if not isinstance(getattr(cp.cuda.get_allocator(), "__self__", None), cp.cuda.MemoryPool):
             # Of another allocator, as CuPy's asynchronous one, memory is there only when the stream
             # that it was asked for on has come so far; kernels may be the first to write to it.
@@ -254,8 +297,7 @@ class _Loan:
         is_owner = hasattr(self, "memory") and os.getpid() == self._streams.pid
         if is_owner and not sys.is_finalizing():
             with self._streams.device:
-                self._streams.everything_after_caller()
-                del self.memory
+                self._streams.give_back(self.memory)
 
 
 class CudaMemory(Memory):

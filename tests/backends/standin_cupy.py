@@ -41,6 +41,10 @@ class Stream:
         self.device_id = _state.devices()[-1]
         _state.streams.append(self)
 
+    @property
+    def done(self) -> bool:
+        return not self.queue
+
     def _submit(self, task: Task) -> None:
         self.queue.append(("run", task))
         if _state.pace is not None and self.number % 2 == _state.pace:

@@ -91,6 +91,7 @@ class TestCallersStream:
             del there
         backend.superpixelize(plane, plane)
         backend.stream.synchronize()
+        stream.synchronize()
         assert (found == 1).all()
 
     def test_garbage_may_be_collected_while_memory_is_allocated(
@@ -203,6 +204,42 @@ def test_kernels_wait_for_memory_of_the_asynchronous_allocator(
     found = backend.download(superpixels)
     standin_cupy.set_pace(None)
     assert (found == 1).all()
+
+
+def test_what_is_freed_does_not_keep_the_next_upload_behind_kernels(cuda_class: Any) -> None:
+    standin_cupy.set_pace(None)
+    backend = cuda_class(0)
+    old = backend.upload(np.ones((8, 8), "f4"))
+    backend.synchronize()
+    at_work: list[str] = []
+    backend.stream._submit(lambda: at_work.append("a fit"))
+    before = backend.memory_state().free
+    del old
+    there = backend.upload(np.full(64, 2, "f4"))
+    backend._streams.copies.synchronize()
+    assert at_work == []
+    assert backend.memory_state().free == before
+    assert (backend.download(there) == 2).all()
+    assert at_work == ["a fit"]
+
+
+def test_memory_that_kernels_still_use_is_waited_for_when_there_is_no_other(
+    cuda_class: Any,
+) -> None:
+    standin_cupy.set_pace(None)
+    backend = cuda_class(0)
+    gc.collect()
+    backend.synchronize()
+    most = standin_cupy.TOTAL - standin_cupy._state.used - (1 << 20)
+    old = backend.allocate(most)
+    at_work: list[str] = []
+    backend.stream._submit(lambda: at_work.append("a fit"))
+    old.free()
+    assert at_work == []
+    again = backend.allocate(most)
+    assert at_work == ["a fit"]
+    again.free()
+    backend.allocate(1).free()
 
 
 def test_streams_are_handed_on_and_never_shared(cuda_class: Any) -> None:
