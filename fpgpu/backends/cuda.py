@@ -479,15 +479,16 @@ class CudaBackend(Backend):
         for is_read, run in runs(exposures):
             for pieces in batches(run, at_most, at_most) if is_read else [run]:
                 start, stop = pieces[0].start, pieces[-1].stop
-                table = np.zeros(len(pieces), UNPACK_DTYPE)
-                for row, (number, begin, end) in zip(table, pieces, strict=True):
+                rows = []
+                for number, begin, end in pieces:
                     exposure = exposures[number]
-                    array = exposure.superpixels
-                    row["start"], row["count"] = begin - start, end - begin
-                    row["background"] = exposure.background
-                    if array is not None:
-                        row["source"] = array.data.ptr
-                        row["row_length"] = array.shape[1] if array.ndim == 3 else 0
+                    address, length = 0, 0
+                    if not is_read:
+                        array: Any = exposure.superpixels
+                        address = array.data.ptr
+                        length = array.shape[1] if array.ndim == 3 else 0
+                    rows.append((address, begin - start, end - begin, length, exposure.background))
+                table = np.array(rows, UNPACK_DTYPE)
                 if is_read:
                     with self.stage((stop - start) * bytes_each) as slot:
                         read(start, stop, slot.view((stop - start, 2 * pixels), np.float32))

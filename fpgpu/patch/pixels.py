@@ -80,8 +80,8 @@ def send_pixels(
             f" make those of the patch's, on {backend.description}"
         )
     keys = [(exposure.band, exposure.expID) for exposure in plan.exposures]
-    places = np.concatenate([exposure.superpixels for exposure in plan.exposures])
-    stops = np.cumsum([len(exposure.superpixels) for exposure in plan.exposures])
+    places, counts = plan.places, (plan.exposure_N // plan.super_pixel_size**2).tolist()
+    stops = np.cumsum(counts)
     grid = grid_shape(plan.exposures[0].shape, plan.super_pixel_size)
 
     def read(start: int, stop: int, to: npt.NDArray[np.float32]) -> None:
@@ -89,7 +89,7 @@ def send_pixels(
         lists = []
         for number in range(first, last + 1):
             end = int(stops[number])
-            begin = end - len(plan.exposures[number].superpixels)
+            begin = end - counts[number]
             lists.append((*keys[number], places[max(begin, start) : min(end, stop)]))
         with clock("read"):
             store.reader.read_lists(lists, to)
@@ -98,8 +98,8 @@ def send_pixels(
         resident.lent(store, keys) if resident is not None else nullcontext([None] * len(keys))
     ) as whole:
         exposures = [
-            StagedExposure(array, len(exposure.superpixels), background, grid)
-            for array, exposure, background in zip(whole, plan.exposures, backgrounds, strict=True)
+            StagedExposure(array, count, background, grid)
+            for array, count, background in zip(whole, counts, backgrounds, strict=True)
         ]
         first_bad = backend.unpack(
             exposures,

@@ -135,6 +135,14 @@ class PatchPlan:
         return self.n_pixels * _PIXEL_BYTES
 
     @cached_property
+    def places(self) -> npt.NDArray[np.int32]:
+        """Index along x and y of every super-pixel, by exposure, shape (n, 2), read-only."""
+        parts = [np.empty((0, 2), np.int32), *(e.superpixels for e in self.exposures)]
+        places = np.concatenate(parts)
+        places.setflags(write=False)
+        return places
+
+    @cached_property
     def band_N(self) -> npt.NDArray[np.int64]:
         """Number of exposures of each band, shape (n_bands,), read-only."""
         counts = Counter(exposure.band for exposure in self.exposures)
