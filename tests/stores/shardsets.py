@@ -57,7 +57,14 @@ def as_h5py_sees(path: Path, keys: list[tuple[str, str]]) -> dict[str, Any]:
     """Read a store as forcepho does, and all that could tell two stores apart."""
     with h5py.File(path, "r", swmr=True) as h5:
         return {
-            "root": {name: (h5.attrs[name], h5.attrs.get_id(name).dtype) for name in h5.attrs},
+            # forcepho writes one number where an image is square, fpgpu always two.
+            "root": {
+                name: (
+                    np.broadcast_to(value, 2).tolist() if name == "nside_full" else value,
+                    h5.attrs.get_id(name).dtype,
+                )
+                for name, value in h5.attrs.items()
+            },
             "bands": sorted(h5),
             **{f"{band}/{expID}": _seen(h5[f"{band}/{expID}/data"]) for band, expID in keys},
         }
