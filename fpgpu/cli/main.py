@@ -23,6 +23,7 @@ from fpgpu.cli import (
     plot,
     remove,
     verify,
+    views,
 )
 from fpgpu.cli.console import results_alone
 from fpgpu.cli.parser import EXIT_CODES, Command, CommandParser, add_command
@@ -35,6 +36,7 @@ COMMANDS = (
     ingest,
     info,
     verify,
+    views,
     consolidate,
     remove,
     merge,

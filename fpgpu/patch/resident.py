@@ -2,10 +2,9 @@
 
 import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -15,14 +14,12 @@ import numpy.typing as npt
 from fpgpu.backends.base import Backend
 from fpgpu.backends.filling import fill_rows
 from fpgpu.backends.memory import Array, Memory
-from fpgpu.errors import DeviceMemoryError, LayoutError, MissingStoreError
-from fpgpu.stores.files.publish import Signature, signature
+from fpgpu.errors import DeviceMemoryError, LayoutError
+from fpgpu.stores.hdf5.extents import Extent
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.superpixels import grid_shape
 
 __all__ = ["ResidentExposures"]
-
-_Key = tuple[Path, str, str]
 
 
 @dataclass(eq=False)
@@ -31,8 +28,6 @@ class _Resident:
 
     Attributes
     ----------
-    files : mapping of Path to Signature
-        Where it came from; it is of no use any more when one of them has changed.
     users : int
         How many patches are being built from it.
     leaving : bool
@@ -41,7 +36,6 @@ class _Resident:
 
     memory: Memory
     shape: tuple[int, int, int]
-    files: Mapping[Path, Signature]
     users: int = 0
     leaving: bool = False
 
@@ -82,7 +76,7 @@ class ResidentExposures:
         self.hits = 0
         self.misses = 0
         self._nbytes = 0
-        self._exposures: dict[_Key, _Resident] = {}  # least recently used first
+        self._exposures: dict[Extent, _Resident] = {}  # least recently used first
         self._lock = threading.RLock()
 
     @property
@@ -142,9 +136,8 @@ class ResidentExposures:
         Yields
         ------
         list of (array or None)
-            As `get` returns them. None where an exposure does not fit beside those in use, does
-            not lie in its file as plain float32, or changes while it is read; or when the device
-            has not so much memory.
+            As `get` returns them. None where an exposure does not fit beside those in use, or
+            does not lie in its file as plain float32; or when the device has not so much memory.
         """
         held: dict[int, _Resident] = {}
         try:
@@ -186,11 +179,11 @@ class ResidentExposures:
 
     def _taken(self, pixels: PixelStore, band: str, expID: str, load: bool) -> _Resident | None:
         """Find an exposure, or load it, and count one more user."""
-        key = pixels.reader.path, band, expID
+        # Where its pixels are in which file: another state of a store has other ones there.
+        key = pixels.reader.identity(band, expID)
+        if key is None:
+            return None
         exposure = self._exposures.get(key)
-        if exposure is not None and not _unchanged(exposure.files):
-            self._drop(key)
-            exposure = None
         if exposure is not None:
             self.hits += 1
             self._exposures[key] = self._exposures.pop(key)
@@ -209,8 +202,7 @@ class ResidentExposures:
         size = pixels.super_pixel_size
         shape = (*grid_shape(pixels.shape, size), 2 * size * size)
         n_bytes = int(np.prod(shape, dtype=np.int64)) * 4
-        files = pixels.reader.files_of(band, expID)
-        if not files or not self._make_room(n_bytes):
+        if not self._make_room(n_bytes):
             return None
         try:
             memory = self.backend.allocate(n_bytes)
@@ -228,11 +220,7 @@ class ResidentExposures:
             # Whoever keeps the error must not keep, by the frames it passed, views of the memory.
             traceback.clear_frames(error.__traceback__)
             raise
-        # Each piece was of one state of the file, but they may be of different ones.
-        if not _unchanged(files):
-            memory.free()
-            return None
-        return _Resident(memory, shape, files)
+        return _Resident(memory, shape)
 
     def _make_room(self, n_bytes: int) -> bool:
         """Drop exposures that are not in use until so many bytes are within the limit."""
@@ -251,7 +239,7 @@ class ResidentExposures:
         for key in [key for key, exposure in self._exposures.items() if not exposure.users]:
             self._drop(key)
 
-    def _drop(self, key: _Key) -> None:
+    def _drop(self, key: Extent) -> None:
         """Forget an exposure, and give its memory back when it is not in use."""
         exposure = self._exposures.pop(key)
         exposure.leaving = True
@@ -262,11 +250,3 @@ class ResidentExposures:
         if not exposure.users:
             self._nbytes -= exposure.memory.nbytes
             exposure.memory.free()
-
-
-def _unchanged(files: Mapping[Path, Signature]) -> bool:
-    """Whether files are still those that were looked at."""
-    try:
-        return all(signature(path) == seen for path, seen in files.items())
-    except MissingStoreError:
-        return False

@@ -10,10 +10,10 @@ import zlib
 import numpy as np
 import pytest
 from astropy.io import fits
+from fpgpu.ingest.asdfguard import check_asdf
 
 from fpgpu.errors import UnusableExposureError
 from fpgpu.ingest import fitsstream
-from fpgpu.ingest.asdfguard import check_asdf
 from fpgpu.ingest.fitsfile import FitsFile
 from fpgpu.ingest.inputs import ReadOptions
 from fpgpu.ingest.readers import read_exposure

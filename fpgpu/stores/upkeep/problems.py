@@ -13,14 +13,14 @@ KINDS = {
     "wrong shape": "an exposure does not have the size of the store, or of its header",
     "missing shard": "the store links to a file that is not there",
     "refused link": "the store links to something outside of its folder",
-    "orphan": "a shard that the store does not link to",
+    "orphan": "a file of shards or records that no commit names",
     "only in pixels": "an exposure without header in the meta store",
     "only in meta": "a header without pixels",
     "header": "the header in the meta store is no usable header",
     "WCS": "positions on the sky are not what was stored with the exposure",
-    "sidecar": "what queries need was not made with this meta store, and is made again each time",
+    "view": "forcepho's meta.json or meta.asdf are not as the store is",
+    "changed": "meta.json or meta.asdf were changed since fpgpu wrote them",
     "leftover": "a file that a killed writer left",
-    "interrupted": "a change that a killed writer did not finish",
     "PSF": "the PSF store cannot be used",
 }
 """Kinds of problems and what they mean."""
