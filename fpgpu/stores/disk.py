@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from fpgpu.errors import (
 )
 
 __all__ = [
+    "DRAFT",
     "Signature",
     "StrPath",
     "copy_bytes",
@@ -39,6 +41,9 @@ StrPath = str | os.PathLike[str]
 # Answers of file systems that cannot copy inside the kernel.
 _NO_KERNEL_COPY = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.EPERM}
 _COPY_CHUNK = 1 << 24
+
+DRAFT = re.compile(r"\.[0-9a-f]{16}\.part(\..+)?")
+"""What `write_beside` calls a file that is not complete."""
 
 
 class Signature(NamedTuple):

@@ -28,6 +28,7 @@ from fpgpu.errors import (
     UnusableExposureError,
 )
 from fpgpu.stores.disk import (
+    DRAFT,
     fsync,
     make_folders,
     new_file,
@@ -597,7 +598,9 @@ def find_parts(folder: str | os.PathLike[str]) -> list[Path]:
     list of Path
         Files, in the order of their names.
     """
-    return _files_below(StoreFolder(Path(folder)).pixels.resolve(), PART_ENDING)
+    store = StoreFolder(Path(folder)).pixels.resolve()
+    drafts = [path for path in store.parent.glob(".*.part*") if DRAFT.fullmatch(path.name)]
+    return sorted([*drafts, *_files_below(store, PART_ENDING, f"{PART_ENDING}.json")])
 
 
 def _files_below(store: Path, *endings: str) -> list[Path]:
