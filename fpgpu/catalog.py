@@ -38,7 +38,7 @@ def as_catalog(catalog: Any) -> Any:
     Parameters
     ----------
     catalog : astropy.table.Table, structured array, dict of lists, DataFrame or SkyCoord
-        The sources.
+        The sources; or a list of dicts, or a table of astropy.io.fits with the units of its header.
 
     Returns
     -------
@@ -48,18 +48,30 @@ def as_catalog(catalog: Any) -> Any:
     Raises
     ------
     CatalogError
-        If columns differ in length.
+        If it has no named columns, or they differ in length.
     """
     if hasattr(catalog, "icrs"):
         catalog = {"sky": catalog.reshape(-1)}
     if hasattr(catalog, "to_records"):
         return catalog.to_records(index=False)
-    if not isinstance(catalog, Mapping):
-        return catalog
-    from astropy.table import QTable
+    from astropy.io.fits import BinTableHDU, FITS_rec, TableHDU
+    from astropy.table import QTable, Table
 
+    if isinstance(catalog, FITS_rec):
+        catalog = BinTableHDU(catalog)
+    if isinstance(catalog, BinTableHDU | TableHDU):
+        return Table.read(catalog)  # the records alone say nothing of units
+    is_rows = isinstance(catalog, list) and all(isinstance(row, Mapping) for row in catalog)
+    if not is_rows and not isinstance(catalog, Mapping):
+        if catalog is None or _names(catalog):
+            return catalog
+        raise CatalogError(
+            f"a catalogue was given as {type(catalog).__name__} without named columns; expected a "
+            "table, structured array, dict of lists, list of dicts, DataFrame or SkyCoord (files: "
+            "astropy.table.Table.read)"
+        )
     try:
-        return QTable(dict(catalog))
+        return QTable(rows=catalog) if is_rows else QTable(dict(catalog))
     except (TypeError, ValueError) as exc:
         raise CatalogError(f"the columns of the catalogue do not make a table: {exc}") from exc
 
@@ -192,11 +204,15 @@ def refuse_sources(bad: npt.NDArray[np.bool_], name: str, values: Any, why: str)
         )
 
 
+def _names(catalog: Any) -> Sequence[str]:
+    """Name the columns of a table or of a structured array; none where it is neither."""
+    of_array = getattr(getattr(catalog, "dtype", None), "names", None)
+    return getattr(catalog, "colnames", None) or of_array or ()
+
+
 def _column(catalog: Any, name: str) -> Any:
     """Find a column by its name, or ra and dec in a column of sky positions."""
-    names: Sequence[str] = getattr(catalog, "colnames", None) or (
-        getattr(getattr(catalog, "dtype", None), "names", None) or ()
-    )
+    names = _names(catalog)
     alike = [name] if name in names else [n for n in names if n.lower() == name.lower()]
     if len(alike) == 1:
         return catalog[alike[0]]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
+from astropy.io import fits
 from astropy.table import Column, MaskedColumn, QTable, Table
 
 import fpgpu
@@ -45,6 +46,7 @@ FORMS = {
     "one SkyCoord column": QTable({"id": [1, 2, 3], "coord": SKY}),
     "galactic": {"place": SKY.galactic},
     "FK5": Table({"sky": SKY.fk5}),
+    "dicts": [{"ra": ra, "DEC": dec} for ra, dec in zip(RA, DEC, strict=True)],
 }
 
 
@@ -81,6 +83,19 @@ def test_data_frames_are_catalogues() -> None:
     np.testing.assert_array_equal(positions(Frame()), [RA, DEC])
 
 
+def test_records_of_fits_files_keep_their_units(tmp_path: Any) -> None:
+    table = Table({"RA": RA, "DEC": DEC, "PA": [10.0, 20, 30], "F200W": [1.0, 2, 3]})
+    for name, unit in {"RA": "deg", "DEC": "deg", "PA": "deg", "F200W": "uJy"}.items():
+        table[name].unit = unit
+    table["RA"] = table["RA"].to("rad")
+    table.write(tmp_path / "c.fits")
+    with fits.open(tmp_path / "c.fits") as file:
+        for catalog in (file[1], file[1].data):
+            np.testing.assert_allclose(positions(catalog), [RA, DEC], rtol=1e-14)
+            np.testing.assert_allclose(catalog_column(catalog, "F200W"), [1000, 2000, 3000])
+            np.testing.assert_allclose(catalog_column(catalog, "pa"), np.deg2rad([10, 20, 30]))
+
+
 def test_fluxes_come_in_magnitudes_of_the_ab_system() -> None:
     bright = np.array([25.0, 31.4, 23.9])
     catalog = {"F200W": bright * u.ABmag, "F444W": bright * u.mag, "F090W": [3.0, 2.0, 1.0] * u.uJy}
@@ -97,6 +112,9 @@ def test_fluxes_come_in_magnitudes_of_the_ab_system() -> None:
         ({"a": SKY, "b": SKY}, "no column 'ra'; it has a, b"),
         ({"ra": ["1h"], "dec": [1.0]}, "expected one number a source"),
         ({"ra": [1.0] * u.nJy, "dec": [1.0]}, "'ra' is in nJy, which is no deg"),
+        ("sources.fits", "given as str .* expected a table.*Table.read"),
+        (np.ones((3, 2)), "given as ndarray without named columns"),
+        ((RA, DEC), "given as tuple without named columns"),
         (Table({"ra": Column([1.0], unit="furlongs"), "dec": [1.0]}), "which is no deg"),
     ],
 )
