@@ -43,8 +43,8 @@ def exposure_from_arrays(
     Parameters
     ----------
     data : array_like or Quantity, shape (ny, nx)
-        Image ``[y, x]``, as astropy reads FITS images. Not copied. What a masked array masks is
-        bad; a Quantity has its own unit.
+        Image ``[y, x]``, as astropy reads FITS images. Not copied. What a masked array masks, here
+        or below, is bad; a Quantity has its own unit.
     err : array_like or Quantity, shape (ny, nx)
         Standard deviations in the same unit, or one that is converted to it.
     band : str, optional
@@ -101,7 +101,7 @@ def exposure_from_arrays(
     }
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ierr = np.asarray(1 / images["err"])
-    for image in (data, err):
+    for image in (data, err, mask, bkg, area):
         if np.any(masked := getattr(image, "mask", False)):
             ierr = np.where(np.transpose(masked), 0, ierr)
     telescope = str(hdr.get("TELESCOP", "")).strip().upper()
@@ -130,11 +130,11 @@ def exposure_from_arrays(
 def exposure_from_ccddata(
     ccd: Any, *, band: str | None = None, expID: str | None = None, do_fluxcal: bool = True
 ) -> Exposure:
-    """Make an exposure of a CCDData of astropy.
+    """Make an exposure of a CCDData or NDData of astropy.
 
     Parameters
     ----------
-    ccd : astropy.nddata.CCDData
+    ccd : astropy.nddata.CCDData or NDData
         With uncertainty (standard deviation, variance or inverse variance), unit and WCS.
         Its mask is bool; its flags, where it has any, are integers and join the mask.
     band : str, optional
@@ -151,14 +151,18 @@ def exposure_from_ccddata(
     Raises
     ------
     UnusableExposureError
-        When it has no uncertainty, no name, or cannot be used.
+        When it is no NDData, has no uncertainty, no name, or cannot be used.
     WCSError
         When it has no usable WCS.
     """
-    from astropy.nddata import StdDevUncertainty
+    from astropy.nddata import NDData, StdDevUncertainty
     from astropy.units import UnitsError
 
-    header = ccd.header
+    if not isinstance(ccd, NDData):
+        raise UnusableExposureError(
+            f"a {type(ccd).__name__} was given as CCDData; arrays go to exposure_from_arrays"
+        )
+    header = ccd.meta
     name = expID or str(header.get("FILENAME", ""))
     if not name:
         raise UnusableExposureError(
@@ -182,8 +186,8 @@ def exposure_from_ccddata(
             f"its unit, {ccd.unit}: {error}"
         ) from error
     mask = None if ccd.mask is None else np.asarray(ccd.mask, bool)
-    if ccd.flags is not None:
-        mask = (np.asarray(ccd.flags) != 0) | (False if mask is None else mask)
+    if (flags := getattr(ccd, "flags", None)) is not None:
+        mask = (np.asarray(flags) != 0) | (False if mask is None else mask)
     return exposure_from_arrays(
         ccd.data,
         np.asarray(err.array) * scale if scale != 1 else err.array,

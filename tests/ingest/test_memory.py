@@ -7,6 +7,7 @@ from astropy.io import fits
 from astropy.nddata import (
     CCDData,
     InverseVariance,
+    NDData,
     StdDevUncertainty,
     UnknownUncertainty,
     VarianceUncertainty,
@@ -121,6 +122,25 @@ def test_ccddata_brings_all_its_parts(uncertainty):
     np.testing.assert_allclose(exposure.ierr, 1 / ERR.T, rtol=1e-5)
     np.testing.assert_array_equal(exposure.mask, MASK.T)
     assert flux_calibration(exposure.hdr)[0] == pytest.approx(1000, rel=1e-9)
+
+
+@pytest.mark.parametrize("layer", ["err", "mask", "bkg", "area"])
+def test_what_a_masked_layer_does_not_know_is_bad(layer):
+    values = np.zeros_like(MASK) if layer == "mask" else np.ones_like(DATA)
+    images = {"err": ERR, layer: np.ma.array(values, mask=MASK)}
+    exposure = exposure_from_arrays(DATA, band="F200W", expID="a", header=HEADER, **images)
+    np.testing.assert_array_equal(exposure.ierr == 0, MASK.T)
+
+
+def test_nddata_is_taken_like_ccddata_and_nothing_else():
+    uncertainty = VarianceUncertainty(ERR.astype(float) ** 2)
+    image = NDData(DATA, unit="uJy", uncertainty=uncertainty, mask=MASK, wcs=WCS(HEADER))
+    exposure = exposure_from_ccddata(image, band="F277W", expID="c")
+    np.testing.assert_allclose(exposure.ierr, 1 / ERR.T, rtol=1e-5)
+    np.testing.assert_array_equal(exposure.mask, MASK.T)
+    assert flux_calibration(exposure.hdr)[0] == pytest.approx(1000, rel=1e-9)
+    with pytest.raises(UnusableExposureError, match=r"ndarray .* exposure_from_arrays"):
+        exposure_from_ccddata(DATA, band="F277W", expID="c")
 
 
 def test_ingest_takes_ccddata(tmp_path):
