@@ -104,7 +104,11 @@ def refuse_duplicates(header: Any, pattern: re.Pattern[str]) -> None:
             continue
         values = [card.value for card in header.cards if card.keyword == keyword]
         if any(value != values[0] for value in values):
-            listing = " and ".join(repr(value) for value in values)
+            from astropy.io.fits.card import Undefined
+
+            listing = " and ".join(
+                "no value" if isinstance(value, Undefined) else repr(value) for value in values
+            )
             raise WCSError(
                 f"the header has {keyword} {count} times, as {listing}; delete those that do not "
                 "hold"

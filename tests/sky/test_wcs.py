@@ -4,11 +4,14 @@ import logging
 import pickle
 from typing import Any
 
+import asdf
 import astropy.units as u
+import gwcs
 import numpy as np
 import pytest
-from astropy.coordinates import FK5, BarycentricMeanEcliptic, SkyCoord
+from astropy.coordinates import FK5, ICRS, BarycentricMeanEcliptic, Galactic, SkyCoord
 from astropy.io import fits
+from astropy.modeling.models import Mapping
 from astropy.wcs import WCS
 from gwcs import coordinate_frames as cf
 
@@ -174,6 +177,26 @@ def test_a_gwcs_of_other_units_gives_degrees() -> None:
     expected = icrs.ra.deg, icrs.dec.deg
     assert sky.pixel_to_world(63.5, 47.5) == pytest.approx(expected, rel=1e-12)
     assert sky.native_world_to_pixel(*expected) == pytest.approx((63.5, 47.5), abs=1e-6)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("reference", [ICRS(), Galactic()])
+def test_a_gwcs_of_latitude_first_is_put_right(reference: Any, stored: bool, tmp_path: Any) -> None:
+    # gwcs writes the types of the axes in their order, and reads them as longitude first.
+    frame = cf.CelestialFrame(
+        reference_frame=reference, name="sky", unit=(u.deg, u.deg), axes_order=(1, 0)
+    )
+    made = sky_gwcs()
+    made = gwcs.WCS([(made.input_frame, made.forward_transform | Mapping((1, 0))), (frame, None)])
+    if stored:
+        asdf.AsdfFile({"wcs": made}).write_to(tmp_path / "w.asdf")
+        with asdf.open(tmp_path / "w.asdf", lazy_load=False, memmap=False) as file:
+            made = file["wcs"]
+    sky = SkyWCS.from_gwcs(made, (128, 96))
+    expected = SkyCoord(53.16, -27.79, unit="deg", frame=reference).icrs
+    assert sky.pixel_to_world(63.5, 47.5) == pytest.approx((expected.ra.deg, expected.dec.deg))
+    x, y = sky.native_world_to_pixel(expected.ra.deg, expected.dec.deg)
+    assert (x, y) == pytest.approx((63.5, 47.5), abs=1e-6)
 
 
 def test_from_native_takes_both_kinds_and_itself_states_the_size() -> None:

@@ -174,6 +174,13 @@ def test_a_card_that_is_there_twice_is_refused_where_it_differs(keyword: str) ->
         SkyWCS.from_header(made)
 
 
+def test_a_card_without_a_value_is_named_in_words() -> None:
+    made = header("TAN")
+    made.append(fits.Card.fromstring("CRVAL1  =".ljust(80)), end=True)
+    with pytest.raises(WCSError, match=r"CRVAL1 2 times, as [\d.]+ and no value; delete"):
+        SkyWCS.from_header(made)
+
+
 def test_what_was_settled_in_a_header_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     sky_wcs._tell.cache_clear()
     kind = KINDS["PC beside CD"]
