@@ -64,13 +64,18 @@ def find_inputs(
     TypeError
         When something is neither a file nor an exposure.
     MissingFileError
-        When a pattern or a folder gives no file, or a pattern makes no sense.
+        When a name is empty, a pattern or a folder gives no file, or a pattern makes no sense.
     """
     options, calibration = options or ReadOptions(), calibration or CalibrationOptions()
     inputs = []
     # A name is not a list of characters, nor an image one of rows.
     single = is_single(items) or not isinstance(items, Iterable)
     for item in [items] if single else cast("Iterable[object]", items):
+        if isinstance(item, str) and not item:
+            raise MissingFileError(
+                "an input is an empty name, as of a variable that is not set; expected a file, a "
+                "folder or a pattern ('.' is the current folder)"
+            )
         if isinstance(item, str | os.PathLike):
             for path, root in _files(Path(item)):
                 inputs.append(_with_companions(path, root, options, calibration))

@@ -156,6 +156,14 @@ def test_folders_and_patterns_without_files_are_refused(tmp_path, name):
         find_inputs([tmp_path / name])
 
 
+@pytest.mark.parametrize("items", ["", [""], ["a_cal.fits", ""]])
+def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch, items):
+    (tmp_path / "a_cal.fits").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingFileError, match="an input is an empty name"):
+        find_inputs(items)
+
+
 def test_a_pattern_that_makes_no_sense_is_no_file(tmp_path):
     (tmp_path / "jw_cal.txt").touch()
     with pytest.raises(MissingFileError, match=r"jw\*\*cal\.fits: (cannot be used|no file)"):
