@@ -9,6 +9,8 @@ from typing import NoReturn, Protocol
 
 __all__ = ["EXIT_CODES", "Command", "CommandParser", "add_command"]
 
+_NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)
+
 EXIT_CODES = """exit codes:
   0    all done
   1    done in part, or a verdict is negative: some exposures did not go in, a store is damaged
@@ -42,6 +44,8 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, **settings: object) -> None:
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **settings)  # type: ignore[arg-type]
+        # Before Python 3.14, a declination of -2e-5 is taken for an option.
+        self._negative_number_matcher = _NEGATIVE_NUMBER
 
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str], namespace: argparse.Namespace | None = None

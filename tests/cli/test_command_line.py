@@ -59,6 +59,12 @@ class TestHelp:
         assert "--json" in build_parser().commands[name].options
 
 
+@pytest.mark.parametrize("text", ["-27.79", "-2.2e-05", "-2E-5", "-.5", "-3", "-1.", "2.2"])
+def test_numbers_below_zero_are_no_options(text: str) -> None:
+    words = ["patch", "s", "--ra", text, "--dec", text, "--radius", "3"]
+    assert build_parser().parse_args(words).dec == float(text)
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         ("words", "meant"),
