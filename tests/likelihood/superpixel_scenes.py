@@ -10,6 +10,10 @@ from fpgpu.likelihood.reference import evaluate
 
 Arrays = dict[str, Any]
 
+FAINT = 1e-3
+"""A band whose brightest pixel is fainter, with noise of some 0.3, sees the tails of sources alone.
+There an exponent is 18 rather than 1, and single precision leaves it to 6e-6 of the light."""
+
 
 def superpixel_scene(
     rng: np.random.Generator,
@@ -89,10 +93,15 @@ def assert_as_judged(
     *,
     psf_per_source: bool = True,
 ) -> None:
-    """Hold what one scene gave against the judge: chi2 within 1e-6 of its terms, and so on."""
+    """Hold what one scene gave against the judge.
+
+    Chi2 within 1e-6 of the sum of its terms, derivatives within 1e-4 of the largest by the same
+    parameter (in one band they may cancel to nothing), residuals within 1e-5 of the peak.
+    """
     judged = evaluate(arrays, proposal, psf_per_source=psf_per_source)
     r, d, w = (np.asarray(v, float) for v in (judged.residual, arrays["data"], arrays["ierr"]))
     terms = abs((r - d) * (r + d) * w**2)
+    limit = 1e-4 * abs(judged.derivatives).max(axis=(0, 1), initial=0)
     for band, (first, number) in enumerate(
         zip(arrays["band_start"], arrays["band_N"], strict=True)
     ):
@@ -104,11 +113,11 @@ def assert_as_judged(
             )
         ]
         mine = np.concatenate([np.arange(0), *pixels])
-        size = terms[mine].sum()
-        assert abs(chi2[band] - judged.chi2[band]) <= 1e-6 * size
-        found, expected = derivatives[band], judged.derivatives[band]
-        limit = 1e-4 * abs(expected).max(axis=0, initial=0)
-        assert (abs(found - expected) <= limit).all(), (abs(found - expected) / limit).max(axis=0)
+        is_faint = abs(judged.model[mine]).max(initial=0) < FAINT
+        size = (6e-6 if is_faint else 1e-6) * terms[mine].sum()
+        assert abs(chi2[band] - judged.chi2[band]) <= size
+        off = abs(derivatives[band] - judged.derivatives[band])
+        assert (off <= limit).all(), (off / limit).max(axis=0)
         if residual is not None and len(mine):
             peak = max(abs(judged.model[mine]).max(), abs(d[mine]).max())
             assert abs(residual[mine] - r[mine]).max() <= 1e-5 * peak
