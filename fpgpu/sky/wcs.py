@@ -174,10 +174,10 @@ class SkyWCS:
         for pair in _GWCS_AXES:
             if set(pair) == set(types):
                 columns = types.index(pair[0]), types.index(pair[1])
-                # The types come back from ASDF in another order than the axes, these do not.
-                order = [position for _, position, _ in gwcs.world_axis_object_components]
-                if {*order} == {0, 1}:
-                    columns = order.index(0), order.index(1)
+                # The types come back from ASDF in another order than the axes, this does not.
+                order = getattr(gwcs.output_frame, "axes_order", None)
+                if order is not None and {*order} == {0, 1}:
+                    columns = order[0], order[1]
                 break
         else:
             raise WCSError(
