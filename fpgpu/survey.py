@@ -16,10 +16,9 @@ from fpgpu.patch.plan import PatchPlan, Selection, make_plan
 from fpgpu.patch.resident import ResidentExposures
 from fpgpu.patch.stream import PatchStream, StreamEntry
 from fpgpu.sky.regions import Region
-from fpgpu.stores.files.sync import StrPath
+from fpgpu.stores.disk import StrPath, signature
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
-from fpgpu.stores.metadata.store_files import MetaPaths
 from fpgpu.stores.names import each_band
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.psf import PSFStore
@@ -186,7 +185,8 @@ class Survey:
         """Build a patch, of exposures that are what their checksums say if that is asked for."""
         for exposure in plan.exposures if self.verify else ():
             key = exposure.band, exposure.expID
-            files = self.pixels.reader.files_of(*key)
+            extent = self.pixels.reader.identity(*key)
+            files = extent and (extent, signature(extent.filename))
             if not files or self._verified.get(key) != files:
                 if self.pixels.verify(*key).unchecked:
                     logger.warning("%s/%s has no checksum: it cannot be verified", *key)
@@ -335,11 +335,7 @@ def open(  # noqa: A001 - read as fpgpu.open
     chosen = backend if isinstance(backend, Backend) else get_backend(backend)
     resident = ResidentExposures(chosen, resident_bytes) if resident_bytes else None
     store = PixelStore(files.pixels, mode="r")
-    try:
-        headers = _open_meta(files.meta, use_gwcs)
-    except BaseException:
-        store.close()
-        raise
+    headers = _open_meta(files.meta, store, use_gwcs)
     return Survey(
         store,
         headers,
@@ -382,10 +378,16 @@ def _files(
     )
 
 
-def _open_meta(path: Path, use_gwcs: bool | None) -> MetaStore:
-    """Open a meta store, with its gWCS when all exposures have one or that is asked for."""
+def _open_meta(path: Path, pixels: PixelStore, use_gwcs: bool | None) -> MetaStore:
+    """Open the metadata, with gWCS when all exposures have one or that is asked for.
+
+    Where they are of the pixels' store, they are of the very state that the pixels are of.
+    """
     store = MetaStore(path, use_gwcs=bool(use_gwcs))
-    if use_gwcs is not None or not MetaPaths.of(path).asdf.exists() or store.without_gwcs():
+    if store.state is not None and store.state.store == pixels.state.store:
+        store = MetaStore.of_state(pixels.state, use_gwcs=bool(use_gwcs))
+    if use_gwcs is not None or not store.has_gwcs or store.without_gwcs():
         return store
-    store.close()
+    if store.state is not None:
+        return MetaStore.of_state(store.state, use_gwcs=True)
     return MetaStore(path, use_gwcs=True)

@@ -15,9 +15,8 @@ from fpgpu.demo.telescope import Pointing
 from fpgpu.sky.sip import SipFit, fit_sip
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.metadata.entries import MetaEntry, new_entry
-from fpgpu.stores.metadata.gwcs_text import GwcsText
+from fpgpu.stores.metadata.gwcs import gwcs_to_bytes
 from fpgpu.stores.metadata.records import text_digest
-from fpgpu.stores.metadata.sidecar import VERSION as SIDECAR
 
 __all__ = [
     "BANDS",
@@ -41,7 +40,7 @@ _ENTRY_BYTES = 12_000  # of a header, half a gWCS and a record
 
 def archive_recipe(n_exposures: int) -> dict[str, int]:
     """All that decides what `write_archive` writes."""
-    return {"recipe": 5, "exposures": n_exposures, "depth": _DEPTH, "sidecar": SIDECAR}
+    return {"recipe": 6, "exposures": n_exposures, "depth": _DEPTH}
 
 
 def archive_bytes(n_exposures: int) -> int:
@@ -50,7 +49,7 @@ def archive_bytes(n_exposures: int) -> int:
 
 
 def write_archive(folder: Path, n_exposures: int) -> None:
-    """Write ``meta.json`` with its gWCS and the sidecar that fpgpu keeps beside it."""
+    """Write ``meta.json`` with its gWCS."""
     store = MetaStore()
     store.add_prepared(*archive_entries(n_exposures))
     store.write_to_file(folder / "meta.json")
@@ -75,12 +74,12 @@ def archive_entries(n_exposures: int, name: str = "e") -> Iterator[MetaEntry]:
 
 
 @cache
-def _gwcs() -> tuple[GwcsText, SipFit]:
+def _gwcs() -> tuple[bytes, SipFit]:
     """Make one gWCS, which stands for all: only its text and its refit are stored."""
     shape = (SIDE, SIDE)
     pointing = Pointing(*POSITION, roll=20, scale=3600 * _SCALE, shape=shape)
     gwcs = pointing.gwcs()
-    return GwcsText.of(gwcs, "a gWCS"), fit_sip(SkyWCS.from_gwcs(gwcs, shape), shape)
+    return gwcs_to_bytes(gwcs, "a gWCS"), fit_sip(SkyWCS.from_gwcs(gwcs, shape), shape)
 
 
 def _header(band: str, east: float, north: float, angle: float) -> Header:

@@ -21,7 +21,6 @@ from fpgpu.demo.telescope import Pointing
 from fpgpu.patch.pack import RADII
 from fpgpu.sky.sip import fit_sip
 from fpgpu.sky.wcs import SkyWCS
-from fpgpu.stores.metadata.sidecar import VERSION as SIDECAR
 
 __all__ = ["BANDS", "N_GAUSS", "POSITION", "Field", "field_bytes", "field_recipe", "write_field"]
 
@@ -98,11 +97,10 @@ class Field:
 def field_recipe(size: Size) -> dict[str, Any]:
     """All that decides what `write_field` writes."""
     return {
-        "recipe": 4,
+        "recipe": 5,
         "side": size.side,
         "bands": size.bands[-1],
         "exposures a band": size.a_band,
-        "sidecar": SIDECAR,
     }
 
 

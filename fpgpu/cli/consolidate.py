@@ -1,6 +1,7 @@
 """``fpgpu consolidate``: one file, or a file per exposure."""
 
 import argparse
+from functools import partial
 
 from fpgpu.cli.arguments import add_folder, add_json, count_exposures
 from fpgpu.cli.console import Progress, format_bytes, print_json
@@ -11,14 +12,13 @@ __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
 HELP = "put a store into one file, or give each exposure its own"
 DESCRIPTION = (
     "Put all exposures of a store folder into one file, or, with --shard, give each a file of its "
-    "own. Values and attributes stay the same, bit for bit, and are compared before the old files "
-    "go; the space of exposures that were replaced is given back."
+    "own. Values stay the same, bit for bit, and are compared with their checksums. The old files, "
+    "and those of exposures that were replaced, stay for a week for those who have the store open."
 )
 EXAMPLES = """examples:
   fpgpu consolidate stores
   fpgpu consolidate stores --shard
-  fpgpu consolidate stores --compress zstd     for an archive; forcepho needs hdf5plugin to read it
-  fpgpu consolidate stores --compress none     back to the form that is read fastest
+  fpgpu consolidate stores --now       without keeping the old files for a week
 """
 
 
@@ -33,12 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_folder(parser)
     parser.add_argument("--shard", action="store_true", help="give each exposure a file of its own")
     parser.add_argument(
-        "--compress",
-        metavar="NAME",
-        help="none, gzip, lzf, or, with the package hdf5plugin, zstd, lz4, blosc, bitshuffle; "
-        "values stay stored as they are when not given",
+        "--now",
+        action="store_true",
+        help="remove the old files at once; who has the store open must open it again",
     )
-    parser.add_argument("--level", metavar="N", type=int, help="how hard to compress, 1 to 9")
     add_json(parser)
 
 
@@ -58,18 +56,16 @@ def run(args: argparse.Namespace) -> int:
     Raises
     ------
     UsageError
-        If a level is given without a compression.
+        If options contradict each other.
     """
-    from fpgpu.stores.hdf5.filters import Compression
     from fpgpu.stores.upkeep.forms import consolidate, split
 
-    if args.level is not None and args.compress is None:
-        raise UsageError("--level needs --compress NAME")
-    compression = None if args.compress is None else Compression(args.compress, args.level)
-    change = split if args.shard else consolidate
+    if args.now and args.shard:
+        raise UsageError("--now is for one file; leave --shard or --now out")
+    change = split if args.shard else partial(consolidate, now=args.now)
     total = count_exposures(args.folder)
     with Progress(total, "copy", enabled=not (args.quiet or args.json)) as progress:
-        done = change(args.folder, compression, lambda key: progress.step("/".join(key)))
+        done = change(args.folder, on_progress=lambda key: progress.step("/".join(key)))
     if args.json:
         print_json(done.as_dict())
     else:

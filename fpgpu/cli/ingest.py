@@ -372,8 +372,6 @@ def print_report(report: "IngestReport", quiet: bool = False) -> None:
         counts.insert(1, f"{len(report.unchanged)} unchanged")
     if report.left_out:
         counts.append(f"{len(report.left_out)} left out")
-    if report.removed:
-        counts.append(f"{len(report.removed)} unpublished of an earlier run removed")
     print(", ".join(counts))
 
 

@@ -24,6 +24,7 @@ from fpgpu.cli import (
     psf,
     remove,
     verify,
+    views,
 )
 from fpgpu.cli.console import results_alone
 from fpgpu.cli.parser import EXIT_CODES, Command, CommandParser, add_command
@@ -36,6 +37,7 @@ COMMANDS = (
     ingest,
     info,
     verify,
+    views,
     consolidate,
     remove,
     merge,

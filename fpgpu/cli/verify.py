@@ -43,8 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repair",
         action="store_true",
-        help="finish what was interrupted, link or delete orphaned shards, take missing headers "
-        "from shards, remove leftovers; exposures are never removed or replaced",
+        help="commit or delete orphaned shards, write forcepho's files again, remove leftovers; "
+        "exposures are never removed or replaced",
+    )
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="compute and keep the checksums of exposures that have none, as forcepho's",
     )
     parser.add_argument(
         "--delete-orphans",
@@ -78,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         If an option of --repair is given without it.
     """
     from fpgpu.stores.upkeep.repair import repair
-    from fpgpu.stores.upkeep.verify import verify
+    from fpgpu.stores.upkeep.verify import record_checksums, verify
 
     if not args.repair and (args.delete_orphans or args.break_lock):
         raise UsageError("--delete-orphans and --break-lock need --repair")
@@ -93,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
                 on_progress=lambda key: progress.step("/".join(key)),
             )
 
+    if args.record:
+        record_checksums(args.folder)
     before = check("verify")
     if not args.repair:
         _print([before], None, args.json)

@@ -22,7 +22,7 @@ from fpgpu.patch.plan import PatchPlan, Selection, make_plan
 from fpgpu.patch.stores import Stores
 from fpgpu.sky.regions import CircularRegion, RectangularRegion, Region
 from fpgpu.sky.sphere import wrapped
-from fpgpu.stores.files.sync import StrPath
+from fpgpu.stores.disk import StrPath
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.names import each_band
 from fpgpu.stores.pixel import PixelStore

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fpgpu.errors import UnusableExposureError, WCSDisagreementError, WCSError
-from fpgpu.ingest.asdfguard import check_asdf
 from fpgpu.ingest.refit import FRAME_TOLERANCE, refit_header
 from fpgpu.ingest.wcscards import replace_wcs
 from fpgpu.sky.disagreement import Disagreement, disagreement
 from fpgpu.sky.sip import SipFit, fit_sip
 from fpgpu.sky.wcs import SkyWCS
+from fpgpu.stores.metadata.asdfguard import check_asdf
 
 __all__ = ["WCS_CHOICES", "WCS_TOLERANCE", "Astrometry", "choose_wcs", "read_gwcs"]
 

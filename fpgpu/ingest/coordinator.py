@@ -5,6 +5,7 @@ and the same report each time. A file is reported when what it gave is durable, 
 """
 
 import logging
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -22,8 +23,9 @@ from fpgpu.ingest.report import IngestReport, IngestRow
 from fpgpu.ingest.resume import Earlier, Present
 from fpgpu.ingest.work import Made, Task, discard, make_shards
 from fpgpu.ingest.workers import Workers, is_gone, is_lost
-from fpgpu.stores.alone import FolderLock
-from fpgpu.stores.shards import Shard, publish_shards
+from fpgpu.stores.commit import commit_shards
+from fpgpu.stores.folder import StoreFolder
+from fpgpu.stores.shard import Shard
 
 __all__ = ["Coordinator"]
 
@@ -60,9 +62,7 @@ class Coordinator:
     Attributes
     ----------
     folder : Path
-        The store folder, which `lock` holds.
-    lock : FolderLock
-        The right to change it.
+        The store folder, whose lease this thread holds.
     workers : Workers
         Who does the work.
     present : Present
@@ -77,13 +77,16 @@ class Coordinator:
         Raise at the first exposure that cannot go in.
     earlier : Earlier or None
         What need not be done again.
+    has_committed : bool
+        Whether the store has changed.
     ended_early : bool
         Whether work was cut short, by the death of a worker or the end of the run, so that shards
-        may be left that belong to nothing.
+        may be left that no commit names.
+    run_id : str
+        What the ids of the shards of this run begin with.
     """
 
     folder: Path
-    lock: FolderLock
     workers: Workers
     present: Present
     report: IngestReport
@@ -91,7 +94,9 @@ class Coordinator:
     on_progress: Callable[[IngestRow], None]
     strict: bool = False
     earlier: Earlier | None = None
+    has_committed: bool = False
     ended_early: bool = False
+    run_id: str = field(default_factory=lambda: secrets.token_hex(4))
     _jobs: deque[_Job] = field(default_factory=deque)
     _accepted: list[Made] = field(default_factory=list)
     _admission: Admission = field(init=False)
@@ -167,7 +172,7 @@ class Coordinator:
 
     def _task(self, item: Input, backend: BackendName | Backend) -> Task:
         size = self.present.super_pixel_size
-        return Task(item, self.folder, self._admission.shape, size, backend)
+        return Task(item, self.folder, self._admission.shape, size, backend, self.run_id)
 
     # --- taking in ---------------------------------------------------------------------------
 
@@ -217,8 +222,8 @@ class Coordinator:
         A pool that breaks takes all its tasks with it. Which one has killed its worker is seen
         when each is alone in a fresh pool.
         """
-        logger.warning("a worker has died; the inputs that were lost with it are done again")
         self.ended_early = True
+        logger.warning("a worker has died; the inputs that were lost with it are done again")
         lost = [job for job in self._jobs if job.future and is_lost(_error_of(job.future))]
         self.workers.renew(error)
         for job in lost:
@@ -268,8 +273,8 @@ class Coordinator:
         ready, self._accepted = self._accepted, []
         shards: list[Shard] = [made.shard for made in ready if made.shard is not None]
         if shards:
-            self.lock.check()
-            publish_shards(self.folder, shards, alone=True)
+            commit_shards(StoreFolder(self.folder).pixels, shards)
+            self.has_committed = True
         self._published_at = time.monotonic()
         cost = self._published_at - start
         self._interval = max(PUBLISH_INTERVAL, PUBLISH_SHARE * cost)

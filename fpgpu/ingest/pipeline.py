@@ -3,13 +3,11 @@
 import logging
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Executor
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from fpgpu.backends.base import Backend
 from fpgpu.backends.choose import BackendName, get_backend
-from fpgpu.errors import FpgpuError
 from fpgpu.ingest.coordinator import Coordinator
 from fpgpu.ingest.executors import open_workers
 from fpgpu.ingest.exposure import Exposure
@@ -19,15 +17,20 @@ from fpgpu.ingest.inputs import CalibrationOptions, Input, ReadOptions
 from fpgpu.ingest.machine import suggested_workers
 from fpgpu.ingest.readers import registered_readers
 from fpgpu.ingest.report import IngestReport, IngestRow, unknown_bands
-from fpgpu.ingest.resume import Earlier, Present, look, remove_strays
-from fpgpu.stores.alone import alone_in
+from fpgpu.ingest.resume import Earlier, Present, look, remove_own, tell_strays
+from fpgpu.stores.commit import holding
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.units import describe_units, mixed_units, units_of
+from fpgpu.stores.views import write_views
 
 __all__ = ["IngestReport", "IngestRow", "ingest"]
 
 logger = logging.getLogger(__name__)
+
+
+_WAIT = 1.0
+"""Seconds for another writer to end, before a run is refused."""
 
 
 def ingest(
@@ -52,9 +55,9 @@ def ingest(
     """Put exposures into a store folder; an exposure that is already there is replaced.
 
     Workers read files, calibrate, and write each exposure into a file of its own, a shard; this
-    process publishes them, which makes them part of the store. A file that cannot go in is
-    reported and the others go in. Whatever was reported survives a kill at any moment; what a
-    killed run had written and not published is removed by the next one.
+    process commits them, which makes them part of the store. A file that cannot go in is
+    reported and the others go in. Whatever was reported survives a kill at any moment. forcepho's
+    ``meta.json`` and ``meta.asdf`` are written at the end.
 
     Parameters
     ----------
@@ -128,8 +131,9 @@ def ingest(
     report = IngestReport(Path(out))
     folder = report.out.absolute()
     n = suggested_workers([item.path for item in items]) if workers is None else max(workers, 1)
-    with alone_in(folder, break_lock=break_lock) as lock:
-        report.removed = remove_strays(folder)
+    store = StoreFolder(folder).pixels
+    with holding(store, timeout=_WAIT, break_lease=break_lock):
+        tell_strays(folder)
         present = look(folder, nside_full)
         earlier = Earlier(folder, present) if resume else None
         if executor is None and registered_readers():
@@ -137,7 +141,6 @@ def ingest(
         pool = open_workers(executor, n)
         coordinator = Coordinator(
             folder=folder,
-            lock=lock,
             workers=pool,
             present=present,
             report=report,
@@ -151,10 +154,9 @@ def ingest(
         finally:
             pool.close()
             if coordinator.ended_early and pool.ends_when_told:
-                # What is told is why the run ended, not that its traces could not be removed.
-                with suppress(FpgpuError, OSError):
-                    lock.check()
-                    remove_strays(folder, level=logging.INFO)
+                remove_own(folder, coordinator.run_id)
+            if coordinator.has_committed:
+                write_views(store)
     report.mixed_units = _mixed_units(report, present)
     report.unknown_bands = unknown_bands(items, (row.band for row in report.rows))
     return report

@@ -103,8 +103,6 @@ class IngestReport:
         The store folder.
     rows : list of IngestRow
         One an exposure, in the order of the files given.
-    removed : list of Path
-        Unpublished shards of an earlier run that was killed, which were removed.
     unknown_bands : list of str
         Of each band that was asked for and that no input holds, a sentence with what is near.
     mixed_units : dict of str to dict of str to list of str
@@ -114,7 +112,6 @@ class IngestReport:
 
     out: Path
     rows: list[IngestRow] = field(default_factory=list)
-    removed: list[Path] = field(default_factory=list)
     unknown_bands: list[str] = field(default_factory=list)
     mixed_units: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 

@@ -3,24 +3,25 @@
 import json
 import logging
 from collections import defaultdict
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from fpgpu.errors import MissingStoreError, StoreError
 from fpgpu.ingest.flags import ANY_BIT
 from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.record import is_current
 from fpgpu.ingest.report import IngestRow, by_cause
-from fpgpu.stores.files.scratch import scratch_folder
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.pixels.geometry import Geometry
 from fpgpu.stores.pixels.records import CalibrationRecord
-from fpgpu.stores.shards import find_orphans, find_parts
+from fpgpu.stores.shard import find_orphans, find_parts
 from fpgpu.stores.units import stored_unit
 from fpgpu.superpixels import SUPER_PIXEL_SIZE
 
-__all__ = ["Earlier", "Present", "look", "remove_strays"]
+__all__ = ["Earlier", "Present", "look", "remove_own", "tell_strays"]
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +75,9 @@ def look(path: Path, nside_full: int | tuple[int, int] | None) -> Present:
             shape, size, in_pixels = pixels.shape, pixels.super_pixel_size, set(pixels)
     elif nside_full is not None:
         shape = Geometry.of_arguments(nside_full, size).shape
-    if folder.meta.exists():
-        with MetaStore(folder.meta) as meta:
-            in_meta = set(meta)
+    if folder.meta.exists() or folder.pixels.exists():
+        with suppress(MissingStoreError):
+            in_meta = set(MetaStore(folder.meta))
     return Present(shape, size, in_pixels, in_meta)
 
 
@@ -120,40 +121,42 @@ class Earlier:
         return [_unchanged(item, record) for record in current]
 
 
-def remove_strays(folder: Path, level: int = logging.WARNING) -> list[Path]:
-    """Remove shards that a killed run has written and not published, and finish a publication.
+def tell_strays(folder: Path) -> None:
+    """Tell of files that a killed run has written and not committed.
+
+    They stay: another writer may be about to commit them.
 
     Parameters
     ----------
     folder : Path
-        The store folder, which must be held.
-    level : int, optional
-        How loudly to say so in the log.
-
-    Returns
-    -------
-    list of Path
-        What was removed, relative to the folder.
+        The store folder.
     """
-    # This settles what a kill has interrupted, and removes the temporaries of that, too.
-    with scratch_folder(folder, alone=True):
-        strays = [*find_orphans(folder), *find_parts(folder)]
-    for stray in strays:
-        stray.unlink(missing_ok=True)
-    strays = [stray.relative_to(folder.resolve()) for stray in strays]
+    strays = [*find_orphans(folder), *find_parts(folder)]
     if strays:
-        names = ", ".join(str(stray) for stray in strays[:5])
-        more = f" and {len(strays) - 5} more" if len(strays) > 5 else ""
-        logger.log(
-            level,
-            "%s: removed %d unpublished shard%s of a run that was killed: %s%s",
+        logger.warning(
+            "%s: %d file%s of a run that was killed belong%s to no commit; 'fpgpu verify "
+            "--repair' tells more and removes what is not complete",
             folder,
             len(strays),
             "" if len(strays) == 1 else "s",
-            names,
-            more,
+            "s" if len(strays) == 1 else "",
         )
-    return strays
+
+
+def remove_own(folder: Path, run: str) -> None:
+    """Remove what the workers of a run have written that no commit names; they have ended.
+
+    Parameters
+    ----------
+    folder : Path
+        The store folder.
+    run : str
+        What the ids of the run's shards begin with.
+    """
+    with suppress(StoreError, OSError):  # what is told is why the run ended
+        for path in (*find_orphans(folder), *find_parts(folder)):
+            if f"-{run}" in path.name:
+                path.unlink(missing_ok=True)
 
 
 def _unchanged(item: Input, record: CalibrationRecord) -> IngestRow:

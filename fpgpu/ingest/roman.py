@@ -23,7 +23,6 @@ import numpy.typing as npt
 
 from fpgpu.errors import FpgpuError, MissingExtraError, UnusableExposureError
 from fpgpu.fluxes import is_positive
-from fpgpu.ingest.asdfguard import check_asdf
 from fpgpu.ingest.astrometry import read_gwcs
 from fpgpu.ingest.cutting import cut_exposure
 from fpgpu.ingest.exposure import Exposure, ImageNameSet
@@ -35,6 +34,7 @@ from fpgpu.ingest.naming import name_exposure
 from fpgpu.ingest.pixelarea import area_map
 from fpgpu.ingest.tiles import Box
 from fpgpu.ingest.units import settle_units
+from fpgpu.stores.metadata.asdfguard import check_asdf
 
 __all__ = ["is_asdf", "read_roman"]
 

@@ -29,7 +29,7 @@ from fpgpu.ingest.prepare import is_empty_tile, prepare, require_weight
 from fpgpu.ingest.readers import read_exposures
 from fpgpu.ingest.record import FileMark, file_marks, record_of, require_unchanged
 from fpgpu.ingest.report import IngestRow, by_cause, empty_tile_row, left_out_row
-from fpgpu.stores.shards import Shard, write_shard
+from fpgpu.stores.shard import Shard, write_shard
 from fpgpu.stores.units import stored_unit
 
 __all__ = ["STORE_FAILURES", "Made", "Task", "discard", "make_shards"]
@@ -60,6 +60,8 @@ class Task:
         Pixels along a side of a super-pixel.
     backend : str or Backend
         Where to calibrate.
+    run_id : str
+        What the ids of shards begin with.
     """
 
     item: Input
@@ -67,6 +69,7 @@ class Task:
     shape: tuple[int, int] | None
     super_pixel_size: int
     backend: BackendName | Backend
+    run_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -203,6 +206,7 @@ def _make(
         shape=task.shape or exposure.shape,
         super_pixel_size=task.super_pixel_size,
         backend=_backend(task.backend),
+        run_id=task.run_id,
     )
     record = shard.record
     masked = record.masked or MaskCounts()

@@ -213,7 +213,7 @@ def _read_table(path: Path) -> dict[str, Float]:
     """Read the datasets of a table."""
     import h5py
 
-    from fpgpu.stores.hdf5.handles import reading_errors
+    from fpgpu.stores.hdf5.reading import reading_errors
 
     if not path.is_file():
         raise MissingStoreError(f"{path}: no such table of Sersic mixtures; check the path")

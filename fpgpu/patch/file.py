@@ -27,10 +27,13 @@ from fpgpu.layout import PATCH_ARRAYS
 from fpgpu.patch.device import Patch
 from fpgpu.patch.plan import ExposurePlan, PatchPlan, Selection
 from fpgpu.sky.regions import CircularRegion, PolygonRegion, RectangularRegion, Region
-from fpgpu.stores.files.publish import write_beside
-from fpgpu.stores.files.sync import StrPath
-from fpgpu.stores.hdf5.handles import reading_errors
-from fpgpu.stores.hdf5.soundness import has_sound_type, read_attribute
+from fpgpu.stores.disk import StrPath, write_beside
+from fpgpu.stores.hdf5.reading import (
+    checked_storage,
+    has_sound_type,
+    read_attribute,
+    reading_errors,
+)
 
 __all__ = ["PatchFile", "check_replaceable", "read_patch", "write_patch"]
 
@@ -283,6 +286,8 @@ def _read(
         )
     if dtype is not None and stored.dtype != dtype:
         raise StoreFormatError(f"{file.filename}: {name} is {stored.dtype}; expected {dtype}")
+    checked_storage(stored)
+    checked_storage(stored)
     is_sound = has_sound_type(stored.id.get_type(), stored.dtype)
     if not is_sound or stored.nbytes > file.id.get_filesize():
         raise StoreFormatError(f"{file.filename}: {name} has a damaged type or size")

@@ -391,6 +391,12 @@ def _require_same(pixels: PixelStore, meta: MetaStore, exposures: Sequence[Expos
             " both"
         )
     for exposure in exposures:
+        ids = [store.pixel_id(exposure.band, exposure.expID) for store in (pixels, meta)]
+        if all(ids) and ids[0] != ids[1]:
+            raise StoreConflictError(
+                f"exposure {exposure.band}/{exposure.expID} was replaced between the opening of its"
+                " pixels and of its metadata; open both again, or the folder with fpgpu.open"
+            )
         shape = meta.shape(exposure.band, exposure.expID)
         if shape != exposure.shape:
             raise StoreConflictError(

@@ -2,10 +2,9 @@
 
 import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -15,14 +14,12 @@ import numpy.typing as npt
 from fpgpu.backends.base import Backend
 from fpgpu.backends.filling import fill_rows
 from fpgpu.backends.memory import Array, Memory
-from fpgpu.errors import DeviceMemoryError, LayoutError, MissingStoreError
-from fpgpu.stores.files.publish import Signature, signature
+from fpgpu.errors import DeviceMemoryError, LayoutError
+from fpgpu.stores.hdf5.extents import Extent
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.superpixels import grid_shape
 
 __all__ = ["ResidentExposures"]
-
-_Key = tuple[Path, str, str]
 
 
 @dataclass(eq=False)
@@ -31,8 +28,6 @@ class _Resident:
 
     Attributes
     ----------
-    files : mapping of Path to Signature
-        Where it came from; it is of no use any more when one of them has changed.
     users : int
         How many patches are being built from it.
     leaving : bool
@@ -40,8 +35,7 @@ class _Resident:
     """
 
     memory: Memory
-    array: Array
-    files: Mapping[Path, Signature]
+    array: Array | None
     users: int = 0
     leaving: bool = False
 
@@ -82,7 +76,7 @@ class ResidentExposures:
         self.hits = 0
         self.misses = 0
         self._nbytes = 0
-        self._exposures: dict[_Key, _Resident] = {}  # least recently used first
+        self._exposures: dict[Extent, _Resident] = {}  # least recently used first
         self._lock = threading.RLock()
 
     @property
@@ -142,19 +136,17 @@ class ResidentExposures:
         Yields
         ------
         list of (array or None)
-            As `get` returns them. None where an exposure does not fit beside those in use, does
-            not lie in its file as plain float32, or changes while it is read; or when the device
-            has not so much memory.
+            As `get` returns them. None where an exposure does not fit beside those in use, or
+            does not lie in its file as plain float32; or when the device has not so much memory.
         """
         held: dict[int, _Resident] = {}
-        states: dict[Path, Signature | None] = {}  # one look at a file, however many are in it
         try:
             # Those that are here are taken first, so that loading the others cannot drop them.
             for load in (False, True):
                 for number, (band, expID) in enumerate(exposures):
                     if number not in held:
                         with self._lock:
-                            exposure = self._taken(pixels, band, expID, load, states)
+                            exposure = self._taken(pixels, band, expID, load)
                             if exposure is not None:
                                 held[number] = exposure
             yield [
@@ -184,20 +176,13 @@ class ResidentExposures:
     ) -> None:
         self.free()
 
-    def _taken(
-        self,
-        pixels: PixelStore,
-        band: str,
-        expID: str,
-        load: bool,
-        states: dict[Path, Signature | None],
-    ) -> _Resident | None:
+    def _taken(self, pixels: PixelStore, band: str, expID: str, load: bool) -> _Resident | None:
         """Find an exposure, or load it, and count one more user."""
-        key = pixels.reader.path, band, expID
+        # Where its pixels are in which file: another state of a store has other ones there.
+        key = pixels.reader.identity(band, expID)
+        if key is None:
+            return None
         exposure = self._exposures.get(key)
-        if exposure is not None and not _unchanged(exposure.files, states):
-            self._drop(key)
-            exposure = None
         if exposure is not None:
             self.hits += 1
             self._exposures[key] = self._exposures.pop(key)
@@ -216,8 +201,7 @@ class ResidentExposures:
         size = pixels.super_pixel_size
         shape = (*grid_shape(pixels.shape, size), 2 * size * size)
         n_bytes = int(np.prod(shape, dtype=np.int64)) * 4
-        files = pixels.reader.files_of(band, expID)
-        if not files or not self._make_room(n_bytes):
+        if not self._make_room(n_bytes):
             return None
         try:
             memory = self.backend.allocate(n_bytes)
@@ -235,11 +219,7 @@ class ResidentExposures:
             # Whoever keeps the error must not keep, by the frames it passed, views of the memory.
             traceback.clear_frames(error.__traceback__)
             raise
-        # Each piece was of one state of the file, but they may be of different ones.
-        if not _unchanged(files, {}):
-            memory.free()
-            return None
-        return _Resident(memory, memory.view(shape, np.float32), files)
+        return _Resident(memory, memory.view(shape, np.float32))
 
     def _make_room(self, n_bytes: int) -> bool:
         """Drop exposures that are not in use until so many bytes are within the limit."""
@@ -258,7 +238,7 @@ class ResidentExposures:
         for key in [key for key, exposure in self._exposures.items() if not exposure.users]:
             self._drop(key)
 
-    def _drop(self, key: _Key) -> None:
+    def _drop(self, key: Extent) -> None:
         """Forget an exposure, and give its memory back when it is not in use."""
         exposure = self._exposures.pop(key)
         exposure.leaving = True
@@ -270,16 +250,3 @@ class ResidentExposures:
             self._nbytes -= exposure.memory.nbytes
             exposure.array = None
             exposure.memory.free()
-
-
-def _unchanged(files: Mapping[Path, Signature], states: dict[Path, Signature | None]) -> bool:
-    """Whether files are still those that were looked at; adds what it sees to `states`."""
-    for path, seen in files.items():
-        if path not in states:
-            try:
-                states[path] = signature(path)
-            except MissingStoreError:
-                states[path] = None
-        if states[path] != seen:
-            return False
-    return True

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpgpu.errors import StoreWriteError
-from fpgpu.stores.files.publish import write_beside
+from fpgpu.stores.disk import write_beside
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.pixels.records import CalibrationRecord

@@ -1,20 +1,31 @@
 """The meta store: headers and WCS of every exposure, in forcepho's files."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from fpgpu.errors import MissingStoreError, NotInStoreError
-from fpgpu.stores.files.publish import Signature, Together, signature
-from fpgpu.stores.files.sync import StrPath
+from fpgpu.errors import (
+    MissingStoreError,
+    NotInStoreError,
+    StoreConflictError,
+    StoreWriteError,
+)
+from fpgpu.stores.commit import Change, commit
+from fpgpu.stores.disk import StrPath, signature, write_beside
+from fpgpu.stores.index import Entry
 from fpgpu.stores.metadata.catalog import ExposureCatalog
 from fpgpu.stores.metadata.contents import MetaContents
 from fpgpu.stores.metadata.entries import MetaEntry, new_entry
-from fpgpu.stores.metadata.store_files import MetaPaths
+from fpgpu.stores.metadata.gwcs import joined
+from fpgpu.stores.metadata.records import Key, text_digest
+from fpgpu.stores.metadata.source import FileSource, IndexSource, MetaPaths, Source
 from fpgpu.stores.metadata.table import exposure_table, write_table
-from fpgpu.stores.metadata.writing import write_meta_files
+from fpgpu.stores.metafiles import are_known, json_text, new_entries, state_beside
 from fpgpu.stores.names import NameTree, check_no_collision
+from fpgpu.stores.state import State
+from fpgpu.stores.views import write_views
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
@@ -29,9 +40,10 @@ LISTED = 5
 class MetaStore(ExposureCatalog):
     """Headers and WCS of exposures, in forcepho's files.
 
-    Only names are read when a store is opened; headers, WCS and footprints are made when they are
-    asked for. The files are held open until `close`, so that everything read belongs to the moment
-    of opening, whatever others write later.
+    Headers, WCS and footprints are made when they are asked for, and all belong to the moment of
+    opening, whatever others write later. ``meta.json`` beside a ``pixels.h5`` that fpgpu wrote is a
+    view for forcepho: the store is then read from the commit itself, unless somebody has changed
+    the file.
 
     Parameters
     ----------
@@ -63,27 +75,73 @@ class MetaStore(ExposureCatalog):
         load_all: bool = False,
     ) -> None:
         paths = None if metastorefile is None else MetaPaths.of(metastorefile)
-        super().__init__(MetaContents(paths, use_gwcs=bool(use_gwcs)))
-        # The file this store stands for, as it was when we last read or wrote it.
-        files = self._contents.files
-        self._path = None if files is None else files.paths.json
-        self._known: Signature | None = None if files is None else files.json_signature
-        self.gwcs_file: str | None = None
-        if use_gwcs and paths is not None:
-            if not self._contents.has_asdf:
-                raise MissingStoreError(
-                    f"{paths.asdf}: no such file, so {paths.json.name} has no gWCS; open it "
-                    "without use_gwcs to take the FITS WCS of the headers"
-                )
-            self.gwcs_file = str(paths.asdf)
+        self._open(None if paths is None else _source(paths), use_gwcs=use_gwcs)
         if load_all:
             self.populate_wcs()
+
+    @classmethod
+    def of_state(cls, state: State, *, use_gwcs: bool = False) -> Self:
+        """Open the metadata of a state of a pixel store, so that both are of one commit.
+
+        Parameters
+        ----------
+        state : State
+            `PixelStore.state` of a store with an index.
+        use_gwcs : bool, optional
+            As for the class.
+
+        Returns
+        -------
+        MetaStore
+            Of this state.
+        """
+        store = cls.__new__(cls)
+        paths = MetaPaths.of(state.folder / "meta.json")
+        store._open(IndexSource(state, paths), use_gwcs=use_gwcs)
+        return store
+
+    def _open(self, source: Source | None, *, use_gwcs: bool) -> None:
+        """Take over what was opened."""
+        super().__init__(MetaContents(source, use_gwcs=bool(use_gwcs)))
+        # The file this store stands for, as it was when we last read or wrote it.
+        self._path = None if source is None else source.paths.json
+        self._known = source.seen if isinstance(source, FileSource) else None
+        self.gwcs_file: str | None = None
+        if use_gwcs and source is not None:
+            if not source.has_asdf:
+                raise MissingStoreError(
+                    f"{source.paths.asdf}: no such file, so {source.paths.json.name} has no gWCS; "
+                    "open it without use_gwcs to take the FITS WCS of the headers"
+                )
+            self.gwcs_file = str(source.paths.asdf)
+
+    @property
+    def state(self) -> State | None:
+        """The commit that this was opened from; None for one of files, or in memory."""
+        source = self._contents.source
+        return source.state if isinstance(source, IndexSource) else None
+
+    def pixel_id(self, band: str, expID: str) -> str:
+        """Return which pixels the metadata of an exposure belong to.
+
+        Parameters
+        ----------
+        band, expID : str
+            The exposure.
+
+        Returns
+        -------
+        str
+            As `PixelStore.pixel_id`; empty where that is not known.
+        """
+        row = self.state.index.rows.get((band, expID)) if self.state is not None else None
+        return "" if row is None else row.id
 
     def __repr__(self) -> str:
         bands = ", ".join(f"{band} {len(exps)}" for band, exps in self.headers.items())
         kind = "gWCS" if self.use_gwcs else "FITS WCS"
-        files = self._contents.files
-        name = "in memory" if files is None else str(files.paths.json)
+        source = self._contents.source
+        name = "in memory" if source is None else str(source.paths.json)
         return f"<MetaStore {name}: {self.nexp} exposures ({bands or 'no bands'}), {kind}>"
 
     def __enter__(self) -> Self:
@@ -105,8 +163,7 @@ class MetaStore(ExposureCatalog):
         return _unpickled, (entries, contents.use_gwcs, contents.replaced_wcs, state)
 
     def close(self) -> None:
-        """Close the files; headers and WCS that were not made before cannot be made any more."""
-        self._contents.close()
+        """Do nothing: no file is held open."""
 
     def populate_wcs(self, gwcs_file: StrPath | None = None) -> None:
         """Make all WCS now.
@@ -246,47 +303,117 @@ class MetaStore(ExposureCatalog):
         """
         return self._contents.entry((band, expID))
 
-    def sidecar_fault(self) -> str | None:
-        """Tell why the sidecar could not be used.
+    def write_to_file(self, filename: StrPath) -> None:
+        """Write the store: JSON, and ASDF when there are gWCS.
 
-        Returns
-        -------
-        str or None
-            None when it could, or there was none.
-        """
-        files = self._contents.files
-        return None if files is None else files.sidecar_fault()
-
-    def write_to_file(self, filename: StrPath, together: Together | None = None) -> None:
-        """Write the store: JSON, ASDF when there are gWCS, and a sidecar, all at once.
-
-        Headers and gWCS that are in the opened files already are copied as the text they are
-        there; only what is new or was replaced is written anew. A gWCS that was changed in place
-        counts as new when it is assigned again.
+        Beside a ``pixels.h5`` that fpgpu wrote, ``meta.json`` is a view of that: then the metadata
+        of its exposures become these, by a commit, and both files are written anew. A gWCS that was
+        changed in place counts as new when it is assigned again.
 
         Parameters
         ----------
         filename : path
             The JSON file to create or replace; its name ends in ``.json``.
-        together : Together, optional
-            Other files of the same folder that are replaced in the same instant.
 
         Raises
         ------
         StoreWriteError
-            If the files cannot be written; the old ones are as they were.
+            If the files cannot be written; each is as it was or as it is to be.
         StoreConflictError
-            If `filename` is the file that this store was opened from, and somebody else has
-            changed it since: what they added would be lost.
+            If `filename` is what this store was opened from, and somebody else has changed it
+            since: what they wrote would be lost.
         UnusableExposureError
             If a header was given a value that FITS cannot hold.
         """
         paths = MetaPaths.of(filename)
+        if not paths.json.name.endswith(".json") or paths.json.name == ".json":
+            raise StoreWriteError(
+                f"{paths.json}: the name of a meta store must end in '.json'; the file beside it "
+                "is named after it"
+            )
         with self._contents.lock:
-            is_ours = paths.json == self._path
-            write_meta_files(self._contents, paths, self._known if is_ours else None, together)
-            if is_ours or self._contents.files is None:
+            beside = state_beside(paths.json)
+            if beside is not None:
+                state = commit(beside.store, self._change)
+                write_views(beside.store)
+                if self.state is not None or self._contents.source is None:
+                    self._contents.source = IndexSource(state, paths)
+            else:
+                self._write_files(paths)
+                if self._contents.source is not None and self._contents.source.paths == paths:
+                    self._contents.source = FileSource(paths)
+            if paths.json == self._path or self._path is None:
                 self._path, self._known = paths.json, signature(paths.json)
+
+    def _change(self, state: State) -> Change:
+        """Say what a commit has to change for its metadata to be these."""
+        index, contents = state.index, self._contents
+        mine = self.state if self.state is not None and self.state.store == state.store else None
+        opened = {} if mine is None else mine.index.rows
+        keys = []
+        for key in self:
+            if mine is not None and contents.is_as_opened(key):
+                continue
+            if not self._is_stored(state, key):
+                keys.append(key)
+        before = opened if mine is not None else index.rows
+        gone = [key for key, row in before.items() if row.meta is not None and key not in self]
+        for key in (*keys, *gone):
+            now, then = index.rows.get(key), opened.get(key)
+            if mine is not None and (now and now.meta) != (then and then.meta):
+                raise StoreConflictError(
+                    f"{state.place(key)}: its metadata were changed by somebody else since they "
+                    "were read; open the store again and repeat the change"
+                )
+        put = new_entries(state, index, contents, keys)
+        drop = {key for key in gone if key in index.rows and not index.rows[key].file}
+        put |= {
+            key: Entry(index.rows[key]._replace(meta=None), None, index.calibration(key))
+            for key in gone
+            if key in index.rows and key not in drop
+        }
+        return Change(put, drop)
+
+    def _is_stored(self, state: State, key: Key) -> bool:
+        """Whether a commit has the same header and gWCS of an exposure."""
+        old = state.index.sky(key) if key in state.index.rows else None
+        has_gwcs = self._contents.has_gwcs(key)
+        if old is None or old.digest != text_digest(self._contents.text(key)):
+            return False
+        if not (has_gwcs or old.has_gwcs):
+            return True
+        return (
+            has_gwcs and old.has_gwcs and state.record(key).gwcs == self._contents.gwcs_bytes(key)
+        )
+
+    def _write_files(self, paths: MetaPaths) -> None:
+        """Replace the two files of a store that stands for itself."""
+        contents = self._contents
+
+        def still_right() -> bool:
+            if paths.json != self._path or self._known is None:
+                return True
+            with suppress(MissingStoreError):
+                return signature(paths.json) == self._known
+            return False
+
+        if not still_right():
+            raise StoreConflictError(
+                f"{paths.json}: was changed by somebody else since it was read; open the store "
+                "again and repeat the change"
+            )
+        texts = [(key, contents.text(key)) for key in self]
+        source = contents.source
+        if not (contents.gwcs_as_opened and source is not None and source.paths == paths):
+            with_gwcs = [key for key in self if contents.has_gwcs(key)]
+            if with_gwcs:
+                content = joined((key, contents.gwcs_bytes(key)) for key in with_gwcs)
+                with write_beside(paths.asdf) as draft:
+                    draft.write_bytes(content)
+            else:
+                paths.asdf.unlink(missing_ok=True)
+        with write_beside(paths.json, still_right) as draft:
+            draft.write_text(json_text(texts), encoding="ascii")
 
     def read_from_file(self, filename: StrPath) -> "dict[str, dict[str, Header]]":
         """Read the headers of a JSON file, without changing this store.
@@ -365,3 +492,11 @@ def _unpickled(
         store.wcs[band][expID] = wcs
     store.gwcs_file, store._path, store._known, store._contents.image_shape = state
     return store
+
+
+def _source(paths: MetaPaths) -> Source:
+    """Open the commit that a meta file is a view of, or the file itself."""
+    state = state_beside(paths.json)
+    if state is not None and are_known(state, paths):
+        return IndexSource(state, paths)
+    return FileSource(paths)

@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, Self
 
 import h5py
@@ -13,18 +13,27 @@ import numpy.typing as npt
 from fpgpu import fluxes, superpixels
 from fpgpu.backends.base import Backend
 from fpgpu.backends.memory import Array
-from fpgpu.errors import LayoutError, StoreWriteError
-from fpgpu.stores.hdf5.guard import attributes_of
-from fpgpu.stores.hdf5.handles import store_file
-from fpgpu.stores.pixels import sending, writing
+from fpgpu.errors import (
+    ExposureNameError,
+    LayoutError,
+    StoreWriteError,
+    UnusableExposureError,
+    WCSError,
+)
+from fpgpu.stores.commit import Change, commit, commit_shards
+from fpgpu.stores.disk import Signature, signature
+from fpgpu.stores.hdf5.reading import open_for_reading, reading_errors
+from fpgpu.stores.metadata.entries import MetaEntry, new_entry
+from fpgpu.stores.names import check_no_collision
 from fpgpu.stores.pixels.geometry import Geometry, ImageGrid
+from fpgpu.stores.pixels.preparing import require_image_set
 from fpgpu.stores.pixels.reading import ExposureReader, Verification
 from fpgpu.stores.pixels.records import CalibrationRecord
+from fpgpu.stores.shard import Shard, write_exposure
+from fpgpu.stores.state import State, open_state
 from fpgpu.superpixels import Window
 
 __all__ = ["PixelStore", "Verification"]
-
-FloatArray = npt.NDArray[np.floating[Any]]
 
 
 class PixelStore(ImageGrid):
@@ -35,11 +44,12 @@ class PixelStore(ImageGrid):
     then the inverse uncertainties. A new store whose size is given is made at once and remembers
     it; one that is only named is made by the first `add_exposure`.
 
-    A killed process or a full disk leaves the file as it was before a change or as it is after.
-    Replacing an exposure leaves the space of the old one unused in the file; ``fpgpu consolidate``
-    takes it out. One object may be used by many threads, and many processes may use one file.
-    Exposures may lie in other files of the folder that the file links to (the sharded form, see
-    `fpgpu.stores.shards`), and are read the same.
+    A store that was opened stays as it was then, whatever others write later; this object's own
+    `add_exposure` shows. Each exposure is a file of its own below ``STEM.shards`` that never
+    changes, and the store's file, which links to them, is replaced as a whole: a killed process or
+    a full disk leaves it as it was before a change or as it is after. Stores that forcepho wrote,
+    all in one file, are read the same, and become this form when an exposure is added. One object
+    may be used by many threads, and any number of processes may use one store.
 
     Parameters
     ----------
@@ -56,7 +66,7 @@ class PixelStore(ImageGrid):
         ``"a"`` adds exposures, creating the file if need be; ``"r"`` only reads a store that is
         there.
     timeout : float
-        Seconds to wait for another thread or process that is changing the file.
+        Seconds to wait for another writer.
 
     Attributes
     ----------
@@ -68,8 +78,6 @@ class PixelStore(ImageGrid):
         Pixels along each side of a super-pixel.
     pix_dtype : numpy.dtype
         Of values read and written.
-    reader : ExposureReader
-        What finds the exposures in the file.
 
     Raises
     ------
@@ -99,18 +107,36 @@ class PixelStore(ImageGrid):
         dtype = np.dtype(pix_dtype)
         if dtype not in (np.float32, np.float64):
             raise LayoutError(f"pix_dtype must be float32 or float64, not {dtype}")
-        path = Path(h5file).resolve()
-        self._file = store_file(path)
-        if mode == "r" or path.exists():
-            with self._file.reading(timeout) as h5:
-                geometry = Geometry.of_store(h5file, attributes_of(h5, strings=False))
-            geometry.refuse_conflict(h5file, nside_full, super_pixel_size)
-        else:
+        state = open_state(h5file, missing_ok=mode == "a")
+        geometry = state.geometry
+        if geometry is None:
             geometry = Geometry.of_arguments(nside_full, super_pixel_size)
             if (nside_full, super_pixel_size) != (None, None):
-                writing.create(self._file, geometry, timeout)
+                state = commit(h5file, lambda _: Change(geometry=geometry), timeout=timeout)
+        if state.geometry is not None:
+            geometry = state.geometry
+            geometry.refuse_conflict(h5file, nside_full, super_pixel_size)
         super().__init__(geometry, dtype)
-        self.reader = ExposureReader(self._file, geometry, dtype, timeout)
+        self._batch: list[Shard] | None = None
+        self._handle: h5py.File | None = None
+        self._seen: Signature | None = None
+        self._show(state)
+
+    def _show(self, state: State) -> None:
+        """Go over to a new state."""
+        self._reader = ExposureReader(state, self.pix_dtype)
+
+    @property
+    def reader(self) -> ExposureReader:
+        """What reads the state that was opened; of a store that there was not, the first one."""
+        if not self._reader.state.exists:
+            self._show(open_state(self.h5file, missing_ok=True))
+        return self._reader
+
+    @property
+    def state(self) -> State:
+        """What the store held when it was opened, or after the last `add_exposure`."""
+        return self.reader.state
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -174,12 +200,63 @@ class PixelStore(ImageGrid):
         """
         if self.mode == "r":
             raise StoreWriteError(f"{self.h5file}: was opened with mode='r'; open it with mode='a'")
-        name = os.fspath(self.h5file)
-        record, pixels = writing.prepared(
-            imset, self._geometry, bitmask, do_fluxcal, self.pix_dtype, backend, name
+        require_image_set(imset)
+        metadata = _metadata(imset)
+        store = self.state.store
+        if self.state.exists:
+            check_no_collision(imset.expID, self.reader.listing().get(imset.band, []))
+        shard = write_exposure(
+            store,
+            self._geometry,
+            imset,
+            bitmask=bitmask,
+            do_fluxcal=do_fluxcal,
+            dtype=self.pix_dtype,
+            backend=backend,
+            metadata=metadata,
         )
-        writing.put(self._file, self._geometry, record, pixels, self.timeout)
-        return record
+        if self._batch is not None:
+            self._batch.append(shard)
+        else:
+            self._commit([shard])
+        return shard.record
+
+    @contextmanager
+    def batch(self) -> Iterator[Self]:
+        """Commit once for all exposures that are added in a ``with`` block, when it ends.
+
+        What was added before an error ended the block is committed, too.
+
+        Yields
+        ------
+        PixelStore
+            This store.
+
+        Raises
+        ------
+        StoreConflictError, StoreBusyError, StoreWriteError
+            If the store cannot take them; it is as it was before.
+        """
+        if self._batch is not None:
+            yield self
+            return
+        self._batch = []
+        try:
+            yield self
+        finally:
+            shards, self._batch = self._batch, None
+            if shards:
+                self._commit(shards)
+
+    def _commit(self, shards: list[Shard]) -> None:
+        """Make shards part of the store; nothing is left of them when that fails."""
+        try:
+            self._show(commit_shards(self.state.store, shards, timeout=self.timeout))
+        except BaseException:
+            for shard in shards:
+                with suppress(OSError):
+                    shard.file.unlink()
+            raise
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -187,18 +264,27 @@ class PixelStore(ImageGrid):
     def data(self) -> h5py.File:
         """The file as h5py shows it, opened when first asked for and again after a change.
 
-        While it is open no other process can change the store; `close` lets them.
+        While it is open, other programs of this process cannot open it with ``swmr=True``; `close`
+        lets them.
         """
-        return self._file.data(self, self.timeout)
+        found = signature(self.state.store)
+        if not self._handle or self._seen != found:
+            self.close()
+            with reading_errors(self.state.store):
+                self._handle = open_for_reading(self.state.store)
+            self._seen = found
+        return self._handle
 
     def close(self) -> None:
-        """Close `data`, unless another store object of this process uses it; no more is held."""
-        self._file.release(self)
+        """Close `data`; nothing else is held open."""
+        if self._handle:
+            self._handle.close()
+        self._handle = None
 
     @property
     def bands(self) -> list[str]:
         """Bands that have exposures, in the order of their names."""
-        return self.reader.bands()
+        return list(self.reader.listing())
 
     def exposures(self, band: str) -> list[str]:
         """Return the expIDs of a band, in the order of their names.
@@ -220,7 +306,7 @@ class PixelStore(ImageGrid):
         """
         listing = self.reader.listing()
         if band not in listing:
-            raise self.reader.missing(band)
+            raise self.state.missing(band)
         return list(listing[band])
 
     def read_exposure(
@@ -278,14 +364,13 @@ class PixelStore(ImageGrid):
             If there is no such exposure.
         LayoutError
             If the window leaves the image or `out` does not fit.
-        MissingStoreError, StoreFormatError, StoreBusyError
-            If the file is gone, damaged or being changed.
+        MissingStoreError, StoreFormatError, StoreConflictError
+            If the file is gone, damaged, or was changed by another program.
         """
         window = Window.of(window)
         if backend is None:
             return self.reader.read_window(band, expID, window, out)
-        window = window.checked(self._geometry.grid)
-        return sending.window_on(self.reader, band, expID, window, backend, out)
+        return self.reader.read_on(band, expID, window, backend, out)
 
     def read_superpixels(
         self,
@@ -316,7 +401,7 @@ class PixelStore(ImageGrid):
         """
         if backend is None:
             return self.reader.read_superpixels(band, expID, places, out)
-        return sending.superpixels_on(self.reader, band, expID, np.asarray(places), backend, out)
+        return self.reader.read_on(band, expID, np.asarray(places), backend, out)
 
     def record(self, band: str, expID: str) -> CalibrationRecord:
         """Return how an exposure was calibrated.
@@ -336,7 +421,28 @@ class PixelStore(ImageGrid):
         NotInStoreError
             If there is no such exposure.
         """
-        return self.reader.record(band, expID)
+        return self.state.calibration((band, expID))
+
+    def pixel_id(self, band: str, expID: str) -> str:
+        """Return what tells these pixels from those of another time that the exposure was written.
+
+        Parameters
+        ----------
+        band, expID : str
+            The exposure.
+
+        Returns
+        -------
+        str
+            As `MetaStore.pixel_id` gives it for the metadata that belong to them; empty where
+            another program wrote them.
+
+        Raises
+        ------
+        NotInStoreError
+            If there is no such exposure.
+        """
+        return self.state.row((band, expID)).id
 
     def verify(self, band: str | None = None, expID: str | None = None) -> Verification:
         """Recompute checksums: of all exposures, those of a band, or one.
@@ -393,9 +499,17 @@ class PixelStore(ImageGrid):
     def __repr__(self) -> str:
         """Tell the file, its size of images, and what it holds."""
         nx, ny = self.shape
-        if self._file.path.exists():
+        if self.state.exists:
             bands = {band: len(expIDs) for band, expIDs in self.reader.listing().items()}
             content = ", ".join(f"{band}: {n}" for band, n in bands.items()) or "empty"
         else:
             content = "not created yet"
         return f"<PixelStore {os.fspath(self.h5file)!r} {nx}x{ny} ({content})>"
+
+
+def _metadata(imset: Any) -> MetaEntry | None:
+    """Return what is kept of header and WCS; None where the header is not fit for a meta store."""
+    try:
+        return new_entry(imset)
+    except (ExposureNameError, UnusableExposureError, WCSError):
+        return None

@@ -4,8 +4,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
@@ -16,8 +17,8 @@ from fpgpu.errors import (
     StoreConflictError,
     StoreFormatError,
 )
-from fpgpu.stores.files.sync import StrPath
-from fpgpu.stores.hdf5.handles import reading_errors
+from fpgpu.stores.disk import StrPath
+from fpgpu.stores.hdf5.reading import reading_errors
 from fpgpu.stores.names import check_band
 from fpgpu.stores.psfs.file import open_psf, replace_band
 from fpgpu.stores.psfs.format import (
@@ -29,9 +30,6 @@ from fpgpu.stores.psfs.format import (
     read_band,
     warn_of_lost_light,
 )
-
-if TYPE_CHECKING:
-    import h5py
 
 __all__ = ["PSFStore"]
 
@@ -301,6 +299,10 @@ class PSFStore:
                     if not isinstance(band, str) or band not in data:
                         bands = ", ".join(data) or "none"
                         raise NotInStoreError(f"{self._path}: no band {band!r}; bands: {bands}")
+                    if not isinstance(data.get(band, getlink=True), h5py.HardLink):
+                        raise StoreFormatError(
+                            f"{place}: is a link to another place; such links are not followed"
+                        )
                     group = data[band]
                     if not hasattr(group, "keys"):
                         raise StoreFormatError(f"{place}: is a dataset; expected a group")

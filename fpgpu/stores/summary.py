@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from fpgpu.sky.coverage import covered_area
+from fpgpu.stores.disk import inside
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.pixel import PixelStore
-from fpgpu.stores.pixels.links import vetted
-from fpgpu.stores.pixels.tree import list_links
 from fpgpu.stores.psf import PSFStore
 
 __all__ = ["BandSummary", "FolderSummary", "disagreements", "summarize"]
@@ -193,10 +192,10 @@ def _summarize_band(band: str, pixels: PixelStore, meta: MetaStore) -> BandSumma
 
 def _size_on_disk(path: Path, pixels: PixelStore) -> int:
     """Return the bytes of a pixel store's main file and of every other file it leads to."""
-    main = path.resolve()
-    links = (link for band in list_links(pixels.data).values() for link in band.values())
-    files = {vetted(main, link, str(path)) for link in links if link is not None}
-    return sum(file.stat().st_size for file in (main, *files))
+    main, rows = path.resolve(), pixels.state.index.rows.values()
+    names = {row.file for row in rows} | {row.meta.file for row in rows if row.meta}
+    files = {inside(main.parent, name, str(path)) for name in names - {""}}
+    return sum(file.stat().st_size for file in {main, *files})
 
 
 def _psf_bands(path: Path) -> list[str]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from fpgpu.ingest import coordinator, executors
 from fpgpu.ingest.pipeline import ingest
-from fpgpu.stores.shards import find_orphans
+from fpgpu.stores.shard import find_orphans
 from tests.ingest.clusters import ROOT, dask_cluster, mpi_command
 from tests.ingest.contents import contents
 from tests.ingest.smallfiles import make_small_files

@@ -12,8 +12,8 @@ from fpgpu.errors import StoreBusyError, StoreWriteError
 from fpgpu.ingest import coordinator, machine, readers, work
 from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.pipeline import ingest
-from fpgpu.stores.alone import alone_in
-from fpgpu.stores.shards import find_orphans
+from fpgpu.stores.commit import holding
+from fpgpu.stores.shard import find_orphans
 from tests.ingest.contents import contents
 from tests.ingest.smallfiles import make_small_files
 
@@ -79,7 +79,7 @@ def test_a_run_whose_lock_was_broken_writes_nothing_more(files, tmp_path, monkey
 
     def lose_the_lock(row):
         reported.append(row)
-        with alone_in(out, break_lock=True):
+        with holding(out / "pixels.h5", break_lease=True):
             pass
 
     with pytest.raises(StoreBusyError, match="taken for dead"):

@@ -13,10 +13,10 @@ from astropy.io import fits
 
 from fpgpu.errors import UnusableExposureError
 from fpgpu.ingest import fitsstream
-from fpgpu.ingest.asdfguard import check_asdf
 from fpgpu.ingest.fitsfile import FitsFile
 from fpgpu.ingest.inputs import ReadOptions
 from fpgpu.ingest.readers import read_exposure
+from fpgpu.stores.metadata.asdfguard import check_asdf
 from tests.ingest.jwstfiles import write_cal
 
 HEAD = b"#ASDF 1.0.0\n#ASDF_STANDARD 1.5.0\n%YAML 1.1\n%TAG ! tag:stsci.edu:asdf/\n"

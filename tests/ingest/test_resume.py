@@ -13,7 +13,7 @@ from fpgpu.cli.main import main
 from fpgpu.ingest import readers
 from fpgpu.ingest.inputs import Input, ReadOptions
 from fpgpu.ingest.pipeline import ingest
-from fpgpu.stores.shards import write_shard
+from fpgpu.stores.shard import write_shard
 from tests.ingest.contents import contents
 
 

@@ -9,7 +9,7 @@ import pytest
 from fpgpu import MetaStore, PixelStore
 from fpgpu.errors import StoreBusyError
 from fpgpu.ingest.pipeline import ingest
-from fpgpu.stores.alone import alone_in
+from tests.stores.shardsets import held
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_two_runs_at_once_both_complete_or_one_is_refused(files, tmp_path):
 
 
 def test_a_folder_in_use_is_refused_at_once_and_is_free_afterwards(files, tmp_path):
-    with alone_in(tmp_path):
+    with held(tmp_path):
         start = time.monotonic()
         with pytest.raises(StoreBusyError, match="another process is changing the stores here"):
             ingest(files[:1], tmp_path)

@@ -18,7 +18,7 @@ import numpy as np
 
 from fpgpu.errors import FpgpuError
 from fpgpu.stores.pixel import PixelStore
-from fpgpu.stores.shards import find_orphans, read_shard
+from fpgpu.stores.shard import find_orphans, read_shard
 from tests.stores.imagesets import image_set, new_store
 from tests.stores.shardsets import exposure, sharded_store
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from fpgpu import MetaStore, PixelStore
 from fpgpu.errors import FpgpuError
-from fpgpu.stores.shards import publish_shards, write_shard
+from fpgpu.stores.shard import write_shard
 from fpgpu.stores.upkeep.forms import consolidate, split
 from fpgpu.stores.upkeep.merge import merge
 from fpgpu.stores.upkeep.remove import remove
@@ -28,6 +28,7 @@ from fpgpu.stores.upkeep.repair import repair
 from fpgpu.stores.upkeep.verify import verify
 from tests.stores.crashing import in_child
 from tests.stores.shardsets import exposure, sharded_store, single_store
+from tests.stores.shardsets import publish as publish_all
 
 CALLS = [
     *("pwrite", "fsync", "ftruncate", "rename", "replace", "unlink", "open", "link", "mkdir"),
@@ -60,7 +61,7 @@ def generations(folder: Path) -> Generations:
 def publish(folder: Path) -> None:
     """Add, replace and remove at once."""
     shards = [write_shard(folder, made(name, 7), shape=SIDE) for name in ("a", "new/x")]
-    publish_shards(folder, shards, removed=[("F200W", "v/b")], alone=True)
+    publish_all(folder, shards, removed=[("F200W", "v/b")])
 
 
 def take_in(folder: Path) -> None:
@@ -131,7 +132,7 @@ def die_at_steps(home: Path, action: str, first: int, stride: int) -> dict[str, 
         kept = [problem.what for problem in mended.problems if problem.kind != "orphan"]
         repair(folder, delete_orphans=True)
         shard = write_shard(folder, made("later", 9), shape=SIDE)
-        publish_shards(folder, [shard], alone=True)
+        publish_all(folder, [shard])
         again = generations(folder)
         outcomes.append([status, state, kinds, kept, again, verify(folder).ok, hidden(folder)])
         if status == 0:
@@ -141,7 +142,11 @@ def die_at_steps(home: Path, action: str, first: int, stride: int) -> dict[str, 
 
 def hidden(folder: Path) -> list[str]:
     """List what should not be in a folder that nobody is changing."""
-    return [str(p) for p in folder.rglob("*") if p.name.startswith(".") or "journal" in p.name]
+    return [
+        str(p)
+        for p in folder.rglob("*")
+        if (p.name.startswith(".") and p.name != ".commit") or "draft" in p.name
+    ]
 
 
 def keep_changing(folder: Path, kill: int, writer: int) -> NoReturn:
@@ -153,7 +158,7 @@ def keep_changing(folder: Path, kill: int, writer: int) -> NoReturn:
             told = " ".join(f"{name}={generation}" for name in names)
             os.write(writer, f"begin {told}\n".encode())
             shards = [write_shard(folder, made(name, generation), shape=SIDE) for name in names]
-            publish_shards(folder, shards, alone=True)
+            publish_all(folder, shards)
             os.write(writer, f"durable {told}\n".encode())
             if number % 5 == 4:
                 (consolidate if number % 2 else split)(folder)

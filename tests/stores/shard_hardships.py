@@ -15,7 +15,7 @@ from typing import Any
 import h5py
 
 from fpgpu import MetaStore, PixelStore
-from fpgpu.stores.shards import publish_shards, read_shard, write_shard
+from fpgpu.stores.shard import read_shard, write_shard
 from fpgpu.stores.upkeep.forms import consolidate, split
 from fpgpu.stores.upkeep.remove import remove
 from fpgpu.stores.upkeep.repair import repair
@@ -23,6 +23,7 @@ from fpgpu.stores.upkeep.verify import verify
 from tests.stores.hardships import NOBODY, met_in_child
 from tests.stores.imagesets import files_in
 from tests.stores.shard_crashing import SIDE, START, generations, made, start, take_in
+from tests.stores.shardsets import publish as publish_all
 
 
 def write(folder: Path) -> None:
@@ -32,7 +33,7 @@ def write(folder: Path) -> None:
 
 def publish(folder: Path) -> None:
     """Publish the shard that lies there."""
-    publish_shards(folder, [read_shard(next((folder / "pixels.shards").rglob("z-*.h5")))])
+    publish_all(folder, [read_shard(next((folder / "pixels.shards").rglob("z-*.h5")))])
 
 
 CHANGES: dict[str, tuple[bool, Callable[[Path], Any]]] = {
@@ -101,10 +102,8 @@ def without_locks(home: Path) -> dict[str, Any]:
     """Do all that a survey does where every call of flock is answered by an error."""
     folder = home / "stores"
     shards = [write_shard(folder, made(name, n), shape=SIDE) for name, n in START.items()]
-    publish_shards(folder, shards, alone=True)
-    scratch = folder / ".fpgpu-scratch-0123456789abcdef"
-    scratch.mkdir()
-    publish_shards(folder, [write_shard(folder, made("a", 6), shape=SIDE)], alone=True)
+    publish_all(folder, shards)
+    publish_all(folder, [write_shard(folder, made("a", 6), shape=SIDE)])
     states = [generations(folder)]
     with PixelStore(folder / "pixels.h5", mode="r") as pixels:
         n_listed = len(pixels.data["F200W"])
@@ -129,7 +128,6 @@ def without_locks(home: Path) -> dict[str, Any]:
         "h5py": has_locks,
         "add_exposure": [error, message],
         "problems": problems,
-        "scratch": scratch.exists(),
     }
 
 

@@ -1,5 +1,8 @@
 """Sharded stores for tests, and what plain h5py sees of a store."""
 
+import threading
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +11,10 @@ import h5py
 import numpy as np
 
 from fpgpu import MetaStore, PixelStore
-from fpgpu.stores.shards import Shard, publish_shards, write_shard
+from fpgpu.stores.commit import commit_shards, holding
+from fpgpu.stores.shard import Shard, write_shard
+from fpgpu.stores.upkeep.forms import consolidate
+from fpgpu.stores.views import write_views
 from tests.sky.made_wcs import tan_header
 from tests.stores.imagesets import SIDE, image_set
 
@@ -32,24 +38,44 @@ def shards_of(folder: Path, *exposures: SimpleNamespace, **options: Any) -> list
     return [write_shard(folder, e, shape=e.im.shape, **options) for e in exposures]
 
 
+def publish(
+    folder: Path, shards: Iterable[Shard], removed: Collection[tuple[str, str]] = ()
+) -> None:
+    """Make shards part of a store, as an ingest does."""
+    commit_shards(folder / "pixels.h5", list(shards), removed)
+    write_views(folder / "pixels.h5")
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a store as another writer does."""
+    taken, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with holding(folder / "pixels.h5"):
+            taken.set()
+            done.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    try:
+        assert taken.wait(10)
+        yield
+    finally:
+        done.set()
+        holder.join()
+
+
 def sharded_store(folder: Path, *exposures: SimpleNamespace) -> Path:
     """Make a store folder of the sharded form."""
-    publish_shards(folder, shards_of(folder, *exposures))
+    publish(folder, shards_of(folder, *exposures))
     return folder
 
 
 def single_store(folder: Path, *exposures: SimpleNamespace) -> Path:
     """Make a store folder with all exposures in one file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    known = folder / "meta.json"
-    with (
-        PixelStore(folder / "pixels.h5", exposures[0].im.shape) as pixels,
-        MetaStore(known if known.exists() else None) as meta,
-    ):
-        for made in exposures:
-            pixels.add_exposure(made)
-            meta.add_exposure(made)
-        meta.write_to_file(known)
+    sharded_store(folder, *exposures)
+    consolidate(folder, now=True)
     return folder
 
 
@@ -84,7 +110,7 @@ def _seen(dataset: h5py.Dataset) -> dict[str, Any]:
         "storage": (dataset.chunks, dataset.compression, dataset.fillvalue, dataset.nbytes),
         "name": dataset.name,
         "attributes": attributes,
-        "group": sorted(dataset.parent),
+        "group": [name for name in sorted(dataset.parent) if not name.startswith("fpgpu_")],
     }
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from fpgpu import PixelStore
 from fpgpu.errors import IntegrityError, MissingStoreError, StoreError, StoreFormatError
-from fpgpu.stores.pixels.links import Link, vetted
-from fpgpu.stores.shards import publish_shards, read_shard
+from fpgpu.stores.disk import inside
+from fpgpu.stores.shard import read_shard
 from tests.stores.imagesets import assert_holds
-from tests.stores.shardsets import KEYS, exposure, sharded_store, shards_of
+from tests.stores.shardsets import KEYS, exposure, publish, sharded_store, shards_of
 
 WINDOW = (0, 1, 0, 1)
 
@@ -82,7 +82,7 @@ def test_symbolic_links_out_of_the_folder_are_not_followed(folder, shard):
 def test_a_folder_that_is_reached_by_a_link_is_like_any_other(folder, exposures, tmp_path):
     (tmp_path / "alias").symlink_to(folder)
     assert_holds(PixelStore(tmp_path / "alias" / "pixels.h5", mode="r"), *exposures)
-    publish_shards(tmp_path / "alias", shards_of(tmp_path / "alias", exposure("F090W", "x")))
+    publish(tmp_path / "alias", shards_of(tmp_path / "alias", exposure("F090W", "x")))
     assert ("F090W", "x") in PixelStore(folder / "pixels.h5", mode="r")
 
 
@@ -165,7 +165,7 @@ def test_a_publication_while_shards_are_read_is_no_error(folder, monkeypatch):
         if "pixels.shards" in str(name) and not opened:
             opened.append(name)
             monkeypatch.setattr(h5py, "File", real)
-            publish_shards(folder, shards)
+            publish(folder, shards)
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(h5py, "File", open_late)
@@ -177,7 +177,7 @@ def test_a_publication_while_shards_are_read_is_no_error(folder, monkeypatch):
 def test_hostile_file_names_of_links_are_errors_of_the_store(filename, tmp_path):
     (tmp_path / "stores").mkdir()
     with pytest.raises(StoreError):
-        vetted(tmp_path / "stores" / "pixels.h5", Link(filename, "/F200W/e1"), "exposure")
+        inside(tmp_path / "stores", filename, "exposure")
 
 
 def test_own_handles_of_shards_do_not_disturb(folder, exposures):
@@ -189,7 +189,7 @@ def test_own_handles_of_shards_do_not_disturb(folder, exposures):
         dataset = pixels.data["F200W/e1/data"]
         assert dataset[0, 0, 0] == first
         assert_holds(pixels, *exposures)
-        publish_shards(folder, shards_of(folder, exposure("F090W", "x")))
+        publish(folder, shards_of(folder, exposure("F090W", "x")))
         assert dataset[0, 0, 0] == first
         assert ("F090W", "x") in pixels
         assert "F090W/x" in pixels.data

@@ -15,7 +15,6 @@ from fpgpu.errors import (
     MissingStoreError,
     NotInStoreError,
     StoreConflictError,
-    StoreError,
     StoreFormatError,
     StoreWriteError,
     UnusableExposureError,
@@ -301,17 +300,6 @@ def test_a_missing_naxis_is_a_clear_error_when_positions_are_asked_for(tmp_path)
         pytest.raises(WCSError, match=r"F200W/e1.*NAXIS1"),
     ):
         store.find_exposures(CENTRE, ["F200W"])
-
-
-def test_a_closed_store_says_so(tmp_path):
-    store = MetaStore(write_store(tmp_path / "meta.json", meta_set("e1"), meta_set("e2")))
-    kept = store.headers["F200W"]["e1"]
-    store.close()
-    assert store.headers["F200W"]["e1"] is kept
-    fresh = MetaStore(tmp_path / "meta.json")
-    fresh.close()
-    with pytest.raises(StoreError, match="closed"):
-        fresh.headers["F200W"]["e1"]
 
 
 @pytest.mark.parametrize("name", ["meta.txt", "meta", "meta.json.bak", ".json"])

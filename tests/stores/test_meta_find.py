@@ -137,17 +137,6 @@ def test_regions_can_be_asked_by_band():
     assert store.exposures_touching(region, ["F2", "F1"]) == [("F2", "b"), ("F1", "a")]
 
 
-def test_answers_do_not_depend_on_a_sidecar(golden, tmp_path):
-    stored = golden / "tiny" / "meta.json"
-    with MetaStore(stored) as plain:
-        plain.write_to_file(tmp_path / "meta.json")
-        with MetaStore(tmp_path / "meta.json") as quick:
-            assert (tmp_path / "meta.fpgpu.npz").exists()
-            for sky in about_golden(100, seed=3):
-                found = quick.find_exposures(sky, plain.bands)
-                assert found == plain.find_exposures(sky, plain.bands)
-
-
 def test_golden_exposures_are_found_as_their_pixels_say(golden):
     path = golden / "tiny" / "meta.json"
     stored = json.loads(path.read_text())

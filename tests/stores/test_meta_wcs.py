@@ -1,7 +1,6 @@
 """WCS of stored exposures: of the kind asked for, whole, celestial, never silently another."""
 
 import gc
-import json
 from types import SimpleNamespace
 
 import asdf
@@ -13,6 +12,7 @@ from fpgpu import MetaStore, SkyWCS
 from fpgpu.errors import (
     MissingStoreError,
     NotInStoreError,
+    StoreConflictError,
     StoreError,
     StoreFormatError,
     WCSError,
@@ -89,7 +89,7 @@ def test_a_missing_asdf_file_is_reported_at_opening(tmp_path):
         store.populate_wcs(tmp_path / "other.asdf")
     with MetaStore(path) as store, pytest.raises(MissingStoreError, match="no such file"):
         store.populate_wcs(path / "other.asdf")
-    with MetaStore(path) as store, pytest.raises(StoreError, match="Is a directory; expected an"):
+    with MetaStore(path) as store, pytest.raises(StoreError, match="is no regular file"):
         store.populate_wcs(tmp_path)
 
 
@@ -97,18 +97,15 @@ def test_exposures_without_gwcs_are_reported_and_never_get_the_other_kind(tmp_pa
     path = write_store(
         tmp_path / "meta.json", meta_set("e1", gwcs=sky_gwcs()), meta_set("e2"), meta_set("e3")
     )
-    for remembered in (True, False):
-        if not remembered:
-            (tmp_path / "meta.fpgpu.npz").unlink()
-        with MetaStore(path, use_gwcs=True) as store:
-            assert store.without_gwcs() == [("F200W", "e2"), ("F200W", "e3")]
-            assert [store.wcs_kind("F200W", e) for e in ("e1", "e2")] == ["gwcs", "fits"]
-            with pytest.raises(NotInStoreError, match=r"F200W/e2.*no gWCS"):
-                store.wcs["F200W"]["e2"]
-            with pytest.raises(NotInStoreError, match="no gWCS"):
-                store.find_exposures(CENTRE, ["F200W"])
-            with pytest.raises(NotInStoreError, match="2 exposures: F200W/e2, F200W/e3"):
-                store.populate_wcs()
+    with MetaStore(path, use_gwcs=True) as store:
+        assert store.without_gwcs() == [("F200W", "e2"), ("F200W", "e3")]
+        assert [store.wcs_kind("F200W", e) for e in ("e1", "e2")] == ["gwcs", "fits"]
+        with pytest.raises(NotInStoreError, match=r"F200W/e2.*no gWCS"):
+            store.wcs["F200W"]["e2"]
+        with pytest.raises(NotInStoreError, match="no gWCS"):
+            store.find_exposures(CENTRE, ["F200W"])
+        with pytest.raises(NotInStoreError, match="2 exposures: F200W/e2, F200W/e3"):
+            store.populate_wcs()
     with pytest.raises(NotInStoreError, match="2 exposures"):
         MetaStore(path, use_gwcs=True, load_all=True)
 
@@ -150,11 +147,12 @@ def test_blocks_of_the_asdf_file_do_not_vanish(mixed):
     assert is_far(first)
 
 
-def test_gwcs_can_be_made_after_the_file_was_replaced(mixed):
+def test_gwcs_of_a_file_that_was_replaced_meanwhile_are_refused(mixed):
     """What is read belongs to the moment of opening."""
     with MetaStore(mixed, use_gwcs=True) as store:
         write_store(mixed, meta_set("e1", gwcs=sky_gwcs()), meta_set("e9"))
-        assert is_far(store.wcs["F200W"]["e1"])
+        with pytest.raises(StoreConflictError, match=r"meta\.asdf: was changed .* open it again"):
+            store.wcs["F200W"]["e1"]
         assert store.exposures("F200W") == ["e1", "e2"]
         assert store.headers["F200W"]["e2"]["NAXIS1"] == 128
 
@@ -181,17 +179,6 @@ def test_a_bounding_box_costs_no_exposure_at_the_corners(mixed):
             for y in (-0.4, 95.4):
                 position = [float(v) for v in wcs.pixel_to_world(x, y)]
                 assert "e1" in store.find_exposures(position, ["F200W"])[0]
-
-
-def test_the_sip_refit_comes_back_exactly(mixed):
-    gwcs = sky_gwcs(**FAR, bounding_box=BOX)
-    expected = fit_sip(SkyWCS.from_gwcs(gwcs, (128, 96)), (128, 96))
-    with MetaStore(mixed) as store:
-        found = store.sip_fit("F200W", "e1")
-        assert store.sip_fit("F200W", "e1") is found, "so that what is worked out of it is kept"
-        assert store.sip_fit("F200W", "e2") is None
-    for name in ("crval", "crpix", "cd", "a", "b", "ap", "bp", "residual"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 
 
 # --- changes ---------------------------------------------------------------------------------
@@ -312,11 +299,3 @@ def test_an_asdf_file_of_something_else_is_refused(mixed, tree, why):
         pytest.raises(StoreFormatError, match=rf"meta\.asdf.*{why}"),
     ):
         store.wcs["F200W"]["e1"]
-
-
-def test_json_without_sidecar_finds_its_gwcs(mixed):
-    mixed.with_name("meta.fpgpu.npz").unlink()
-    assert json.loads(mixed.read_text())
-    with MetaStore(mixed, use_gwcs=True) as store:
-        assert store.find_exposures((10, 5), ["F200W"])[0] == ["e1", "e2"]
-        assert store.sip_fit("F200W", "e1") is None

@@ -28,14 +28,18 @@ def theirs(golden):
 
 
 def datasets_of(path):
-    """Return name and content of all datasets, read as forcepho reads them."""
+    """Return name and content of all exposures, read as forcepho reads them."""
+
+    def below(group, name):
+        for key in group:
+            if key == "data":
+                found[f"{name}/data"] = group[key][:]
+            elif hasattr(group[key], "keys"):
+                below(group[key], f"{name}/{key}".lstrip("/"))
+
     found = {}
     with h5py.File(path, "r", swmr=True) as h5:
-        h5.visititems(
-            lambda name, node: (
-                found.update({name: node[:]}) if isinstance(node, h5py.Dataset) else None
-            )
-        )
+        below(h5, "")
     return found
 
 

@@ -31,7 +31,7 @@ def test_killed_at_any_system_call_it_is_old_or_new(action, tmp_path, root, long
         assert status == KILLED or state == after
         assert state in (START, after)
         # What is left lies beside the store and can be told; it goes without harm.
-        assert set(kinds) <= {"orphan", "leftover"}
+        assert set(kinds) <= {"orphan", "leftover", "view"}
         assert kept == []
         # New shards that were not published yet may go in when mended: nothing durable is lost.
         assert {**again, **state} == again

@@ -8,21 +8,22 @@ import h5py
 import numpy as np
 import pytest
 
-from fpgpu import MetaStore, PixelStore, PSFStore
-from fpgpu.errors import MissingStoreError, StoreBusyError, StoreWriteError
+from fpgpu import MetaStore, PSFStore
+from fpgpu.errors import MissingStoreError, StoreBusyError, StoreFormatError
 from fpgpu.sky.sip import fit_sip
 from fpgpu.sky.wcs import SkyWCS
-from fpgpu.stores.alone import alone_in
-from fpgpu.stores.shards import find_orphans, publish_shards, read_shard
+from fpgpu.stores.shard import find_orphans, read_shard
 from fpgpu.stores.upkeep.forms import consolidate
 from fpgpu.stores.upkeep.problems import KINDS
 from fpgpu.stores.upkeep.repair import repair
-from fpgpu.stores.upkeep.verify import verify
+from fpgpu.stores.upkeep.verify import record_checksums, verify
 from tests.sky.made_wcs import sky_gwcs
 from tests.stores.imagesets import files_in
 from tests.stores.shardsets import (
     KEYS,
     exposure,
+    held,
+    publish,
     sharded_store,
     shards_of,
     single_store,
@@ -122,7 +123,7 @@ def test_a_truncated_shard_is_unreadable(folder):
 def test_an_exposure_of_another_size_is_found(folder, tmp_path):
     other = sharded_store(tmp_path / "other", exposure(*KEYS[0], side=128))
     shutil.copy(shard_of(other), shard_of(folder))
-    assert found(folder) == [("wrong shape", NAMES[0])]
+    assert found(folder) == [("unreadable", NAMES[0])]
 
 
 def test_a_header_of_another_size_is_found(folder):
@@ -142,7 +143,7 @@ def test_a_refit_that_is_not_of_its_gwcs_is_found(tmp_path, exposures):
 def test_an_orphan_that_the_store_lacks_is_linked(folder):
     shards = shards_of(folder, exposure("F090W", "new/one", seed=5))
     assert found(folder) == [("orphan", shards[0].path)]
-    assert steps(repair(folder), True) == [shards[0].path]
+    assert steps(repair(folder), True) == [shards[0].path, "meta.json"]
     assert verify(folder).ok
     assert ("F090W", "new/one") in state_of(folder)
 
@@ -172,7 +173,7 @@ def test_orphans_that_differ_from_each_other_are_kept(folder):
     same = shards_of(folder, *(exposure("F090W", "y") for _ in range(3)))
     repaired = repair(folder)
     assert sorted(steps(repaired, False)) == sorted(shard.path for shard in pair)
-    assert len(steps(repaired, True)) == len(same)
+    assert len(steps(repaired, True)) == len(same) + 1
     assert ("F090W", "y") in state_of(folder)
     assert ("F090W", "x") not in state_of(folder)
 
@@ -181,7 +182,7 @@ def test_an_orphan_whose_name_collides_is_kept_and_the_others_go_in(folder):
     colliding, fine = shards_of(folder, exposure("F200W", "visit1"), exposure("F200W", "zz"))
     repaired = repair(folder)
     assert steps(repaired, False) == [colliding.path]
-    assert steps(repaired, True) == [fine.path]
+    assert steps(repaired, True) == [fine.path, "meta.json"]
 
 
 def test_a_damaged_orphan_is_never_linked(folder):
@@ -193,27 +194,47 @@ def test_a_damaged_orphan_is_never_linked(folder):
     assert found(folder) == sorted(("orphan", shard.path) for shard in shards)
 
 
-def test_headers_that_the_meta_store_lacks_come_from_the_shards(folder):
+def test_headers_that_the_store_lacks_are_told(folder):
     before = state_of(folder)
     with MetaStore(folder / "meta.json") as meta:
         del meta.headers["F200W"]["visit1/e1"]
         del meta.headers["F444W"]
         meta.write_to_file(folder / "meta.json")
     assert found(folder) == [("only in pixels", NAMES[1]), ("only in pixels", NAMES[2])]
-    assert steps(repair(folder), True) == NAMES[1:]
-    assert verify(folder).n_wcs == 1
+    assert steps(repair(folder), False) == NAMES[1:]
+    with MetaStore(folder / "meta.json") as meta:
+        for key in KEYS[1:]:
+            meta.add_exposure(exposure(*key, seed=KEYS.index(key)))
+        meta.write_to_file(folder / "meta.json")
+    assert verify(folder).ok
     assert state_of(folder) == before
 
 
-@pytest.mark.parametrize("lost", [["meta.json", "meta.asdf", "meta.fpgpu.npz"], ["meta.json"]])
-def test_a_lost_meta_store_is_made_again(folder, lost):
-    before = state_of(folder)
+@pytest.mark.parametrize("lost", [["meta.json", "meta.asdf"], ["meta.json"], ["meta.asdf"]])
+def test_lost_views_are_no_harm_and_made_again(folder, lost):
+    before = files_in(folder)
     for name in lost:
         (folder / name).unlink()
-    assert ("unreadable", "meta.json") in found(folder)
-    assert steps(repair(folder), True)[: len(NAMES)] == NAMES
-    assert state_of(folder) == before
+    assert found(folder) == [("view", "meta.json")]
+    assert steps(repair(folder), True) == ["meta.json"]
+    after = files_in(folder)
+    assert all(after[name] == before[name] for name in ("meta.json", "meta.asdf", "pixels.h5"))
     assert verify(folder).ok
+
+
+@pytest.mark.parametrize("name", ["meta.json", "meta.asdf"])
+def test_a_number_that_changed_in_a_view_is_told_and_not_blessed(folder, name):
+    text = (folder / name).read_text()
+    digit = text.index("53.", text.index("CRVAL1")) if name == "meta.json" else text.index("1.0e")
+    (folder / name).write_text(text[:digit] + "7" + text[digit + 1 :])
+    assert ("changed", "meta.json") in found(folder)
+    assert steps(repair(folder), False) == ["meta.json"]
+    assert ("changed", "meta.json") in found(folder)
+    for view in ("meta.json", "meta.asdf"):
+        (folder / view).unlink()
+    repair(folder)
+    assert verify(folder).ok
+    assert state_of(folder)[KEYS[0]][1] == 53.0
 
 
 def test_a_lost_main_file_is_made_again(folder):
@@ -242,20 +263,9 @@ def test_exposures_without_header_or_shard_are_told(tmp_path, exposures):
     assert steps(repair(folder), False) == [NAMES[2]]
 
 
-def test_a_sidecar_that_cannot_be_used_is_made_again(folder):
-    sidecar = folder / "meta.fpgpu.npz"
-    for content in (b"garbage", sidecar.read_bytes()[:-100]):
-        sidecar.write_bytes(content)
-        assert found(folder) == [("sidecar", sidecar.name)]
-        assert steps(repair(folder), True) == [sidecar.name]
-        assert verify(folder).ok
-    sidecar.unlink()
-    assert verify(folder).ok
-
-
 def test_leftovers_of_killed_writers_go(folder):
     band = folder / "pixels.shards" / "F200W"
-    leftovers = [band / ".e9-0123.h5.part", folder / ".fpgpu-scratch-0123456789abcdef" / "x"]
+    leftovers = [band / ".e9-0123.h5.part", folder / "pixels.shards" / ".commit" / "id-12.part"]
     for path in leftovers:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"half")
@@ -279,25 +289,6 @@ def test_links_out_of_the_folder_are_found_and_not_followed(target, folder):
     assert NAMES[0] in steps(repair(folder), False)
 
 
-def test_a_publication_that_stopped_half_way_is_told_and_finished(folder, monkeypatch):
-    shards = shards_of(folder, exposure("F090W", "new"))
-    real = os.replace
-
-    def fail(source, target):
-        if str(target).endswith("meta.json"):
-            raise OSError(5, "I/O error")
-        real(source, target)
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(StoreWriteError, match="completed when the store is next opened"):
-        publish_shards(folder, shards)
-    monkeypatch.undo()
-    assert found(folder, pixels=False)[0][0] == "interrupted"
-    assert ("F090W", "new") in state_of(folder)
-    repair(folder)
-    assert verify(folder).ok
-
-
 def test_psfs_that_cannot_be_used_are_told(folder, golden):
     shutil.copy(golden / "tiny" / "psf.h5", folder / "psf.h5")
     assert verify(folder).ok
@@ -315,7 +306,7 @@ def test_psfs_that_cannot_be_used_are_told(folder, golden):
 
 
 def test_a_folder_in_use_is_not_repaired(folder):
-    with alone_in(folder), pytest.raises(StoreBusyError):
+    with held(folder), pytest.raises(StoreBusyError):
         repair(folder)
 
 
@@ -337,18 +328,31 @@ def test_a_garbage_main_file_is_told_and_not_touched(folder):
     assert verify(folder).ok
 
 
-def test_what_an_interrupted_single_file_left_among_the_shards_goes(tmp_path, exposures):
-    folder = single_store(tmp_path, *exposures)
-    (folder / "pixels.shards").mkdir()
-    os.link(folder / "pixels.h5", folder / "pixels.shards" / "base-0123.h5")
-    assert found(folder) == [("orphan", "pixels.shards/base-0123.h5")]
-    assert steps(repair(folder), True) == ["pixels.shards/base-0123.h5"]
-    assert verify(folder).ok
-    with PixelStore(folder / "pixels.h5") as pixels:
-        assert len(pixels.verify().verified) == 3
-
-
 def test_where_a_shard_was_published_twice_the_old_one_is_not_an_orphan(folder):
-    publish_shards(folder, shards_of(folder, exposure(*KEYS[0], seed=3)))
+    publish(folder, shards_of(folder, exposure(*KEYS[0], seed=3)))
     assert find_orphans(folder) == []
     assert verify(Path(str(folder))).ok
+
+
+def test_a_changed_record_of_a_shard_is_found(folder):
+    file = shard_of(folder)
+    content = bytearray(file.read_bytes())
+    place = content.index(b"CRVAL1")
+    content[place + 20] ^= 1
+    file.write_bytes(content)
+    assert found(folder) == [("unreadable", NAMES[0])]
+    with pytest.raises(StoreFormatError, match="do not match the checksum in the index"):
+        MetaStore(folder / "meta.json").headers["F200W"]["e1"]
+
+
+def test_checksums_that_are_not_known_are_recorded_when_asked_for(golden, tmp_path):
+    for name in ("pixels.h5", "meta.json"):
+        shutil.copy(golden / "tiny" / name, tmp_path / name)
+    assert len(record_checksums(tmp_path)) == 6
+    verdict = verify(tmp_path)
+    assert (verdict.n_verified, verdict.n_unchecked) == (6, 0)
+    change_pixel(
+        next((tmp_path / "pixels.shards").glob("pixels-*.h5")), ("F090W", "exp_f090w_00"), 0.5
+    )
+    assert ("damaged", "F090W/exp_f090w_00") in found(tmp_path)
+    assert record_checksums(tmp_path) == []

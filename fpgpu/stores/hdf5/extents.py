@@ -3,11 +3,12 @@
 HDF5 serves one thread at a time and costs more than the read itself for small windows. A dataset
 that is one plain run of bytes is therefore looked up once, as an `Extent`; after that its windows
 are read with ``preadv`` straight into the caller's memory. What is stored any other way (chunked,
-compressed, of another type or byte order, in raw files outside, or not allocated yet) is left to
-HDF5 and gives the same values.
+compressed, of another type or byte order, or not allocated yet) is left to HDF5 and gives the same
+values.
 """
 
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -17,9 +18,16 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from fpgpu.errors import LayoutError, StoreError, StoreFormatError
-from fpgpu.stores.files.publish import Signature, signature
+from fpgpu.errors import (
+    LayoutError,
+    MissingStoreError,
+    StoreConflictError,
+    StoreError,
+    StoreFormatError,
+)
+from fpgpu.stores.disk import Signature, signature
 from fpgpu.stores.hdf5.filters import require_filters
+from fpgpu.stores.hdf5.reading import checked_storage
 from fpgpu.superpixels import Window
 
 __all__ = [
@@ -48,16 +56,47 @@ class Extent:
         The file that holds them: the store's own, or a shard that it links to.
     shape : (int, int, int)
         Super-pixels along x and y, values in each.
-    offset : int or None
-        Byte at which they begin; None where only HDF5 can read them.
-    signature : Signature
-        Of the file, when this was looked up.
+    offset : int
+        Byte at which they begin; -1 where only HDF5 can read them.
+    size : int
+        Of the file; -1 where it is not known.
+    signature : Signature or None
+        Of the file, when this was looked up, where anybody may change it.
     """
 
     filename: str
     shape: tuple[int, int, int]
-    offset: int | None
-    signature: Signature
+    offset: int
+    size: int
+    signature: Signature | None = None
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of its super-pixels as float32."""
+        return self.shape[0] * self.shape[1] * self.shape[2] * PLAIN.itemsize
+
+    def require_same(self, descriptor: int) -> None:
+        """Refuse an open file that is not, or not any more, the one that was looked up.
+
+        Raises
+        ------
+        StoreFormatError
+            If it is another one.
+        """
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise StoreFormatError(f"{self.filename}: is no regular file")
+        if self.size not in {-1, status.st_size}:
+            raise StoreFormatError(
+                f"{self.filename}: has {status.st_size} bytes, {self.size} were expected: it is "
+                "truncated, or another program has changed it; open the store again, and run "
+                "'fpgpu verify'"
+            )
+        if self.signature not in {None, Signature.of(status)}:
+            raise StoreConflictError(
+                f"{self.filename}: another program has changed it since the store was opened; "
+                "open the store again"
+            )
 
 
 def locate(dataset: h5py.Dataset) -> Extent:
@@ -66,12 +105,12 @@ def locate(dataset: h5py.Dataset) -> Extent:
     Parameters
     ----------
     dataset : h5py.Dataset
-        Three axes of real numbers; the file is held so that nobody changes it meanwhile.
+        Three axes of real numbers.
 
     Raises
     ------
     StoreFormatError
-        If it cannot be super-pixels.
+        If it cannot be super-pixels, or they do not lie in its file.
     MissingExtraError
         If they are compressed in a way that needs a package that is not there.
     """
@@ -81,31 +120,30 @@ def locate(dataset: h5py.Dataset) -> Extent:
             f"{filename}: {dataset.name} has shape {dataset.shape} and dtype {dataset.dtype}; "
             "expected real numbers with axes (super-pixel x, super-pixel y, values)"
         )
+    checked_storage(dataset)
     require_filters(dataset)
     found = signature(filename)
-    return Extent(filename, dataset.shape, _plain_offset(dataset, found.size), found)
+    return Extent(filename, dataset.shape, _plain_offset(dataset, found.size), found.size, found)
 
 
-def _plain_offset(dataset: h5py.Dataset, file_size: int) -> int | None:
+def _plain_offset(dataset: h5py.Dataset, file_size: int) -> int:
     """Return where the bytes begin, if they are one run of little-endian float32 in this file."""
     plist = dataset.id.get_create_plist()
     is_plain = (
         plist.get_layout() == h5py.h5d.CONTIGUOUS
         and plist.get_nfilters() == 0
-        and plist.get_external_count() == 0
         and dataset.id.get_type().equal(h5py.h5t.IEEE_F32LE)
         # A dataset without storage can report an offset all the same.
         and dataset.id.get_space_status() == h5py.h5d.SPACE_STATUS_ALLOCATED
-        and dataset.file.driver == "sec2"
     )
     offset: int | None = dataset.id.get_offset() if is_plain else None
     n_bytes = dataset.size * PLAIN.itemsize
     if offset is None or dataset.id.get_storage_size() != n_bytes or offset + n_bytes > file_size:
-        return None
+        return -1
     return offset
 
 
-def read_selection(extent: Extent, selection: Selection, out: npt.NDArray[np.float32]) -> bool:
+def read_selection(extent: Extent, selection: Selection, out: npt.NDArray[np.float32]) -> None:
     """Read some super-pixels, and nothing else, into an array.
 
     Parameters
@@ -117,20 +155,15 @@ def read_selection(extent: Extent, selection: Selection, out: npt.NDArray[np.flo
     out : ndarray of float32, shape (x1 - x0, y1 - y0, values) or (n, values)
         As `checked_out` accepts it.
 
-    Returns
-    -------
-    bool
-        False if the file is not, or not any more, the one that was looked up; what `out` holds
-        is then undefined.
-
     Raises
     ------
-    StoreError
-        If the operating system cannot read the file.
+    MissingStoreError, StoreFormatError, StoreConflictError, StoreError
+        If the file is gone, damaged, changed, or cannot be read.
     """
     if isinstance(selection, Window):
-        return _read_runs(extent, _window_runs(extent, selection, out))
-    return read_lists([extent], [len(selection)], selection, out)
+        _read_runs(extent, _window_runs(extent, selection, out))
+    else:
+        read_lists([extent], [len(selection)], selection, out)
 
 
 def read_lists(
@@ -138,7 +171,7 @@ def read_lists(
     counts: Sequence[int],
     places: npt.NDArray[np.integer[Any]],
     out: npt.NDArray[np.float32],
-) -> bool:
+) -> None:
     """Read lists of super-pixels of several exposures, one after the other, into an array.
 
     Parameters
@@ -153,23 +186,17 @@ def read_lists(
     out : ndarray of float32, shape (n, values)
         C-contiguous.
 
-    Returns
-    -------
-    bool
-        False if a file is not, or not any more, the one that was looked up; what `out` holds is
-        then undefined.
-
     Raises
     ------
-    StoreError
-        If the operating system cannot read a file.
+    MissingStoreError, StoreFormatError, StoreConflictError, StoreError
+        As `read_selection`.
     """
     if out.size == 0:
-        return True
+        return
     _, nsy, n_values = extents[0].shape
     n_bytes = n_values * PLAIN.itemsize
     numbers = places[:, 0].astype(np.int64) * nsy + places[:, 1].astype(np.int64)
-    offsets = np.repeat([extent.offset or 0 for extent in extents], counts) + numbers * n_bytes
+    offsets = np.repeat([extent.offset for extent in extents], counts) + numbers * n_bytes
     is_first = np.concatenate([[True], offsets[1:] != offsets[:-1] + n_bytes])
     ends = np.cumsum(counts)
     is_first[ends[ends < len(places)]] = True
@@ -180,36 +207,38 @@ def read_lists(
     last_runs, done = np.searchsorted(starts, ends).tolist(), 0
     for _, group in groupby(zip(extents, last_runs, strict=True), key=_file_of):
         *_, (extent, last) = group
-        if not _read_runs(extent, islice(runs, last - done)):
-            return False
+        _read_runs(extent, islice(runs, last - done))
         done = last
-    return True
 
 
-def _file_of(item: tuple[Extent, int]) -> tuple[str, Signature]:
+def _file_of(item: tuple[Extent, int]) -> tuple[str, Signature | None]:
     """Tell which state of which file an extent is of."""
     return item[0].filename, item[0].signature
 
 
-def _read_runs(extent: Extent, runs: Iterable[tuple[int, memoryview]]) -> bool:
-    """Read contiguous pieces of a file; False if it is not, or not any more, that of the extent."""
+def _read_runs(extent: Extent, runs: Iterable[tuple[int, memoryview]]) -> None:
+    """Read contiguous pieces of a file."""
     try:
-        descriptor = os.open(extent.filename, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
+        descriptor = os.open(extent.filename, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as exc:
+        raise MissingStoreError(
+            f"{extent.filename}: does not exist any more; open the store again"
+        ) from exc
     except OSError as exc:
         raise StoreError(f"{extent.filename}: cannot be opened for reading: {exc}") from exc
     try:
-        if signature(descriptor) != extent.signature:
-            return False
+        extent.require_same(descriptor)
         for offset, run in runs:
             # Here, not in a function: of the thousand runs of a patch each call is felt.
             n_read = os.preadv(descriptor, (run,), offset)
-            if n_read < len(run) and not _read_rest(descriptor, offset, run, n_read):
-                return False
-        # A writer that came while we were reading has changed the time of the file.
-        return signature(descriptor) == extent.signature
+            if n_read < len(run):
+                _read_rest(extent, descriptor, offset, run, n_read)
+        if extent.signature is not None:
+            # A writer that came while we were reading has changed the time of the file.
+            extent.require_same(descriptor)
     except OSError as exc:
+        if isinstance(exc, StoreError):
+            raise
         raise StoreError(f"{extent.filename}: cannot be read: {exc}") from exc
     finally:
         os.close(descriptor)
@@ -221,7 +250,7 @@ def _window_runs(
     """Yield file offset and memory of each contiguous piece of a window."""
     _, nsy, n_values = extent.shape
     column = nsy * n_values * PLAIN.itemsize
-    start = (extent.offset or 0) + window.x0 * column + window.y0 * n_values * PLAIN.itemsize
+    start = (extent.offset) + window.x0 * column + window.y0 * n_values * PLAIN.itemsize
     if out.size == 0:
         return
     if window.shape[1] == nsy and out.flags.c_contiguous:
@@ -231,14 +260,17 @@ def _window_runs(
         yield start + i * column, part.data.cast("B")
 
 
-def _read_rest(descriptor: int, offset: int, run: memoryview, n_read: int) -> bool:
-    """Go on after a read that was cut short; False at a premature end."""
+def _read_rest(extent: Extent, descriptor: int, offset: int, run: memoryview, n_read: int) -> None:
+    """Go on after a read that was cut short."""
     while n_read:
         run, offset = run[n_read:], offset + n_read
         if not len(run):
-            return True
+            return
         n_read = os.preadv(descriptor, (run,), offset)
-    return False
+    raise StoreFormatError(
+        f"{extent.filename}: ends at byte {offset}, inside the pixels of an exposure; it is "
+        "truncated: put it back from a copy, or ingest the exposure again"
+    )
 
 
 def read_through_hdf5(dataset: h5py.Dataset, selection: Selection, out: npt.NDArray[Any]) -> None:

@@ -110,6 +110,11 @@ class ExposureCatalog:
         """Whether positions come from the gWCS."""
         return self._contents.use_gwcs
 
+    @property
+    def has_gwcs(self) -> bool:
+        """Whether there may be gWCS beside the FITS WCS of the headers."""
+        return self._contents.has_asdf
+
     def without_gwcs(self) -> list[Key]:
         """List the exposures that have no gWCS.
 

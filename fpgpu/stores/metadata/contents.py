@@ -1,19 +1,19 @@
 """What a meta store holds of every exposure, each piece made when it is first asked for."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpgpu.errors import MissingStoreError, NotInStoreError, StoreError
+from fpgpu.stores.disk import read_regular
 from fpgpu.stores.metadata.entries import MetaEntry
-from fpgpu.stores.metadata.gwcs_file import GwcsFile, GwcsSource
-from fpgpu.stores.metadata.gwcs_text import GwcsText
-from fpgpu.stores.metadata.headers import as_json, parse_header, serialize, with_size
+from fpgpu.stores.metadata.gwcs import GwcsFile, gwcs_from_bytes, gwcs_to_bytes
+from fpgpu.stores.metadata.headers import parse_header, serialize, with_size
 from fpgpu.stores.metadata.lazy import LazyTable
 from fpgpu.stores.metadata.outlines import Outlines, Sources, wcs_errors
-from fpgpu.stores.metadata.records import Float, Key, SkyColumns, SkyRecord
-from fpgpu.stores.metadata.store_files import MetaFiles, MetaPaths, StoredFile
+from fpgpu.stores.metadata.records import Float, Key, SkyRecord
+from fpgpu.stores.metadata.source import Source
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
@@ -33,8 +33,8 @@ class MetaContents:
 
     Parameters
     ----------
-    paths : MetaPaths or None
-        The store to open; None for an empty one.
+    source : Source or None
+        What was opened; None for an empty store.
     use_gwcs : bool
         Whether WCS are the stored gWCS instead of those of the headers.
 
@@ -42,13 +42,13 @@ class MetaContents:
     ----------
     headers, wcs : LazyTable
         By band and expID.
-    files : MetaFiles or None
-        The opened files.
+    source : Source or None
+        As given.
     lock : threading.RLock
         Held while anything is made or changed.
     """
 
-    def __init__(self, paths: MetaPaths | None, *, use_gwcs: bool) -> None:
+    def __init__(self, source: Source | None, *, use_gwcs: bool) -> None:
         self.lock = threading.RLock()
         self.use_gwcs = use_gwcs
         self.headers: LazyTable[Header] = LazyTable(
@@ -63,37 +63,29 @@ class MetaContents:
         self._replaced_wcs: set[Key] = set()
         self._sky: dict[Key, SkyWCS] = {}
         self._indexes: dict[str, tuple[FootprintIndex, list[str]]] = {}
-        self._gwcs_source: GwcsSource | None = None
-        self._new_gwcs: dict[Key, GwcsText] = {}
+        self._new_gwcs: dict[Key, bytes] = {}
         self._changed_gwcs: set[Key] = set()
-        self._foreign_gwcs = False
-        self.files = None if paths is None else MetaFiles(paths)
+        self._foreign_gwcs: GwcsFile | None = None
+        self.source = source
         # An ASDF file takes long to read, so its names are only taken when they are needed.
         self._tree_read = not self.has_asdf
-        if self.files is not None:
-            for band, expIDs in self.files.names.items():
+        if source is not None:
+            for band, expIDs in source.names.items():
                 self.headers.declare(band, expIDs)
                 self.wcs.declare(band, expIDs)
-            self._outlines.adopt(
-                self.files.records, self.files.outdated, complete=self.files.records_complete
-            )
+            self._outlines.adopt(source.records)
 
     @property
     def has_asdf(self) -> bool:
-        """Whether the opened store has a file of gWCS."""
-        return self.files is not None and self.files.has_asdf
-
-    def close(self) -> None:
-        """Close the files; what was not made before cannot be made any more."""
-        if self.files is not None:
-            self.files.close()
+        """Whether the opened store may have gWCS."""
+        return self.source is not None and self.source.has_asdf
 
     # --- pieces ------------------------------------------------------------------------------
 
     def place(self, key: Key) -> str:
         """Name an exposure for messages."""
         name = f"exposure {key[0]}/{key[1]}"
-        return name if self.files is None else f"{self.files.paths.json}: {name}"
+        return name if self.source is None else f"{self.source.paths.json}: {name}"
 
     def require(self, key: Key) -> None:
         """Refuse an exposure that is not here."""
@@ -107,22 +99,20 @@ class MetaContents:
             return serialize(header, self.place(key))
         if key in self._new_texts:
             return self._new_texts[key]
-        if self.files is None:
+        if self.source is None:
             raise StoreError(f"{self.place(key)}: its header is neither in a file nor in memory")
-        return self.files.text(key)
+        return self.source.text(key)
 
     @property
     def tree(self) -> LazyTable[Any]:
         """The gWCS objects by band and expID."""
         with self.lock:
-            if not self._tree_read and self.files is not None:
-                self._read_tree(self.files.gwcs())
+            if not self._tree_read and self.source is not None:
+                self._declare_tree(self.source.gwcs_keys)
             return self._tree
 
     def has_gwcs(self, key: Key) -> bool:
-        """Tell whether an exposure has a gWCS, from the sidecar where that knows."""
-        if not self._tree_read and self.files is not None and self.files.gwcs_keys is not None:
-            return key in self.files.gwcs_keys
+        """Tell whether an exposure has a gWCS."""
         return key[1] in self.tree.get(key[0], {})
 
     def gwcs(self, key: Key) -> Any:
@@ -201,7 +191,7 @@ class MetaContents:
         """Add or replace an exposure."""
         band, expID = key
         with self.lock:
-            if isinstance(gwcs, GwcsText):
+            if isinstance(gwcs, bytes):
                 self.tree.declare(band, [expID])
                 self._gwcs_changed(band, expID)
                 self._new_gwcs[key] = gwcs
@@ -221,14 +211,23 @@ class MetaContents:
             text = self.text(key)
             has_gwcs = self.has_gwcs(key)
             record = self._outlines.complete(key, text, has_gwcs=has_gwcs)
-            return MetaEntry(key, text, self._gwcs_text(key) if has_gwcs else None, record)
+            return MetaEntry(key, text, self.gwcs_bytes(key) if has_gwcs else None, record)
+
+    def entry_without_gwcs(self, key: Key) -> MetaEntry:
+        """Return what is stored of an exposure but for its gWCS."""
+        with self.lock:
+            self.require(key)
+            text = self.text(key)
+            return MetaEntry(key, text, None, self._outlines.complete(key, text, has_gwcs=False))
 
     def read_tree_from(self, path: Path) -> None:
         """Take the gWCS of another file instead of those there were."""
         try:
-            source = GwcsFile(path.read_bytes(), path)
+            source = GwcsFile(read_regular(path)[0], path)
         except (FileNotFoundError, NotADirectoryError) as exc:
             raise MissingStoreError(f"{path}: no such file of gWCS") from exc
+        except IsADirectoryError as exc:
+            raise StoreError(f"{path}: is a directory; expected an ASDF file of gWCS") from exc
         except OSError as exc:
             reason = f"cannot be read: {exc.strerror}; expected an ASDF file of gWCS"
             raise StoreError(f"{path}: {reason}") from exc
@@ -236,87 +235,50 @@ class MetaContents:
             stored = self.tree.keys()
             for band in list(stored):
                 del self._tree[band]
-            self._read_tree(source)
-            self._foreign_gwcs = True
+            self._declare_tree(source.keys)
+            self._foreign_gwcs = source
             self._new_gwcs.clear()
             self.use_gwcs = True
             for key in [(band, expID) for band in self.headers for expID in self.headers[band]]:
                 self._forget_wcs(key)
                 self._outlines.forget_gwcs(key)
 
-    # --- what a file of it holds -------------------------------------------------------------
+    # --- what is written of it ---------------------------------------------------------------
 
-    def new_texts(self) -> dict[Key, str]:
-        """Return the headers that are not in the opened file as they are now."""
-        stored = None if self.files is None else self.files.json
-        rows = {} if stored is None else stored.index.rows
-        texts = {}
-        for band, exposures in self.headers.items():
-            made = exposures.made_names()
-            for expID in exposures:
-                key = band, expID
-                if key in rows and expID not in made and key not in self._new_texts:
-                    continue
-                text = self.text(key)
-                row = rows.get(key)
-                if row is None or stored is None or not stored.index.is_piece(row, as_json(text)):
-                    texts[key] = text
-        return texts
+    def is_as_opened(self, key: Key) -> bool:
+        """Tell whether nothing of an exposure was touched since it was opened."""
+        band, expID = key
+        return (
+            self.source is not None
+            and expID in self.source.names.get(band, ())
+            and self.headers.made(band, expID) is None
+            and key not in self._new_texts
+            and key not in self._changed_gwcs
+            and self._foreign_gwcs is None
+        )
 
     @property
-    def gwcs_as_stored(self) -> bool:
-        """Whether the gWCS are those of the opened file."""
-        return self.has_asdf and not (self._foreign_gwcs or self._changed_gwcs)
+    def gwcs_as_opened(self) -> bool:
+        """Whether the gWCS are those that were opened."""
+        return self._foreign_gwcs is None and not self._changed_gwcs
 
-    def new_gwcs(self) -> dict[Key, GwcsText]:
-        """Return the gWCS that are not in the opened file, as text that is made once."""
-        stored = self._stored_gwcs()
-        texts = {}
-        for band, exposures in self.tree.items():
-            for expID in exposures:
-                key = band, expID
-                if stored is None or key in self._changed_gwcs or key not in stored.index.rows:
-                    texts[key] = self._gwcs_text(key)
-        return texts
-
-    def columns(self, changed: Mapping[Key, str]) -> SkyColumns:
-        """Return the records that a sidecar shall hold, in the order of the headers.
-
-        Parameters
-        ----------
-        changed : mapping of (band, expID) to str
-            From `new_texts`.
-        """
-        keys = [(band, expID) for band, exposures in self.headers.items() for expID in exposures]
-        entries: list[int | SkyRecord] = []
-        for key, row in zip(keys, self._outlines.rows(keys), strict=True):
-            if row is None or key in changed:
-                text = changed[key] if key in changed else self.text(key)
-                entries.append(self._outlines.complete(key, text, has_gwcs=self.has_gwcs(key)))
-            else:
-                entries.append(row)
-        return self._outlines.columns.combine(entries)
-
-    def _stored_gwcs(self) -> StoredFile | None:
-        """Return the opened ASDF file if its pieces are known and may still count."""
-        return None if self._foreign_gwcs or self.files is None else self.files.asdf
-
-    def _gwcs_text(self, key: Key) -> GwcsText:
-        """Return the gWCS that an exposure has as text, from the opened file if it is there."""
-        stored = self._stored_gwcs()
-        if stored is not None and key in stored.index.rows and key not in self._changed_gwcs:
-            return GwcsText.from_piece(stored.index.head, stored.piece(key), key)
+    def gwcs_bytes(self, key: Key) -> bytes:
+        """Return the gWCS that an exposure has as ASDF, from the opened store if it is there."""
+        if self._foreign_gwcs is None and key not in self._changed_gwcs and self.source is not None:
+            return self.source.gwcs_bytes(key)
         if key not in self._new_gwcs:
-            self._new_gwcs[key] = GwcsText.of(self.tree[key[0]][key[1]], self.place(key))
+            self._new_gwcs[key] = gwcs_to_bytes(self.tree[key[0]][key[1]], self.place(key))
         return self._new_gwcs[key]
 
     # --- how pieces are made, and forgotten --------------------------------------------------
 
-    def _read_tree(self, source: GwcsSource) -> None:
-        """Take over the names of an ASDF file."""
-        self._gwcs_source = source
+    def _declare_tree(self, keys: Iterable[Key]) -> None:
+        """Take over which exposures have a gWCS."""
         self._tree_read = True
-        for band, expIDs in source.keys_by_band().items():
+        found: dict[str, list[str]] = {}
+        for band, expID in keys:
+            found.setdefault(band, []).append(expID)
+        for band, expIDs in found.items():
             self._tree.declare(band, expIDs)
 
     def _load_header(self, band: str, expID: str) -> "Header":
@@ -324,11 +286,14 @@ class MetaContents:
         return parse_header(self.text(key), self.place(key))
 
     def _load_gwcs(self, band: str, expID: str) -> Any:
-        if (band, expID) in self._new_gwcs:
-            return self._new_gwcs[band, expID].make(self.place((band, expID)))
-        if self._gwcs_source is None:
-            raise NotInStoreError(f"{self.place((band, expID))}: has no gWCS")
-        return self._gwcs_source.get(band, expID)
+        key = band, expID
+        if key in self._new_gwcs:
+            return gwcs_from_bytes(self._new_gwcs[key], self.place(key))
+        if self._foreign_gwcs is not None:
+            return self._foreign_gwcs.get(key)
+        if self.source is None:
+            raise NotInStoreError(f"{self.place(key)}: has no gWCS")
+        return self.source.gwcs(key)
 
     def _load_wcs(self, band: str, expID: str) -> Any:
         from fpgpu.sky.wcs import SkyWCS

@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from fpgpu.errors import ExposureNameError, WCSError
-from fpgpu.stores.metadata.gwcs_text import ASDF_KEYS, GwcsText
+from fpgpu.stores.metadata.gwcs import ASDF_KEYS, gwcs_to_bytes
 from fpgpu.stores.metadata.headers import header_text, parse_wcs, with_size
-from fpgpu.stores.metadata.outlines import UNKNOWN_SHAPE, wcs_errors
-from fpgpu.stores.metadata.records import Key, SkyRecord, text_digest
+from fpgpu.stores.metadata.outlines import wcs_errors
+from fpgpu.stores.metadata.records import UNKNOWN_SHAPE, Key, SkyRecord, text_digest
 from fpgpu.stores.names import check_band, check_expID
 
 __all__ = ["MetaEntry", "new_entry"]
@@ -23,8 +23,8 @@ class MetaEntry(NamedTuple):
         Band and expID.
     text : str
         The header.
-    gwcs : gwcs.WCS, GwcsText or None
-        The gWCS, as an object or as the text that is stored.
+    gwcs : gwcs.WCS, bytes or None
+        The gWCS, as an object or as ASDF.
     record : SkyRecord
         Where it is on the sky.
     """
@@ -34,17 +34,17 @@ class MetaEntry(NamedTuple):
     gwcs: Any
     record: SkyRecord
 
-    def with_gwcs_text(self) -> "MetaEntry":
-        """Return the entry with its gWCS as text: most of the work, and it can be pickled.
+    def gwcs_bytes(self) -> bytes | None:
+        """Return the gWCS as ASDF: most of the work of storing it.
 
         Raises
         ------
         StoreFormatError
-            If the gWCS cannot be written as ASDF.
+            If it cannot be written as ASDF.
         """
-        if self.gwcs is None or isinstance(self.gwcs, GwcsText):
-            return self
-        return self._replace(gwcs=GwcsText.of(self.gwcs, "exposure {}/{}".format(*self.key)))
+        if self.gwcs is None or isinstance(self.gwcs, bytes):
+            return self.gwcs
+        return gwcs_to_bytes(self.gwcs, "exposure {}/{}".format(*self.key))
 
 
 def new_entry(imset: Any) -> MetaEntry:

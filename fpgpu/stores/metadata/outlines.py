@@ -1,7 +1,7 @@
-"""Footprints of stored exposures: remembered from a sidecar, or worked out when asked for."""
+"""Footprints of stored exposures: remembered by a store, or worked out when asked for."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fpgpu.errors import NotInStoreError, WCSError
 from fpgpu.stores.metadata.headers import parse_wcs, with_size
 from fpgpu.stores.metadata.records import (
+    UNKNOWN_SHAPE,
     Float,
     Key,
     SkyColumns,
@@ -20,12 +21,9 @@ from fpgpu.stores.metadata.records import (
 if TYPE_CHECKING:
     from fpgpu.sky.sip import SipFit
 
-__all__ = ["UNKNOWN_SHAPE", "Outlines", "Sources", "wcs_errors"]
+__all__ = ["Outlines", "Sources", "wcs_errors"]
 
 logger = logging.getLogger(__name__)
-
-# Remembered of an exposure whose header has no usable WCS, or does not tell the size of its image.
-UNKNOWN_SHAPE = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -67,32 +65,15 @@ class Outlines:
         self._sources = sources
         self.image_shape: tuple[int, int] | None = None
         self.sized: set[Key] = set()
-        # What a sidecar remembers; where there is an entry in `_records`, that counts.
+        # What a store remembers; where there is an entry in `_records`, that counts.
         self._stored = StoredRecords({}, SkyColumns.of([]))
-        self._stored_complete = True
         self._records: dict[Key, SkyRecord | None] = {}
         # Records of exposures whose header changed: what their gWCS gave still holds.
         self._outdated: dict[Key, SkyRecord] = {}
 
-    def adopt(
-        self, stored: StoredRecords, outdated: Mapping[Key, SkyRecord], *, complete: bool
-    ) -> None:
-        """Take over what a sidecar remembers, of these headers and of earlier ones."""
+    def adopt(self, stored: StoredRecords) -> None:
+        """Take over what a store remembers."""
         self._stored = stored
-        self._stored_complete = complete
-        self._outdated = dict(outdated)
-
-    def rows(self, keys: Sequence[Key]) -> list[int | None]:
-        """Return the rows of exposures; None where a record is not as the sidecar has it."""
-        if not self._stored_complete:
-            return [None] * len(keys)
-        rows, newer = self._stored.rows, self._records
-        return [None if key in newer else rows.get(key) for key in keys]
-
-    @property
-    def columns(self) -> SkyColumns:
-        """What the rows belong to."""
-        return self._stored.columns
 
     def put(self, key: Key, record: SkyRecord) -> None:
         """Replace the record of an exposure."""
@@ -143,7 +124,7 @@ class Outlines:
         return outline
 
     def stacked(self, keys: Sequence[Key], kind: str) -> Float | None:
-        """Return the footprints of many exposures as one array, if the sidecar has them all.
+        """Return the footprints of many exposures as one array, if the store has them all.
 
         Returns
         -------
@@ -173,7 +154,7 @@ class Outlines:
         return replace(record, has_gwcs=has_gwcs)
 
     def _is_stored(self, key: Key) -> bool:
-        """Whether what the sidecar remembers of an exposure still counts."""
+        """Whether what the store remembers of an exposure still counts."""
         return key not in self._records and key in self._stored
 
     def _find(self, key: Key) -> SkyRecord | None:

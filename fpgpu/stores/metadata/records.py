@@ -25,6 +25,9 @@ SIP_FIELDS = ("crval", "crpix", "cd", "a", "b", "ap", "bp", "residual")
 RAGGED = (*OUTLINES, *(f"sip_{name}" for name in SIP_FIELDS))
 NONE = -1
 
+UNKNOWN_SHAPE = (0, 0)
+"""Remembered of an exposure whose header has no usable WCS."""
+
 
 def text_digest(text: str) -> bytes:
     """Return the SHA-256 of a header's text."""

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fpgpu.errors import StoreWriteError
-from fpgpu.stores.files.publish import write_beside
-from fpgpu.stores.files.sync import StrPath
+from fpgpu.stores.disk import StrPath, write_beside
 
 if TYPE_CHECKING:
     from astropy.table import MaskedColumn, Table

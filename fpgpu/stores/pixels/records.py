@@ -83,7 +83,8 @@ class CalibrationRecord:
         if self.bitmask_applied is not None:
             attributes["bitmask_applied"] = np.int64(self.bitmask_applied)
         attributes |= self.names
-        attributes |= {VERSION: self.version, CHECKSUM: self.checksum}
+        if self.version is not None and self.checksum is not None:
+            attributes |= {VERSION: self.version, CHECKSUM: self.checksum}
         if self.masked is not None:
             counts = asdict(self.masked)
             attributes |= {COUNT + name: np.int64(counts[name]) for name in COUNTS}
@@ -93,6 +94,58 @@ class CalibrationRecord:
                 raise UnusableExposureError(f"provenance {name!r} is a name that fpgpu uses itself")
             attributes[attribute] = value
         return attributes
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON can hold it.
+
+        Returns
+        -------
+        dict
+            For `from_json`.
+
+        Raises
+        ------
+        UnusableExposureError
+            If `provenance` holds something that is no text and no number, or uses a name of
+            fpgpu's own.
+        """
+        self.to_attributes()
+        provenance = {name: _plain(value) for name, value in self.provenance.items()}
+        for name, value in provenance.items():
+            if not isinstance(value, str | int | float):
+                raise UnusableExposureError(
+                    f"provenance {name!r} is a {type(value).__name__}; expected text or a number"
+                )
+        return {
+            "key": [self.band, self.expID],
+            "counts_to_flux": float(self.counts_to_flux),
+            "flux_units": self.flux_units,
+            "bitmask_applied": self.bitmask_applied,
+            "names": dict(self.names),
+            "masked": self.masked and {name: int(n) for name, n in asdict(self.masked).items()},
+            "checksum": self.checksum,
+            "version": self.version,
+            "provenance": provenance,
+        }
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> "CalibrationRecord":
+        """Return the record that `to_json` gave.
+
+        Parameters
+        ----------
+        found : mapping
+            The JSON object.
+
+        Returns
+        -------
+        record : CalibrationRecord
+            Equal to the one that was written.
+        """
+        rest = dict(found)
+        band, expID = rest.pop("key")
+        masked = rest.pop("masked")
+        return cls(band, expID, masked=None if masked is None else MaskCounts(**masked), **rest)
 
     @classmethod
     def from_dataset(cls, band: str, expID: str, dataset: h5py.Dataset) -> "CalibrationRecord":

@@ -12,9 +12,8 @@ from fpgpu.errors import (
     StoreBusyError,
     StoreFormatError,
 )
-from fpgpu.stores.files.publish import Signature, signature, write_beside
-from fpgpu.stores.hdf5.handles import open_for_reading, reading_errors
-from fpgpu.stores.hdf5.soundness import read_attribute
+from fpgpu.stores.disk import Signature, signature, write_beside
+from fpgpu.stores.hdf5.reading import open_for_reading, read_attribute, reading_errors
 from fpgpu.stores.psfs.format import Float, Parameters
 
 __all__ = ["open_psf", "replace_band", "write_bands"]

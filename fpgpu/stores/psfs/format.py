@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fpgpu.errors import LayoutError, StoreFormatError
 from fpgpu.layout import MAXRADII, PSF_COLS, PSF_DTYPE
-from fpgpu.stores.hdf5.soundness import has_sound_type, read_attribute
+from fpgpu.stores.hdf5.reading import checked_storage, has_sound_type, read_attribute
 
 __all__ = ["BandPSF", "check_mixtures", "flat_parameters", "read_band", "warn_of_lost_light"]
 
@@ -239,6 +239,9 @@ def _refuse(bad: npt.NDArray[np.bool_], parameters: Parameters, why: str) -> Non
 
 def _read_dataset(stored: Any, place: str) -> npt.NDArray[Any]:
     """Read a dataset if that is safe."""
+    if getattr(stored, "dtype", None) is None:
+        raise StoreFormatError(f"{place}: expected a dataset")
+    checked_storage(stored)
     if stored.nbytes > MAX_BYTES:
         raise StoreFormatError(f"{place}: shape {stored.shape} is too large for a PSF")
     if not has_sound_type(stored.id.get_type(), stored.dtype):

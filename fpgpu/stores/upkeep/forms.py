@@ -1,29 +1,26 @@
 """The two forms of a store, one file or a file per exposure, each made of the other."""
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fpgpu.errors import StoreWriteError
-from fpgpu.stores.alone import alone_in
-from fpgpu.stores.files.publish import publish, recover, scratch_folder
+from fpgpu.stores.commit import KEEP_SECONDS, Change, commit, holding
 from fpgpu.stores.folder import StoreFolder
-from fpgpu.stores.hdf5.filters import Compression
+from fpgpu.stores.index import Entry, Index
 from fpgpu.stores.meta import MetaStore
-from fpgpu.stores.pixel import PixelStore
-from fpgpu.stores.pixels.geometry import Geometry
-from fpgpu.stores.pixels.links import Link, owned_shard
-from fpgpu.stores.shards.entry import stored_entry
-from fpgpu.stores.shards.files import store_bytes
-from fpgpu.stores.shards.mainfile import BASE_PREFIX, MainFile, write_main
-from fpgpu.stores.upkeep.copying import copy_exposure, new_store_file, refuse_unequal
-from fpgpu.stores.upkeep.shards import copy_to_shard, discard_unlinked, known_entry
+from fpgpu.stores.metadata.entries import MetaEntry
+from fpgpu.stores.metadata.records import Key
+from fpgpu.stores.shard import Offsets, shards_folder, store_id, write_pixel_file
+from fpgpu.stores.state import State
+from fpgpu.stores.upkeep.copying import Copy, copied_to_shard
+from fpgpu.stores.views import write_views
 
 __all__ = ["Consolidated", "consolidate", "split"]
 
-Key = tuple[str, str]
 Progress = Callable[[Key], None]
 
 
@@ -42,9 +39,7 @@ class Consolidated:
     n_copied : int
         How many were written anew.
     bytes_before, bytes_after : int
-        Size of the pixel store on disk.
-    compression : str
-        How the copied ones are stored; ``"as before"`` where that was not asked for.
+        Size of the pixel store on disk, with what is kept for those who have it open.
     """
 
     folder: str
@@ -53,7 +48,6 @@ class Consolidated:
     n_copied: int
     bytes_before: int
     bytes_after: int
-    compression: str
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields as plain types.
@@ -67,22 +61,21 @@ class Consolidated:
 
 
 def consolidate(
-    folder: str | Path,
-    compression: Compression | None = None,
-    on_progress: Progress = lambda key: None,
+    folder: str | Path, *, now: bool = False, on_progress: Progress = lambda key: None
 ) -> Consolidated:
-    """Put all exposures of a store into one file, and nothing else.
+    """Put all exposures of a store into one file, with their metadata.
 
-    Values and attributes stay the same, bit for bit; they are compared before the old files go.
-    The space of exposures that were replaced is given back. A process killed at any moment leaves
-    the store as it was or as it is after. While it runs the disk holds both.
+    Values stay the same, bit for bit, and are compared with their checksums on the way; what was
+    compressed is not any more. A process killed at any moment leaves the store as it was or as it
+    is after. The disk holds both for a week, for those who have the store open.
 
     Parameters
     ----------
     folder : path
         The store folder.
-    compression : Compression, optional
-        How to store the values; as they are when not given.
+    now : bool, optional
+        Remove the old files at once, also those of exposures that were replaced earlier. Whoever
+        has the store open must open it again.
     on_progress : callable, optional
         Called with each ``(band, expID)`` that was copied.
 
@@ -100,42 +93,47 @@ def consolidate(
     StoreBusyError, StoreWriteError, StoreConflictError
         If somebody else is changing the store or it cannot be written; it is as it was before.
     """
-    compression = compression and compression.checked()
-    with alone_in(StoreFolder(Path(folder)).require().path):
-        main, geometry = _looked_at(folder)
-        before = store_bytes(main.path)
-        keys = list(main.links)
-        _require_space(main.path, before, compression)
-        with (
-            PixelStore(main.path, mode="r") as old,
-            scratch_folder(main.path.parent, alone=True) as scratch,
-        ):
-            draft = scratch / main.path.name
-            with new_store_file(draft, geometry, main.path) as h5:
-                for key in keys:
-                    copy_exposure(old, h5, *key, compression)
-                    on_progress(key)
-            with PixelStore(draft, mode="r") as new:
-                refuse_unequal(old, new, keys)
-            publish({main.path: draft}, main.is_still, discard=main.unneeded({}))
-        return _report(folder, main, "single", len(keys), len(keys), before, compression)
+    place = StoreFolder(Path(folder)).require()
+    main = place.pixels.resolve()
+    before = _size(main)
+
+    def change(state: State) -> Change:
+        metadata = _metadata(state)
+        home = store_id(main)
+        keys = [key for key, row in state.index.rows.items() if row.file]
+        _require_space(main, sum(state.extent(key).n_bytes for key in keys))
+        copies = [Copy.of(state, key, home, metadata(key)) for key in keys]
+
+        def form(draft: Path, index: Index) -> None:
+            def tail(offsets: Offsets, size: int) -> bytes:
+                entries = {
+                    copy.key: copy.placed(main.name, offset, at, -1)
+                    for copy, (offset, at) in zip(copies, offsets, strict=True)
+                }
+                return index.changed(entries).tail(size)
+
+            items = [_noting(copy, on_progress) for copy in copies]
+            write_pixel_file(draft, index.geometry, items, tail)
+
+        put = {copy.key: copy.placed(main.name, -1, -1, -1) for copy in copies}
+        return Change(put, form=form, keep=0.0 if now else KEEP_SECONDS)
+
+    with holding(main):
+        state = commit(main, change)
+        write_views(main)
+    n = sum(bool(row.file) for row in state.index.rows.values())
+    return Consolidated(str(folder), "single", n, n, before, _size(main))
 
 
-def split(
-    folder: str | Path,
-    compression: Compression | None = None,
-    on_progress: Progress = lambda key: None,
-) -> Consolidated:
-    """Give each exposure of a store a file of its own, self-contained: the sharded form.
+def split(folder: str | Path, *, on_progress: Progress = lambda key: None) -> Consolidated:
+    """Give each exposure of a store a file of its own: the sharded form, which ingest makes.
 
-    Exposures that have one already keep it, unless their values are to be stored another way.
+    Exposures that have one already keep it.
 
     Parameters
     ----------
     folder : path
         The store folder.
-    compression : Compression, optional
-        How to store the values; as they are when not given.
     on_progress : callable, optional
         Called with each ``(band, expID)`` that was copied.
 
@@ -153,78 +151,56 @@ def split(
     StoreBusyError, StoreWriteError, StoreConflictError
         If somebody else is changing the store or it cannot be written; it is as it was before.
     """
-    compression = compression and compression.checked()
     place = StoreFolder(Path(folder)).require()
-    with alone_in(place.path):
-        main, geometry = _looked_at(folder)
-        before = store_bytes(main.path)
-        kept = {} if compression else _own_shards(main)
-        links: dict[Key, Link] = dict(kept)
-        made: list[Path] = []
-        try:
-            with PixelStore(main.path, mode="r") as old, MetaStore(place.meta) as meta:
-                for key in main.links:
-                    if key not in kept:
-                        entry = stored_entry(known_entry(meta, key))
-                        path = copy_to_shard(old, main.path, geometry, key, entry, compression)
-                        made.append(path)
-                        name = path.relative_to(main.path.parent).as_posix()
-                        links[key] = Link(name, f"/{key[0]}/{key[1]}")
-                        on_progress(key)
-            with scratch_folder(main.path.parent, alone=True) as scratch:
-                draft = scratch / main.path.name
-                write_main(draft, geometry, {key: links[key] for key in main.links}, main.path)
-                publish({main.path: draft}, main.is_still, discard=main.unneeded(links))
-        except BaseException:
-            discard_unlinked(main.path, made)
-            raise
-        return _report(folder, main, "sharded", len(links), len(made), before, compression)
+    main = place.pixels.resolve()
+    before = _size(main)
+    copied: dict[Key, Entry] = {}
+
+    def change(state: State) -> Change:
+        shared = Counter(row.file for row in state.index.rows.values())
+        metadata = _metadata(state)
+        for key, row in state.index.rows.items():
+            if row.file and shared[row.file] > 1 and key not in copied:
+                shard = copied_to_shard(state, key, main, state.index.geometry, metadata(key))
+                copied[key] = shard.entry
+                on_progress(key)
+        return Change(copied)
+
+    with holding(main):
+        state = commit(main, change)
+        write_views(main)
+    n = sum(bool(row.file) for row in state.index.rows.values())
+    return Consolidated(str(folder), "sharded", n, len(copied), before, _size(main))
 
 
-def _looked_at(folder: str | Path) -> tuple[MainFile, Geometry]:
-    """Look at the main file of a store, after finishing what a crash interrupted."""
-    place = StoreFolder(Path(folder)).require()
-    recover(place.path)
-    main = MainFile(place.pixels.resolve())
-    return main, main.required_geometry()
+def _metadata(state: State) -> Callable[[Key], MetaEntry | None]:
+    """Return what gives the metadata of an exposure of a state; None where it has none."""
+    meta = MetaStore.of_state(state)
+    return lambda key: meta.entry(*key) if key in meta else None
 
 
-def _own_shards(main: MainFile) -> dict[Key, Link]:
-    """Return the exposures that have a file of their own already."""
-    files: dict[Path, list[Key]] = {}
-    for key, link in main.links.items():
-        shard = None if link is None else owned_shard(main.path, link.filename)
-        if shard is not None and not shard.name.startswith(BASE_PREFIX):
-            files.setdefault(shard, []).append(key)
-    alone = [keys[0] for keys in files.values() if len(keys) == 1]
-    return {key: link for key in alone if (link := main.links[key]) is not None}
+def _noting(copy: Copy, on_progress: Progress) -> Any:
+    """Return the item of a copy, which tells when it is written."""
+
+    def write(descriptor: int, offset: int) -> None:
+        copy.item.write(descriptor, offset)
+        on_progress(copy.key)
+
+    return replace(copy, item=copy.item._replace(write=write)).item
 
 
-def _require_space(store: Path, n_bytes: int, compression: Compression | None) -> None:
+def _require_space(store: Path, n_bytes: int) -> None:
     """Refuse to begin what the disk has no room for."""
     free = shutil.disk_usage(store.parent).free
-    if (compression is None or compression.name == "none") and free < n_bytes:
+    if free < n_bytes:
         raise StoreWriteError(
             f"{store}: {n_bytes} bytes are to be copied, and its disk has {free} left; the old "
             "files can only go when the new one is complete"
         )
 
 
-def _report(
-    folder: str | Path,
-    main: MainFile,
-    form: str,
-    n_exposures: int,
-    n_copied: int,
-    before: int,
-    compression: Compression | None,
-) -> Consolidated:
-    return Consolidated(
-        str(folder),
-        form,
-        n_exposures,
-        n_copied,
-        before,
-        store_bytes(main.path),
-        "as before" if compression is None else compression.name,
-    )
+def _size(store: Path) -> int:
+    """Return the bytes of a pixel store: its main file and all below its shards."""
+    files = [store, *(path for path in shards_folder(store).rglob("*") if path.is_file())]
+    seen = {(s.st_dev, s.st_ino): s.st_size for s in (path.stat() for path in files)}
+    return sum(seen.values())

@@ -1,7 +1,6 @@
 """Putting the exposures of several store folders into one."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,23 +8,21 @@ from typing import Any
 import numpy as np
 
 from fpgpu.errors import StoreConflictError, StoreFormatError
-from fpgpu.stores.alone import alone_in
-from fpgpu.stores.files.publish import recover
+from fpgpu.stores.commit import commit_shards, holding
+from fpgpu.stores.disk import write_beside
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
+from fpgpu.stores.metadata.records import Key
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.pixels.geometry import Geometry
 from fpgpu.stores.psf import PSFStore
 from fpgpu.stores.psfs.file import write_bands
-from fpgpu.stores.shards.entry import stored_entry
-from fpgpu.stores.shards.files import Shard, read_shard
-from fpgpu.stores.shards.mainfile import MainFile, refuse_collisions
-from fpgpu.stores.shards.publishing import publish_shards
-from fpgpu.stores.upkeep.shards import copy_to_shard, discard_unlinked
+from fpgpu.stores.shard import Shard
+from fpgpu.stores.upkeep.copying import copied_to_shard
+from fpgpu.stores.views import write_views
 
 __all__ = ["Merged", "merge"]
 
-Key = tuple[str, str]
 LISTED = 5
 
 
@@ -119,38 +116,39 @@ def merge(
     if not places:
         raise StoreConflictError(f"{out}: no folders to merge were given")
     done = Merged(str(out))
-    with alone_in(target.path), ExitStack() as stack:
-        recover(target.path)
-        sources = [_opened(place, stack) for place in places if not _is_same(place, target)]
-        main = MainFile(target.path.resolve() / target.pixels.name)
-        geometry = _one_geometry(main, sources)
-        chosen = _choose(main, target, sources, replace)
-        refuse_collisions(chosen, {*main.links, *chosen})
+    store = target.pixels.resolve()
+    with holding(store):
+        sources = [_opened(place) for place in places if not _is_same(place, target)]
+        there = PixelStore(store, mode="r") if store.exists() else None
+        geometry = _one_geometry(there, sources, store)
+        chosen = _choose(there, target, sources, replace)
         psfs = _choose_psfs(target, sources, replace)
         made: list[Shard] = []
         try:
             for key, source in chosen.items():
-                made.append(_copied(source, main.path, geometry, key))
+                metadata = source.meta.entry(*key)
+                made.append(copied_to_shard(source.pixels.state, key, store, geometry, metadata))
                 on_progress(key)
-                known = done.replaced if key in main.links else done.added
+                known = done.added if there is None or key not in there else done.replaced
                 known.append("/".join(key))
-            also = {}
-            if any(path != target.psf for path in psfs.values()):
-                psf = target.path.resolve() / target.psf.name
-                also[psf] = lambda draft: write_bands(draft, psfs)
-            if made or also:
-                publish_shards(target.path, made, alone=True, also=also)
+            if made:
+                commit_shards(store, made)
         except BaseException:
-            discard_unlinked(main.path, [shard.file for shard in made])
+            for shard in made:
+                shard.file.unlink(missing_ok=True)
             raise
+        if any(path != target.psf for path in psfs.values()):
+            with write_beside(target.psf) as draft:
+                write_bands(draft, psfs)
+        if made:
+            write_views(store)
     done.psf_bands = {band: str(path) for band, path in psfs.items()}
     return done
 
 
-def _opened(place: StoreFolder, stack: ExitStack) -> _Source:
+def _opened(place: StoreFolder) -> _Source:
     """Open the stores of a folder, if they hold the same exposures."""
-    pixels = stack.enter_context(PixelStore(place.pixels, mode="r"))
-    meta = stack.enter_context(MetaStore(place.meta))
+    pixels, meta = PixelStore(place.pixels, mode="r"), MetaStore(place.meta)
     differing = sorted("/".join(key) for key in set(pixels) ^ set(meta))
     if differing:
         raise StoreFormatError(
@@ -164,9 +162,10 @@ def _is_same(a: StoreFolder, b: StoreFolder) -> bool:
     return a.path.resolve() == b.path.resolve()
 
 
-def _one_geometry(main: MainFile, sources: list[_Source]) -> Geometry:
+def _one_geometry(there: PixelStore | None, sources: list[_Source], store: Path) -> Geometry:
     """Return the size that all stores have."""
-    known, of = main.geometry, main.path
+    known = None if there is None else Geometry(there.shape, there.super_pixel_size)
+    of = store
     for source in sources:
         geometry = Geometry(source.pixels.shape, source.pixels.super_pixel_size)
         if known is None:
@@ -177,28 +176,26 @@ def _one_geometry(main: MainFile, sources: list[_Source]) -> Geometry:
                 "one size of images can be merged"
             )
     if known is None:
-        raise StoreConflictError(f"{main.path}: no other folder was given to merge into it")
+        raise StoreConflictError(f"{store}: no other folder was given to merge into it")
     return known
 
 
 def _choose(
-    main: MainFile, target: StoreFolder, sources: list[_Source], replace: bool
+    there: PixelStore | None, target: StoreFolder, sources: list[_Source], replace: bool
 ) -> dict[Key, _Source]:
     """Choose the folder that each exposure is taken from; the same bits need no choice."""
     chosen: dict[Key, _Source] = {}
     colliding = []
-    with ExitStack() as stack:
-        there = stack.enter_context(PixelStore(main.path, mode="r")) if main.links else None
-        for source in sources:
-            for key in source.pixels:
-                other = chosen[key].pixels if key in chosen else None
-                if other is None and key in main.links:
-                    other = there
-                if other is None:
-                    chosen[key] = source
-                elif not _same_exposure(other, source.pixels, key):
-                    colliding.append("/".join(key))
-                    chosen[key] = source
+    for source in sources:
+        for key in source.pixels:
+            other = chosen[key].pixels if key in chosen else None
+            if other is None and there is not None and key in there:
+                other = there
+            if other is None:
+                chosen[key] = source
+            elif not _same_exposure(other, source.pixels, key):
+                colliding.append("/".join(key))
+                chosen[key] = source
     if colliding and not replace:
         raise StoreConflictError(
             f"{target.path}: {_some(colliding)} would be there more than once, with other pixels; "
@@ -243,12 +240,6 @@ def _same_psfs(a: Path, b: Path, band: str) -> bool:
             np.asarray(other.locations(band), np.float64),
             equal_nan=True,
         )
-
-
-def _copied(source: _Source, store: Path, geometry: Geometry, key: Key) -> Shard:
-    """Copy an exposure with its header into a shard of another store."""
-    entry = stored_entry(source.meta.entry(*key))
-    return read_shard(copy_to_shard(source.pixels, store, geometry, key, entry, None))
 
 
 def _some(names: Sequence[str]) -> str:

@@ -5,26 +5,23 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from fpgpu.errors import NotInStoreError
-from fpgpu.stores.alone import alone_in
-from fpgpu.stores.files.publish import Together, recover
+from fpgpu.stores.commit import Change, commit, holding
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
+from fpgpu.stores.metadata.records import Key
 from fpgpu.stores.pixel import PixelStore
-from fpgpu.stores.shards.mainfile import MainFile, put_links
-from fpgpu.stores.shards.publishing import forget, publish_shards
-from fpgpu.stores.upkeep.copying import copy_exposure, new_store_file, refuse_unequal
+from fpgpu.stores.state import State
+from fpgpu.stores.views import write_views
 
 __all__ = ["matching", "remove"]
-
-Key = tuple[str, str]
 
 
 def remove(folder: str | Path, patterns: Iterable[str], *, dry_run: bool = False) -> list[Key]:
     """Take exposures out of a store folder.
 
-    Pixel and meta store change in one instant; a process killed at any moment leaves all
-    exposures or none of those to be removed. Shards are deleted afterwards. Where exposures lie
-    in one file, that file is written anew without them, so that their space is given back.
+    Pixels and metadata go in one instant; a process killed at any moment leaves all exposures or
+    none of those to be removed. Their shards are deleted a week later. Where all exposures lie in
+    one file, `fpgpu.stores.upkeep.forms.consolidate` gives their space back.
 
     Parameters
     ----------
@@ -53,15 +50,16 @@ def remove(folder: str | Path, patterns: Iterable[str], *, dry_run: bool = False
     place = StoreFolder(Path(folder)).require()
     if dry_run:
         return _found(place, patterns)
-    with alone_in(place.path):
-        recover(place.path)
-        chosen = _found(place, patterns)
-        main = MainFile(place.pixels.resolve())
-        if any(link is None for link in main.links.values()):
-            _rewrite_without(place, main, set(chosen))
-        else:
-            publish_shards(place.path, [], chosen, alone=True)
-        return chosen
+    chosen: list[Key] = []
+
+    def change(state: State) -> Change:
+        chosen[:] = matching(patterns, state.index.rows, place.path)
+        return Change(drop=chosen)
+
+    with holding(place.pixels):
+        commit(place.pixels, change)
+        write_views(place.pixels)
+    return chosen
 
 
 def matching(patterns: Iterable[str], known: Collection[Key], folder: object) -> list[Key]:
@@ -111,31 +109,3 @@ def _found(place: StoreFolder, patterns: Iterable[str]) -> list[Key]:
     with PixelStore(place.pixels, mode="r") as pixels, MetaStore(place.meta) as meta:
         known = dict.fromkeys([*pixels, *meta])
     return matching(patterns, known, place.path)
-
-
-def _rewrite_without(place: StoreFolder, main: MainFile, chosen: set[Key]) -> None:
-    """Write the main file anew, without some exposures, together with the meta store."""
-    kept = {key: link for key, link in main.links.items() if key not in chosen}
-    own = [key for key, link in kept.items() if link is None]
-    links = {key: link for key, link in kept.items() if link is not None}
-    geometry = main.required_geometry()
-
-    def write(draft: Path) -> None:
-        with PixelStore(main.path, mode="r") as old:
-            with new_store_file(draft, geometry, main.path) as h5:
-                for key in own:
-                    copy_exposure(old, h5, *key, None)
-                put_links(h5, links)
-            with PixelStore(draft, mode="r") as new:
-                refuse_unequal(old, new, own)
-
-    with MetaStore(place.meta) as meta:
-        for key in chosen:
-            forget(meta, key)
-        together = Together(
-            files={main.path: write},
-            discard=main.unneeded(kept),
-            still_right=main.is_still,
-            alone=True,
-        )
-        meta.write_to_file(place.meta, together)

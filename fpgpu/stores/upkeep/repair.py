@@ -1,27 +1,23 @@
 """Mending what can be mended in a store folder without guessing."""
 
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fpgpu.errors import FpgpuError, MissingStoreError, StoreBusyError
-from fpgpu.stores.alone import alone_in
-from fpgpu.stores.files.publish import recover, scratch_folder
-from fpgpu.stores.files.scratch import scratch_folders
+from fpgpu.errors import FpgpuError, StoreBusyError
+from fpgpu.stores.commit import commit_shards, holding
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
-from fpgpu.stores.metadata.store_files import MetaPaths
+from fpgpu.stores.metadata.records import Key
+from fpgpu.stores.metadata.source import MetaPaths
+from fpgpu.stores.metafiles import are_known
 from fpgpu.stores.pixel import PixelStore
-from fpgpu.stores.pixels.links import owned_shard
-from fpgpu.stores.shards.files import Shard, find_orphans, find_parts, read_shard
-from fpgpu.stores.shards.mainfile import MainFile
-from fpgpu.stores.shards.publishing import publish_shards
+from fpgpu.stores.shard import PIXELS_ENDING, Shard, find_orphans, find_parts, read_shard
+from fpgpu.stores.state import open_state
+from fpgpu.stores.upkeep.verify import stale_views
+from fpgpu.stores.views import write_views
 
 __all__ = ["Repair", "Repaired", "repair"]
-
-Key = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -98,10 +94,10 @@ def repair(
 ) -> Repaired:
     """Mend a store folder, as far as that needs no guess.
 
-    Finishes or undoes what a killed writer began and removes its leftovers. A shard that no store
-    links to is linked when its exposure is in the store in no other form; it is deleted when the
-    store holds the same bits; otherwise it is kept. Headers that the meta store lacks are taken
-    from shards, and the sidecar is made again. Exposures are never removed and never replaced.
+    Removes what killed writers left unfinished. A shard that no commit names is committed when its
+    exposure is in the store in no other form; it is deleted when the store holds the same bits;
+    otherwise it is kept. forcepho's views are written again, unless somebody has changed them.
+    Exposures are never removed and never replaced.
 
     Parameters
     ----------
@@ -130,75 +126,58 @@ def repair(
     if not place.holds_anything():
         place.require()
     done = Repaired(str(folder))
-    with alone_in(place.path, break_lock=break_lock):
-        if recover(place.path):
-            done.did(place.path.name, "an interrupted change of several files was settled")
-        if place.pixels.exists():
-            PixelStore(place.pixels).close()  # to look into it undoes what a dead writer left
-        _remove_leftovers(place, done)
+    with holding(place.pixels, timeout=1.0, break_lease=break_lock):
+        for part in find_parts(place.path):
+            part.unlink(missing_ok=True)
+            done.did(part.relative_to(place.path), "deleted: its writer was killed")
         _settle_orphans(place, done, delete_orphans)
-        _complete_meta(place, done)
+        _write_views(place, done)
         _note_missing(place, done)
     return done
 
 
-def _remove_leftovers(place: StoreFolder, done: Repaired) -> None:
-    """Delete what killed writers of shards and of scratch folders left."""
-    for part in find_parts(place.path):
-        part.unlink(missing_ok=True)
-        done.did(part.relative_to(place.path), "deleted: its writer was killed")
-    scratches = scratch_folders(place.path)
-    with scratch_folder(place.path, alone=True):
-        pass
-    left = scratch_folders(place.path)
-    for scratch in scratches:
-        if scratch in left:
-            done.left(scratch.name, "a living process holds it")
-        else:
-            done.did(scratch.name, "deleted: its writer was killed")
-
-
 def _settle_orphans(place: StoreFolder, done: Repaired, delete: bool) -> None:
-    """Link, delete or keep the shards that the store does not link to."""
-    known = MainFile(place.pixels.resolve())
+    """Commit, delete or keep the shards that no commit names."""
+    state = open_state(place.pixels, missing_ok=True)
+    known = state.index.rows if state.exists else {}
     by_key: dict[Key, list[Shard]] = {}
     for path in find_orphans(place.path):
         name = path.relative_to(place.path)
+        if path.suffix != PIXELS_ENDING:
+            _keep(path, name, "holds metadata that no commit names", done, delete)
+            continue
         try:
             shard = read_shard(path)
             shard.verify()
         except FpgpuError as exc:
-            if not known.links or not _all_held(place, path):
+            if not _all_held(place, path):
                 _keep(path, name, f"cannot be used: {exc}", done, delete)
             else:
                 path.unlink()
                 done.did(name, "deleted: the store holds the same bits of all that is in it")
         else:
             by_key.setdefault(shard.key, []).append(shard)
-    chosen: list[Shard] = []
     for key, shards in by_key.items():
-        if key in known.links:
+        if key in known and known[key].file:
             for shard in shards:
                 _compare_with_store(place, shard, done, delete)
         elif len({shard.record.checksum for shard in shards}) == 1:
-            chosen.append(shards[0])
             for shard in shards[1:]:
                 shard.file.unlink()
                 done.did(shard.path, f"deleted: holds the same bits as {shards[0].path}")
+            # One by one, so that a name that collides with another does not keep the others out.
+            try:
+                commit_shards(place.pixels, shards[:1])
+            except StoreBusyError:
+                raise
+            except FpgpuError as exc:
+                done.left(shards[0].path, f"cannot be committed: {exc}")
+            else:
+                done.did(shards[0].path, f"committed as {'/'.join(key)}, which the store lacked")
         else:
             for shard in shards:
                 why = f"{len(shards)} shards of {'/'.join(key)} differ, and none is in the store"
                 _keep(shard.file, Path(shard.path), why, done, delete)
-    for shard in chosen:
-        # One by one, so that a name that collides with another does not keep the others out.
-        try:
-            publish_shards(place.path, [shard], alone=True)
-        except StoreBusyError:
-            raise
-        except FpgpuError as exc:
-            done.left(shard.path, f"cannot be linked: {exc}")
-        else:
-            done.did(shard.path, f"linked as {'/'.join(shard.key)}, which the store lacked")
 
 
 def _compare_with_store(place: StoreFolder, shard: Shard, done: Repaired, delete: bool) -> None:
@@ -243,54 +222,42 @@ def _holds_same(place: StoreFolder, other: PixelStore, key: Key) -> bool:
         return False
 
 
-def _complete_meta(place: StoreFolder, done: Repaired) -> None:
-    """Take missing headers from shards, and make the sidecar again."""
-    main = MainFile(place.pixels.resolve())
-    with MetaStore(place.meta if place.meta.exists() else None) as meta:
-        sidecar = MetaPaths.of(place.meta).sidecar
-        stale = meta.sidecar_fault() is not None
-        added = list(_add_entries(main, meta, done))
-        if added or stale:
-            meta.write_to_file(place.meta)
-    for key in added:
-        done.did("/".join(key), "its header was taken from its shard")
-    if stale:
-        done.did(sidecar.name, "made again")
-
-
-def _add_entries(main: MainFile, meta: MetaStore, done: Repaired) -> Iterator[Key]:
-    """Add the entries that a meta store lacks and shards have; yield their keys."""
-    for key, link in main.links.items():
-        if key in meta:
-            continue
-        shard = None if link is None else owned_shard(main.path, link.filename)
-        name = "/".join(key)
-        if shard is None:
-            done.left(name, "no shard tells its header; add the exposure again, or remove it")
-            continue
-        try:
-            entry = read_shard(shard).meta_entry()
-        except FpgpuError as exc:
-            done.left(name, f"its shard does not tell its header: {exc}")
-            continue
-        if entry is None:
-            done.left(name, "its shard was written without a header; add the exposure again")
-            continue
-        meta.add_prepared(entry)
-        yield key
+def _write_views(place: StoreFolder, done: Repaired) -> None:
+    """Write forcepho's files again where they are not as the store is, and nobody's own."""
+    state = open_state(place.pixels, missing_ok=True)
+    paths = MetaPaths.of(place.meta)
+    if state.stored is None:
+        return
+    if not are_known(state, paths):
+        done.left(
+            paths.json.name,
+            "was changed by somebody; 'fpgpu views' takes that over, or remove meta.json and "
+            "meta.asdf and run it",
+        )
+    elif stale_views(state, paths):
+        write_views(place.pixels)
+        done.did(paths.json.name, "written again, with meta.asdf")
 
 
 def _note_missing(place: StoreFolder, done: Repaired) -> None:
     """Say what only a person can decide."""
-    main = MainFile(place.pixels.resolve())
-    if place.meta.exists():
-        with MetaStore(place.meta) as meta:
-            for key in meta:
-                if key not in main.links:
-                    done.left("/".join(key), "has no pixels; add the exposure again, or remove it")
-    with suppress(MissingStoreError), PixelStore(place.pixels, mode="r") as store:
-        for key in main.links:
+    state = open_state(place.pixels, missing_ok=True)
+    rows = state.index.rows if state.exists else {}
+    try:
+        headers = set(MetaStore(place.meta))
+    except FpgpuError as exc:
+        done.left(place.meta.name, str(exc))
+        headers = set()
+    for key in sorted(headers - {key for key, row in rows.items() if row.file}):
+        done.left("/".join(key), "has no pixels; add the exposure again, or remove it")
+    for key, row in rows.items():
+        if row.file:
+            name = "/".join(key)
             try:
-                store.record(*key)
+                state.extent(key)
+                with state.dataset(key):
+                    state.calibration(key)
             except FpgpuError as exc:
-                done.left("/".join(key), str(exc))
+                done.left(name, str(exc))
+            if key not in headers:
+                done.left(name, "has no header; add the exposure again, or remove it")

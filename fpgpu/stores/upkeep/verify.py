@@ -1,12 +1,11 @@
 """Checking all that a store folder holds, without changing it."""
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import h5py
 import numpy as np
 
 from fpgpu.errors import (
@@ -14,28 +13,27 @@ from fpgpu.errors import (
     FpgpuError,
     MissingStoreError,
     StoreError,
+    StoreFormatError,
 )
-from fpgpu.stores.files.intent import is_pending
-from fpgpu.stores.files.scratch import scratch_folders
+from fpgpu.stores.commit import Change, commit
+from fpgpu.stores.disk import inside
 from fpgpu.stores.folder import StoreFolder
-from fpgpu.stores.hdf5.extents import Extent
-from fpgpu.stores.hdf5.journal import journal_path
+from fpgpu.stores.index import Entry
 from fpgpu.stores.meta import MetaStore
-from fpgpu.stores.metadata.store_files import MetaPaths
+from fpgpu.stores.metadata.records import Key
+from fpgpu.stores.metadata.source import FileSource, MetaPaths
+from fpgpu.stores.metafiles import are_known
 from fpgpu.stores.names import check_band, check_expID
 from fpgpu.stores.pixel import PixelStore
-from fpgpu.stores.pixels.links import Link, vetted
-from fpgpu.stores.pixels.reading import strips
+from fpgpu.stores.pixels.reading import ExposureReader
 from fpgpu.stores.pixels.records import update_checksum
 from fpgpu.stores.psf import PSFStore
-from fpgpu.stores.shards.files import find_orphans, find_parts, read_shard
-from fpgpu.stores.shards.mainfile import BASE_PREFIX, MainFile
+from fpgpu.stores.shard import find_orphans, find_parts
+from fpgpu.stores.state import State, open_state
 from fpgpu.stores.units import describe_units, mixed_units, units_of
 from fpgpu.stores.upkeep.problems import Verdict
 
-__all__ = ["SIP_AGREEMENT", "verify"]
-
-Key = tuple[str, str]
+__all__ = ["SIP_AGREEMENT", "record_checksums", "stale_views", "verify"]
 
 SIP_AGREEMENT = 1e-6
 """Pixels by which the residual of a refit may differ from the one stored with it."""
@@ -58,8 +56,7 @@ def verify(
 ) -> Verdict:
     """Check a store folder: every checksum, value, shape, link, header, and refit.
 
-    Nothing is changed, except that, as with every opening of a store, a change that a killed
-    writer did not finish is completed or undone.
+    Nothing is changed.
 
     Parameters
     ----------
@@ -86,34 +83,90 @@ def verify(
     if not place.holds_anything():
         place.require()
     verdict = Verdict(str(folder))
-    _look_for_interrupted(place, verdict)
-    main = _look_at_main(place, verdict)
-    if main is not None:
-        _look_at_exposures(main, verdict, pixels, on_progress)
-    _look_at_meta(place, main, verdict, wcs)
-    _look_for_leftovers(place, main, verdict)
+    state = _look_at_main(place, verdict)
+    if state is not None:
+        _look_at_exposures(state, verdict, pixels, on_progress)
+    _look_at_meta(place, state, verdict, wcs)
+    _look_for_leftovers(place, state, verdict)
     _look_at_units(place, verdict)
     _look_at_psfs(place, verdict)
     return verdict
 
 
-def _look_for_interrupted(place: StoreFolder, verdict: Verdict) -> None:
-    """Note what opening the stores is going to settle."""
-    for pending, what in (
-        (is_pending(place.path), "a change of several files"),
-        (os.path.lexists(journal_path(place.pixels.resolve())), "a change of the pixel store"),
-    ):
-        if pending:
-            verdict.add(
-                "interrupted",
-                place.path.name,
-                f"{what} was not finished by its writer",
-                "settled now, by opening the store",
-                repairable=True,
-            )
+def record_checksums(
+    folder: str | Path, *, on_progress: Callable[[Key], None] = lambda key: None
+) -> list[Key]:
+    """Compute the checksums that exposures of other programs lack, and keep them from now on.
+
+    Parameters
+    ----------
+    folder : path
+        The store folder.
+    on_progress : callable, optional
+        Called with each ``(band, expID)`` that was read.
+
+    Returns
+    -------
+    list of (band, expID)
+        The exposures that had none.
+
+    Raises
+    ------
+    MissingStoreError
+        If the folder holds no stores.
+    StoreBusyError, StoreWriteError
+        If somebody else is changing the store or it cannot be written; it is as it was before.
+    """
+    place = StoreFolder(Path(folder)).require()
+
+    def change(state: State) -> Change:
+        put = {}
+        for key, row in state.index.rows.items():
+            calibration = state.calibration(key) if row.file else None
+            if calibration is not None and calibration.checksum is None:
+                found = ExposureReader(state, np.dtype(np.float32)).bytes_checksum(*key)
+                known = replace(calibration, checksum=found)
+                put[key] = Entry(row, state.index.sky(key), known)
+                on_progress(key)
+        done[:] = put
+        return Change(put)
+
+    done: list[Key] = []
+    commit(place.pixels, change)
+    return done
 
 
-def _look_at_main(place: StoreFolder, verdict: Verdict) -> MainFile | None:
+def stale_views(state: State, paths: MetaPaths) -> list[str]:
+    """Name the exposures that forcepho's views lack, or have otherwise than the store.
+
+    Parameters
+    ----------
+    state : State
+        With an index.
+    paths : MetaPaths
+        The views.
+
+    Returns
+    -------
+    list of str
+        ``band/expID`` of each.
+    """
+    index = state.index
+    wanted = {key for key, row in index.rows.items() if row.meta is not None}
+    with_gwcs = [key for key in wanted if index.columns.has_gwcs[index.number(key)]]
+    texts = FileSource(paths).names if paths.json.exists() else {}
+    found = {(band, expID) for band, exposures in texts.items() for expID in exposures}
+    differing = wanted ^ found
+    for band, expID in wanted & found:
+        with suppress(StoreError):  # what cannot be read is told of the exposure
+            if state.record((band, expID)).text != texts[band][expID]:
+                differing.add((band, expID))
+    if with_gwcs and not paths.asdf.exists():
+        differing |= set(with_gwcs)
+    return ["/".join(key) for key in sorted(differing)]
+
+
+def _look_at_main(place: StoreFolder, verdict: Verdict) -> State | None:
     """Open the main file of the pixel store."""
     path = place.pixels.resolve()
     if not path.exists():
@@ -126,7 +179,8 @@ def _look_at_main(place: StoreFolder, verdict: Verdict) -> MainFile | None:
         )
         return None
     try:
-        return MainFile(path)
+        state = open_state(path)
+        _ = state.index
     except FpgpuError as exc:
         verdict.add(
             "unreadable",
@@ -135,51 +189,46 @@ def _look_at_main(place: StoreFolder, verdict: Verdict) -> MainFile | None:
             "restore it from a copy; if all its exposures are shards, move it away and repair",
         )
         return None
+    return state
 
 
 def _look_at_exposures(
-    main: MainFile, verdict: Verdict, pixels: bool, on_progress: Callable[[Key], None]
+    state: State, verdict: Verdict, pixels: bool, on_progress: Callable[[Key], None]
 ) -> None:
     """Check each exposure of the pixel store."""
-    with PixelStore(main.path, mode="r") as store:
-        for key, link in main.links.items():
-            verdict.n_exposures += 1
-            name = "/".join(key)
+    for key, row in state.index.rows.items():
+        if not row.file:
+            continue
+        verdict.n_exposures += 1
+        name = "/".join(key)
+        again = "add the exposure again or remove it"
+        try:
+            check_band(key[0]), check_expID(key[1])
+            if row.file != state.store.name:
+                inside(state.folder, row.file, f"{state.store}: {name}")
+        except MissingStoreError as exc:
+            verdict.add("missing shard", name, exc, f"put it back, or fpgpu remove DIR '{name}'")
+        except (ExposureNameError, StoreFormatError) as exc:
+            verdict.add("refused link", name, exc, "do not trust this store; remove the exposure")
+        else:
             try:
-                check_band(key[0]), check_expID(key[1])
-                if link is not None:
-                    vetted(main.path, link, f"{main.path}: {name}")
-                _look_at_exposure(store, key, verdict, pixels)
-                if link is not None:
-                    _look_at_shard(main, link, verdict)
-            except ExposureNameError as exc:
-                verdict.add("refused link", name, exc, "remove it with another program")
-            except MissingStoreError as exc:
-                verdict.add(
-                    "missing shard", name, exc, f"put it back, or fpgpu remove DIR '{name}'"
-                )
+                _look_at_exposure(state, key, verdict, pixels)
             except FpgpuError as exc:
-                kind, remedy = _kind_of(link, exc)
-                verdict.add(kind, name, exc, remedy)
-            on_progress(key)
+                verdict.add("unreadable", name, exc, again)
+        on_progress(key)
 
 
-def _kind_of(link: Link | None, exc: FpgpuError) -> tuple[str, str]:
-    """Sort an error of reading."""
-    if "are not followed" in str(exc):
-        return "refused link", "do not trust this store; remove the exposure"
-    if "has shape" in str(exc):
-        return "wrong shape", "add the exposure again or remove it"
-    return "unreadable", "add the exposure again or remove it"
-
-
-def _look_at_exposure(store: PixelStore, key: Key, verdict: Verdict, pixels: bool) -> None:
-    """Check shape, record and values of one exposure."""
+def _look_at_exposure(state: State, key: Key, verdict: Verdict, pixels: bool) -> None:
+    """Check record and values of one exposure."""
     name = "/".join(key)
-    stated = store.record(*key).checksum
+    stated = state.calibration(key).checksum
+    if state.index.rows[key].meta is not None:
+        state.record(key)
+    with state.dataset(key) as dataset:
+        dtype = dataset.dtype
     if not pixels:
         return
-    found = store.reader.visit(*key, _values)
+    found = _values(ExposureReader(state, dtype), key)
     if stated is None:
         verdict.n_unchecked += 1
     elif stated == found.checksum:
@@ -201,67 +250,71 @@ def _look_at_exposure(store: PixelStore, key: Key, verdict: Verdict, pixels: boo
         )
 
 
-def _values(dataset: h5py.Dataset, extent: Extent) -> _Values:
+def _values(reader: ExposureReader, key: Key) -> _Values:
     """Read all values of an exposure once."""
     checksum, n_bad, n_negative = update_checksum(b""), 0, 0
-    n_pixels = extent.shape[2] // 2
-    for strip in strips(dataset, extent):
+    for strip in reader.strips(*key):
         checksum = update_checksum(strip, checksum)
         n_bad += strip.size - int(np.count_nonzero(np.isfinite(strip)))
-        n_negative += int(np.count_nonzero(strip[..., n_pixels:] < 0))
+        n_negative += int(np.count_nonzero(strip[..., strip.shape[2] // 2 :] < 0))
     return _Values(checksum, n_bad, n_negative)
 
 
-def _look_at_shard(main: MainFile, link: Link, verdict: Verdict) -> None:
-    """Check that a shard of fpgpu can stand for itself."""
-    path = vetted(main.path, link, str(main.path))
-    if path.suffix == ".h5" and path.parent.parent.name == main.path.stem + ".shards":
-        shard = read_shard(path)
-        shard.meta_entry()
-
-
-def _look_at_meta(place: StoreFolder, main: MainFile | None, verdict: Verdict, wcs: bool) -> None:
+def _look_at_meta(place: StoreFolder, state: State | None, verdict: Verdict, wcs: bool) -> None:
     """Check the meta store, and that it and the pixel store hold the same exposures."""
-    if not place.meta.exists():
-        verdict.add(
-            "unreadable",
-            place.meta.name,
-            "is missing",
-            "made again from shards, as far as there are any",
-            repairable=True,
-        )
-        return
     try:
-        with MetaStore(place.meta) as meta:
-            keys = list(meta)
-            fault = meta.sidecar_fault()
-            if fault is not None:
-                name = MetaPaths.of(place.meta).sidecar.name
-                verdict.add("sidecar", name, fault, "made again", repairable=True)
-            if main is not None:
-                meta.image_shape = None if main.geometry is None else main.geometry.shape
-                _compare(set(main.links), set(keys), main, verdict)
-            for key in keys:
-                _look_at_header(meta, key, main, verdict, wcs)
+        if state is not None and state.stored is not None:
+            _look_at_views(place, state, verdict)
+        meta = MetaStore(place.meta)
+        keys = list(meta)
+        if state is not None:
+            meta.image_shape = None if state.geometry is None else state.geometry.shape
+            _compare(state, set(keys), verdict)
+        told = {problem.where for problem in verdict.problems}
+        for key in keys:
+            if "/".join(key) not in told:
+                _look_at_header(meta, key, state, verdict, wcs)
     except StoreError as exc:
         verdict.add(
             "unreadable",
             place.meta.name,
             exc,
-            "restore it from a copy, or move it away and make it again from shards",
+            "made again from the shards once it is moved away, as far as they tell",
         )
 
 
-def _compare(pixels: set[Key], meta: set[Key], main: MainFile, verdict: Verdict) -> None:
+def _look_at_views(place: StoreFolder, state: State, verdict: Verdict) -> None:
+    """Compare forcepho's files with the store."""
+    paths = MetaPaths.of(place.meta)
+    if not are_known(state, paths):
+        verdict.add(
+            "changed",
+            paths.json.name,
+            "is not as fpgpu wrote it, or the ASDF file beside it",
+            "if that was meant, 'fpgpu views' takes it over; if not, remove both files and run it",
+        )
+        return
+    stale = stale_views(state, paths)
+    if stale:
+        more = f" and {len(stale) - 3} more" if len(stale) > 3 else ""
+        verdict.add(
+            "view",
+            paths.json.name,
+            f"forcepho does not see {', '.join(stale[:3])}{more} as they are",
+            "written again",
+            repairable=True,
+        )
+
+
+def _compare(state: State, meta: set[Key], verdict: Verdict) -> None:
     """Note exposures that only one of the stores holds."""
+    pixels = {key for key, row in state.index.rows.items() if row.file}
     for key in sorted(pixels - meta):
-        own = main.links[key] is not None
         verdict.add(
             "only in pixels",
             "/".join(key),
             "has no header in the meta store, so no query finds it",
-            "its header is taken from its shard" if own else "add it again or remove it",
-            repairable=own,
+            "add it again, or its header with MetaStore, or remove it",
         )
     for key in sorted(meta - pixels):
         verdict.add(
@@ -273,7 +326,7 @@ def _compare(pixels: set[Key], meta: set[Key], main: MainFile, verdict: Verdict)
 
 
 def _look_at_header(
-    meta: MetaStore, key: Key, main: MainFile | None, verdict: Verdict, wcs: bool
+    meta: MetaStore, key: Key, state: State | None, verdict: Verdict, wcs: bool
 ) -> None:
     """Check header, footprint, size and refit of one exposure."""
     name = "/".join(key)
@@ -283,12 +336,13 @@ def _look_at_header(
     except FpgpuError as exc:
         verdict.add("header", name, exc, "add the exposure again or remove it")
         return
-    if main is not None and main.geometry is not None and size != main.geometry.shape:
+    geometry = None if state is None else state.geometry
+    if geometry is not None and size != geometry.shape:
         verdict.add(
             "wrong shape",
             name,
             f"its header says {size[0]} x {size[1]} pixels, the store has images of "
-            f"{main.geometry.shape[0]} x {main.geometry.shape[1]}",
+            f"{geometry.shape[0]} x {geometry.shape[1]}",
             "add the exposure again or remove it",
         )
     if wcs:
@@ -321,25 +375,19 @@ def _look_at_wcs(meta: MetaStore, key: Key, verdict: Verdict) -> None:
         )
 
 
-def _look_for_leftovers(place: StoreFolder, main: MainFile | None, verdict: Verdict) -> None:
-    """Note shards that no store links to, and what killed writers left."""
-    if main is not None:
+def _look_for_leftovers(place: StoreFolder, state: State | None, verdict: Verdict) -> None:
+    """Note shards that no commit names, and what killed writers left."""
+    if state is not None:
         for path in find_orphans(place.path):
-            name = path.relative_to(place.path).as_posix()
-            base = path.name.startswith(BASE_PREFIX)
             verdict.add(
                 "orphan",
-                name,
-                "was a single file before" if base else "was written and never published",
-                "linked, or deleted if all it holds is in the store; kept where that is not clear",
+                path.relative_to(place.path).as_posix(),
+                "was written and never committed",
+                "committed, or deleted if all it holds is in the store; kept where that is not "
+                "clear",
                 repairable=True,
             )
-    draft = journal_path(place.pixels.resolve())
-    for path in [
-        *find_parts(place.path),
-        *scratch_folders(place.path),
-        *draft.parent.glob(draft.name + ".part"),
-    ]:
+    for path in find_parts(place.path):
         verdict.add(
             "leftover",
             path.relative_to(place.path).as_posix(),

@@ -1,30 +1,23 @@
-"""Adding an exposure to a pixel store: its values, and their way into the file."""
+"""What is stored of an exposure's pixels: checked, calibrated, in super-pixel order."""
 
 import logging
-from contextlib import suppress
 from operator import index
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from fpgpu.backends.base import Backend
 from fpgpu.backends.images import calibrate_on
 from fpgpu.calibration import MaskCounts, calibrate_images
-from fpgpu.errors import LayoutError, StoreConflictError, UnusableExposureError
+from fpgpu.errors import LayoutError, UnusableExposureError
 from fpgpu.fluxes import flux_calibration
-from fpgpu.stores.hdf5.change import Placement
-from fpgpu.stores.hdf5.guard import attributes_of
-from fpgpu.stores.hdf5.handles import StoreFile
 from fpgpu.stores.names import check_band, check_expID
-from fpgpu.stores.pixels import tree
 from fpgpu.stores.pixels.geometry import Geometry
-from fpgpu.stores.pixels.links import Link, identities, identity, owned_shard
 from fpgpu.stores.pixels.records import CalibrationRecord, names_of, update_checksum
 from fpgpu.superpixels import superpixelize
 
-__all__ = ["calibrated", "create", "prepared", "put", "require_image_set"]
+__all__ = ["prepared", "require_image_set"]
 
 logger = logging.getLogger(__name__)
 
@@ -194,81 +187,3 @@ def prepared(
         provenance=dict(getattr(imset, "provenance", None) or {}),
     )
     return record, pixels
-
-
-def create(file: StoreFile, geometry: Geometry, timeout: float) -> None:
-    """Make a store without exposures, which remembers its size; one that is there stays.
-
-    Raises
-    ------
-    StoreWriteError
-        If it could not be made; there is no file then.
-    """
-
-    def edit(h5: h5py.File) -> Placement:
-        h5.attrs.update(geometry.attributes())
-        return Placement(0, np.empty(0, np.float32), [])
-
-    file.create(edit, timeout)
-
-
-def put(
-    file: StoreFile,
-    geometry: Geometry,
-    record: CalibrationRecord,
-    pixels: FloatArray,
-    timeout: float,
-) -> None:
-    """Write an exposure, durably, into a store's file, which is created if there is none.
-
-    Parameters
-    ----------
-    file : StoreFile
-        The file.
-    geometry : Geometry
-        Of the store.
-    record : CalibrationRecord
-        Names of the exposure, and how it was calibrated.
-    pixels : ndarray, shape (nsx, nsy, values)
-        Its super-pixels.
-    timeout : float
-        Seconds to wait for others who use the file.
-
-    Raises
-    ------
-    StoreConflictError, StoreBusyError, StoreWriteError, ExposureNameError
-        If the file cannot take it; it is as it was before.
-    """
-    attributes = record.to_attributes()
-    replaced: list[Link | None] = []
-
-    def edit(h5: h5py.File) -> Placement:
-        found = Geometry.of_store(file.path, attributes_of(h5, strings=False))
-        if found != geometry:
-            raise StoreConflictError(f"{file.path}: was meanwhile created for {found}")
-        replaced[:] = [tree.find_link(h5, record.band, record.expID)]
-        return tree.put_exposure(h5, record.band, record.expID, pixels, attributes)
-
-    def first_edit(h5: h5py.File) -> Placement:
-        h5.attrs.update(geometry.attributes())
-        return tree.put_exposure(h5, record.band, record.expID, pixels, attributes)
-
-    if file.path.exists() or not file.create(first_edit, timeout):
-        file.apply(edit, timeout)
-    for link in replaced:
-        if link is not None:
-            _discard(file, link, timeout)
-
-
-def _discard(file: StoreFile, link: Link, timeout: float) -> None:
-    """Delete the shard of an exposure that was replaced, if no other exposure lies in it."""
-    shard = owned_shard(file.path, link.filename)
-    if shard is None:
-        return
-    with file.reading(timeout) as h5:
-        others = [other for found in tree.list_links(h5).values() for other in found.values()]
-    still = identities(file.path, {other.filename for other in others if other is not None})
-    if identity(shard) not in still:
-        # What cannot be deleted is only space; `fpgpu verify` lists it.
-        with suppress(OSError):
-            shard.unlink()

@@ -1,0 +1,558 @@
+"""The one commit: a new ``pixels.h5``, links and index together, takes the place of the old one.
+
+The steps, each in a function below in this order; ``docs/commit.md`` says what a crash leaves at
+each of them:
+
+1. take the lease, which keeps writers apart that live and can talk to each other;
+2. look for the highest number that was claimed and remove the drafts of other writers, so that
+   none of them can commit any more;
+3. read the state there is; take over what another program or a user has written;
+4. write the new file beside, and make it durable;
+5. claim the next number, which only one can;
+6. let exposures that are replaced or removed leave forcepho's views;
+7. rename the new file over the old one.
+
+Whoever finds at 5 or 7 that another writer was quicker begins again at 2. Readers know nothing of
+all this.
+"""
+
+import fcntl
+import logging
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import filelock
+import h5py
+
+from fpgpu.errors import (
+    MissingStoreError,
+    NotInStoreError,
+    StoreBusyError,
+    StoreConflictError,
+    StoreFormatError,
+)
+from fpgpu.stores.disk import (
+    Signature,
+    StrPath,
+    copy_bytes,
+    fsync,
+    inside,
+    make_folders,
+    new_file,
+    open_regular,
+    real_path,
+    signature,
+    write_all,
+    write_errors,
+)
+from fpgpu.stores.hdf5.building import built
+from fpgpu.stores.index import Entry, Index, Row
+from fpgpu.stores.legacy import shard_record
+from fpgpu.stores.metadata.record import Record
+from fpgpu.stores.metadata.records import Key
+from fpgpu.stores.metafiles import leave_views, taken_over
+from fpgpu.stores.names import DATASET_NAME, NameTree
+from fpgpu.stores.pixels.geometry import Geometry
+from fpgpu.stores.shard import (
+    COMMIT_FOLDER,
+    PART_ENDING,
+    PIXELS_ENDING,
+    Shard,
+    durable,
+    new_path,
+    read_shard,
+    shards_folder,
+    store_id,
+    write_records,
+)
+from fpgpu.stores.state import State, open_state
+
+__all__ = ["KEEP_SECONDS", "Change", "Form", "commit", "commit_shards", "holding"]
+
+logger = logging.getLogger(__name__)
+
+KEEP_SECONDS = 7 * 86400.0
+"""How long files that were replaced stay, for those who have an older state open."""
+
+LEASE_SECONDS = 30.0
+"""After so long without a sign of life a writer counts as dead."""
+
+_ATTEMPTS = 20
+_CLAIM = re.compile(r"claim-(\d{12})")
+_DRAFT = "draft-"
+
+Form = Callable[[Path, Index], None]
+"""Writes the main file of a store anew, index and all, to a path that does not exist yet."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a commit changes.
+
+    Attributes
+    ----------
+    put : mapping of (band, expID) to Entry
+        Exposures that are added, or take the place of others.
+    drop : collection of (band, expID)
+        Exposures that go.
+    geometry : Geometry or None
+        Of what is put; the store's, where that is new.
+    form : callable or None
+        How the main file is written, if it is not of links.
+    keep : float
+        Seconds for which files that are replaced stay.
+    """
+
+    put: Mapping[Key, Entry] = field(default_factory=dict)
+    drop: Collection[Key] = ()
+    geometry: Geometry | None = None
+    form: Form | None = None
+    keep: float = KEEP_SECONDS
+
+    def __bool__(self) -> bool:
+        """Whether anything changes."""
+        return bool(self.put or self.drop or self.form)
+
+
+def commit(
+    store: StrPath,
+    change: Callable[[State], Change],
+    *,
+    timeout: float = 10.0,
+    break_lease: bool = False,
+) -> State:
+    """Change a store, completely or not at all.
+
+    Parameters
+    ----------
+    store : path
+        Its main file, ``pixels.h5``, which need not exist.
+    change : callable
+        Gets the state there is and says what changes. It is asked again when another writer was
+        quicker.
+    timeout : float, optional
+        Seconds to wait for another writer.
+    break_lease : bool, optional
+        Do not wait for another writer, because it is known to be dead.
+
+    Returns
+    -------
+    State
+        The new one.
+
+    Raises
+    ------
+    StoreBusyError
+        If another writer has not ended in time.
+    StoreConflictError, ExposureNameError
+        If the change does not fit the store.
+    StoreFormatError
+        If the store cannot be read.
+    StoreWriteError
+        If it cannot be written. It is as it was before.
+    """
+    main = real_path(store)
+    with holding(main, timeout=timeout, break_lease=break_lease), write_errors(main):
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(0.05 * attempt * (1 + secrets.randbelow(4)))
+            number = _fence(main)
+            with _kept_from_hdf5(main):
+                state = open_state(main, missing_ok=True)
+                found = _attempt(state, number, change)
+            if found is not None:
+                return found
+    raise StoreBusyError(
+        f"{main}: other writers were quicker {_ATTEMPTS} times; try again when they are done"
+    )
+
+
+def commit_shards(
+    store: StrPath,
+    shards: Sequence[Shard],
+    removed: Collection[Key] = (),
+    *,
+    timeout: float = 10.0,
+) -> State:
+    """Make shards part of a store, and take exposures out of it, all at once.
+
+    Parameters
+    ----------
+    store : path
+        Its main file.
+    shards : sequence of Shard
+        From `fpgpu.stores.shard.write_shard`; of two of one exposure the last one counts.
+    removed : collection of (band, expID), optional
+        Exposures that go.
+    timeout : float, optional
+        As for `commit`.
+
+    Returns
+    -------
+    State
+        The new one; `commit` says what is raised.
+    """
+    main = real_path(store)
+    strangers = [shard for shard in shards if shard.store != main]
+    if strangers:
+        raise StoreConflictError(
+            f"{strangers[0].file}: was written for {strangers[0].store}, not for {main}"
+        )
+    geometries = {shard.geometry for shard in shards}
+    if len(geometries) > 1:
+        raise StoreConflictError(
+            f"{store}: images of several sizes ({', '.join(map(str, geometries))}) cannot be in "
+            "one store"
+        )
+    geometry = next(iter(geometries), None)
+    put = {shard.key: shard.entry for shard in shards}
+    return commit(store, lambda _: Change(put, removed, geometry), timeout=timeout)
+
+
+@contextmanager
+def holding(
+    store: StrPath, *, timeout: float = 1.0, break_lease: bool = False
+) -> Iterator[filelock.SoftFileLease]:
+    """Keep other writers out of a store; within the block this thread may commit.
+
+    Parameters
+    ----------
+    store, timeout, break_lease
+        As for `commit`.
+
+    Raises
+    ------
+    StoreBusyError
+        If another writer has not ended in time.
+    StoreWriteError
+        If the folder cannot be written.
+    """
+    main = real_path(store)
+    folder = shards_folder(main) / COMMIT_FOLDER
+    lease = filelock.SoftFileLease(
+        folder / "lease", lease_duration=LEASE_SECONDS, poll_interval=0.02, is_singleton=True
+    )
+    is_new = not main.parent.exists()
+    with write_errors(main.parent, "nothing was changed; give a folder that can be written"):
+        make_folders(folder)
+        if break_lease and not lease.is_locked:
+            (folder / "lease").unlink(missing_ok=True)
+        try:
+            lease.acquire(timeout=timeout)
+        except filelock.Timeout as exc:
+            raise StoreBusyError(
+                f"{main}: another process is changing this store ({_holder(folder / 'lease')}); "
+                "wait until it has ended; if you know that it is dead, use --break-lock"
+            ) from exc
+    try:
+        yield lease
+    finally:
+        lease.release()
+        if not lease.is_locked and not main.exists():
+            # Nothing was made: leave no folder behind where that is empty.
+            with suppress(OSError):
+                for empty in (folder, folder.parent, *([main.parent] if is_new else [])):
+                    empty.rmdir()
+
+
+def _holder(path: Path) -> str:
+    """Say who holds a lease."""
+    try:
+        fields = dict(line.partition("=")[::2] for line in path.read_text().splitlines())
+        return f"process {int(fields['pid'])} on {fields['host']}"
+    except (OSError, KeyError, ValueError):
+        return "it does not say its name"
+
+
+# --- the steps -----------------------------------------------------------------------------------
+
+
+def _fence(store: Path) -> int:
+    """Remove the drafts of other writers; return the number that the next commit is to claim.
+
+    A writer that was stopped after its lease went to another may have claimed a number and wake up
+    before its rename, which then finds no draft any more.
+    """
+    folder = shards_folder(store) / COMMIT_FOLDER
+    highest = 0
+    for path in folder.iterdir():
+        highest = max(highest, _claimed(path))
+        if path.name.startswith(_DRAFT):
+            path.unlink(missing_ok=True)
+    return highest + 1
+
+
+@contextmanager
+def _kept_from_hdf5(store: Path) -> Iterator[None]:
+    """Keep HDF5 programs from writing into the file that is to be replaced, as they would readers.
+
+    Raises
+    ------
+    StoreBusyError
+        If one is doing so.
+    """
+    try:
+        descriptor = open_regular(store)
+    except FileNotFoundError:
+        yield
+        return
+    try:
+        with _without_locks():
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError as exc:
+                raise StoreBusyError(
+                    f"{store}: another program has this file open for writing; close it there"
+                ) from exc
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _without_locks() -> Iterator[None]:
+    """Go on where the file system has no locks; HDF5 programs have none there either."""
+    try:
+        yield
+    except OSError as exc:
+        if isinstance(exc, StoreBusyError):
+            raise
+
+
+def _attempt(state: State, number: int, change: Callable[[State], Change]) -> State | None:
+    """Try to make the commit of a number; None when another writer was quicker."""
+    store = state.store
+    base = _base(state)
+    # What is asked for is told of the state as it is taken over.
+    before = State(store, state.signature, state.geometry, base) if base else state
+    wanted = change(before)
+    if base is not None and base is state.stored and not wanted:
+        return state
+    if base is None:
+        if wanted.geometry is None:
+            return state  # nothing there, nothing asked
+        base = Index(wanted.geometry, store_id(store))
+    if wanted.geometry not in {None, base.geometry}:
+        raise StoreConflictError(
+            f"{store}: holds {base.geometry}, which {wanted.geometry} cannot be added to"
+        )
+    _refuse_collisions(base, wanted)
+    for entry in wanted.put.values():
+        if entry.row.file:  # it may have been tidied away since it was written
+            inside(store.parent, entry.row.file, "/".join(entry.row.key))
+    new = base.changed(wanted.put, wanted.drop, generation=number)
+    if wanted.form is None and store.name in _files(new):
+        new = _moved(state, new)
+    expired, replaced = _replaced(base if state.stored is None else state.stored, new, wanted.keep)
+    new = replace(new, replaced=replaced)
+    folder = shards_folder(store) / COMMIT_FOLDER
+    draft = folder / f"{_DRAFT}{secrets.token_hex(8)}{PIXELS_ENDING}"
+    try:
+        (wanted.form or write_links)(draft, new)
+        if state.exists:
+            draft.chmod(store.stat().st_mode & 0o7777)
+        if not _claim(folder, number):
+            return None
+        leave_views(before, [key for key in base.rows if _differs(base, new, key)])
+        if _signature(store) != state.signature:
+            return None
+        try:
+            os.rename(draft, store)  # noqa: PTH104 (the commit)
+        except FileNotFoundError:
+            return None
+    finally:
+        draft.unlink(missing_ok=True)
+    with write_errors(
+        store, "the change is made, but a power failure may bring the old state back"
+    ):
+        fsync(store.parent)
+    _tidy(store, new, expired, number)
+    return open_state(store)
+
+
+def _differs(old: Index, new: Index, key: Key) -> bool:
+    """Whether an exposure goes, or has other pixels or metadata than before."""
+    was, row = old.rows[key], new.rows.get(key)
+    return row is None or (row.id, row.meta and row.meta.digest) != (
+        was.id,
+        was.meta and was.meta.digest,
+    )
+
+
+def _signature(path: Path) -> Signature | None:
+    """Return the signature of a file, None where there is none."""
+    try:
+        return signature(path)
+    except MissingStoreError:
+        return None
+
+
+def _base(state: State) -> Index | None:
+    """Return the index that a change starts from: what others have written is taken over."""
+    if not state.exists:
+        return taken_over(state, None)
+    index = state.index
+    if state.is_foreign:
+        index = replace(index, store_id=store_id(state.store))
+        index = index.changed(dict(_recovered(state, index)))
+    return taken_over(state, index)
+
+
+def _recovered(state: State, index: Index) -> Iterator[tuple[Key, Entry]]:
+    """Find out all there is to know of the exposures of a store that carries no index."""
+    old: list[Record] = []
+    entries: dict[Key, Entry] = {}
+    for key, row in index.rows.items():
+        path = state.folder / row.file
+        if f"-{index.store_id}-" in path.name and path.suffix == PIXELS_ENDING:
+            with suppress(StoreFormatError):
+                # A shard of ours, in a file of links that another program has written to.
+                shard = read_shard(path)
+                if shard.key == key:
+                    entries[key] = shard.entry
+                    continue
+        extent = state.extent(key)
+        located = row._replace(offset=extent.offset, size=extent.size)
+        entries[key] = Entry(located, None, state.calibration(key))
+        if path != state.store:
+            record = shard_record(path, key, index.store_id)
+            old += [] if record is None else [record]
+    for record, place in zip(old, write_records(state.store, old) if old else [], strict=True):
+        entry = entries[record.key]
+        entries[record.key] = entry._replace(row=entry.row._replace(meta=place), sky=record.sky)
+    yield from entries.items()
+
+
+def _moved(state: State, index: Index) -> Index:
+    """Give the pixels of a store of one file another name, as its own is to be replaced."""
+    store = state.store
+    home = store_id(store)
+    path = new_path(store, ("", store.stem), home, secrets.token_hex(8), PIXELS_ENDING)
+
+    def keep(draft: Path) -> None:
+        status = store.stat()
+        if status.st_nlink == 1:
+            with suppress(OSError):
+                os.link(store, draft)
+                return
+        source = open_regular(store)
+        try:
+            with new_file(draft) as descriptor:
+                copy_bytes(source, 0, status.st_size, descriptor, 0)
+        finally:
+            os.close(source)
+
+    durable(path, keep)
+    name = path.relative_to(store.parent).as_posix()
+    size = path.stat().st_size
+
+    def moved(row: Row) -> Row:
+        if row.file == store.name:
+            row = row._replace(file=name, size=size)
+        if row.meta is not None and row.meta.file == store.name:
+            row = row._replace(meta=row.meta._replace(file=name))
+        return row
+
+    return replace(index, rows={key: moved(row) for key, row in index.rows.items()})
+
+
+def _refuse_collisions(base: Index, wanted: Change) -> None:
+    """Refuse exposures that would lie inside others, and to drop what is not there."""
+    unknown = next((key for key in wanted.drop if key not in base.rows), None)
+    if unknown is not None:
+        raise NotInStoreError(f"no exposure {'/'.join(unknown)} that could be removed")
+    names: dict[str, NameTree] = {}
+    for band, expID in (key for key in wanted.put if key not in base.rows):
+        if band not in names:
+            names[band] = NameTree(
+                [row.expID for row in base.rows.values()
+                 if row.band == band and row.key not in wanted.drop]
+            )  # fmt: skip
+        names[band].add(expID)
+
+
+def _replaced(
+    old: Index, new: Index, keep: float
+) -> tuple[list[str], tuple[tuple[str, float], ...]]:
+    """Tell which files may go now that no state needs them, and which go later."""
+    now, used = time.time(), _files(new)
+    since = dict(new.replaced) | dict.fromkeys(_files(old) - used, now)
+    left = {name: when for name, when in since.items() if name not in used}
+    expired = [name for name, when in left.items() if now - when >= keep]
+    return expired, tuple((name, when) for name, when in left.items() if name not in expired)
+
+
+def _files(index: Index) -> set[str]:
+    """Return the files that an index names."""
+    files = {row.file for row in index.rows.values()}
+    files |= {row.meta.file for row in index.rows.values() if row.meta is not None}
+    return files - {""}
+
+
+def write_links(draft: Path, index: Index) -> None:
+    """Write the main file of a store: a link to each exposure, and the index behind them."""
+
+    def fill(h5: h5py.File) -> None:
+        h5.attrs.update(index.geometry.attributes())
+        groups: dict[str, h5py.Group] = {}
+        for row in index.rows.values():
+            if row.file:
+                where, _, last = "/".join(row.key).rpartition("/")
+                group = groups.get(where) or groups.setdefault(where, h5.require_group(where))
+                target = row.path.removesuffix(f"/{DATASET_NAME}")
+                if target == row.path:  # a dataset of another name
+                    group.require_group(last)[DATASET_NAME] = h5py.ExternalLink(row.file, row.path)
+                else:
+                    group[last] = h5py.ExternalLink(row.file, target)
+
+    _, skeleton = built(fill)
+    before = bytearray(skeleton.size)
+    for offset, piece in skeleton.pieces:
+        before[offset : offset + len(piece)] = piece
+    with new_file(draft) as descriptor:
+        write_all(descriptor, bytes(before) + index.tail(bytes(before)), 0)
+
+
+def _claimed(path: Path) -> int:
+    """Return the number that a file claims, 0 for one that claims none."""
+    found = _CLAIM.fullmatch(path.name)
+    return int(found[1]) if found else 0
+
+
+def _claim(folder: Path, number: int) -> bool:
+    """Claim a number; whether it could be had and is the highest."""
+    try:
+        os.close(
+            os.open(folder / f"claim-{number:012d}", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        )
+    except FileExistsError:
+        return False
+    # Lower claims are tidied away, so one that was had says nothing where there is a higher one.
+    return number == max(_claimed(path) for path in folder.iterdir())
+
+
+def _tidy(store: Path, index: Index, expired: Sequence[str], number: int) -> None:
+    """Remove what the commit has made superfluous; what cannot be removed is only space."""
+    folder = shards_folder(store) / COMMIT_FOLDER
+    for name in expired:
+        path = store.parent / name
+        # What a file says is never enough to delete something.
+        if (
+            ".." not in path.parts
+            and shards_folder(store) in path.parents
+            and f"-{index.store_id}-" in path.name
+            and path.parent.resolve() == path.parent
+            and not path.is_symlink()
+        ):
+            with suppress(OSError):
+                path.unlink()
+    for path in folder.iterdir():
+        if 0 < _claimed(path) < number or path.match(f"id-*{PART_ENDING}"):
+            with suppress(OSError):
+                path.unlink()

@@ -1,1 +1,0 @@
-"""Making files durable: fsync, and replacing several files at once."""

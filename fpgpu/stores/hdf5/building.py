@@ -1,0 +1,86 @@
+"""New HDF5 files, made in memory: on a full disk HDF5 may end the interpreter."""
+
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import h5py
+import numpy as np
+
+from fpgpu.stores.disk import write_all
+
+__all__ = ["Skeleton", "allocate", "built"]
+
+Result = TypeVar("Result")
+
+# Datasets of an exposure's size start at a page, as O_DIRECT and GPUDirect reads want them.
+_ALIGNMENT = {"alignment_threshold": 65536, "alignment_interval": 4096}
+
+
+class Skeleton(NamedTuple):
+    """An HDF5 file without the values of its `allocate`\\ d datasets.
+
+    Attributes
+    ----------
+    size : int
+        Of the file, in bytes.
+    pieces : list of (int, bytes)
+        What it holds, by offset; all the rest is not written yet.
+    """
+
+    size: int
+    pieces: list[tuple[int, bytes]]
+
+    def write(self, descriptor: int) -> None:
+        """Write it into a new file."""
+        os.ftruncate(descriptor, self.size)
+        for offset, piece in self.pieces:
+            write_all(descriptor, piece, offset)
+
+
+def built(fill: Callable[[h5py.File], Result]) -> tuple[Result, Skeleton]:
+    """Make an HDF5 file in memory.
+
+    Parameters
+    ----------
+    fill : callable
+        Gets the new `h5py.File`.
+
+    Returns
+    -------
+    result : object
+        What `fill` returned.
+    skeleton : Skeleton
+        The file.
+    """
+    # Memory that has holes: what is allocated and not written takes none.
+    with os.fdopen(os.memfd_create("fpgpu"), "w+b", buffering=0) as memory:
+        with h5py.File(memory, "w", **_ALIGNMENT) as h5:
+            result = fill(h5)
+        return result, Skeleton(os.fstat(memory.fileno()).st_size, _pieces(memory.fileno()))
+
+
+def allocate(
+    group: h5py.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> h5py.Dataset:
+    """Make a contiguous dataset that has its place in the file, and no values yet."""
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_layout(h5py.h5d.CONTIGUOUS)
+    plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    kind = h5py.h5t.py_create(dtype, logical=True)
+    space = h5py.h5s.create_simple(shape)
+    return h5py.Dataset(h5py.h5d.create(group.id, name.encode(), kind, space, dcpl=plist))
+
+
+def _pieces(descriptor: int) -> list[tuple[int, bytes]]:
+    """Read all of a file that is not a hole."""
+    pieces, position, end = [], 0, os.fstat(descriptor).st_size
+    while position < end:
+        try:
+            start = os.lseek(descriptor, position, os.SEEK_DATA)
+        except OSError:  # nothing but a hole
+            break
+        position = os.lseek(descriptor, start, os.SEEK_HOLE)
+        pieces.append((start, os.pread(descriptor, position - start, start)))
+    return pieces

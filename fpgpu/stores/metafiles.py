@@ -1,0 +1,235 @@
+"""``meta.json`` and ``meta.asdf`` beside an indexed store: views for forcepho, or a user's files.
+
+Of each view that fpgpu has written, size, time and SHA-256 are kept in ``.commit/views.json``. A
+file that is none of these is a user's: a header was tweaked, or `MetaStore.write_to_file` of
+another program made it. It is never overwritten; the next commit takes its content over.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fpgpu.errors import MissingStoreError
+from fpgpu.stores.disk import StrPath, read_regular, signature, write_beside
+from fpgpu.stores.folder import StoreFolder
+from fpgpu.stores.index import Entry, Index, Row
+from fpgpu.stores.metadata.contents import MetaContents
+from fpgpu.stores.metadata.record import Record
+from fpgpu.stores.metadata.records import UNKNOWN_SHAPE, Key, text_digest
+from fpgpu.stores.metadata.source import FileSource, MetaPaths
+from fpgpu.stores.shard import COMMIT_FOLDER, shards_folder, store_id, write_records
+from fpgpu.stores.state import State, open_state
+
+__all__ = [
+    "are_known",
+    "json_text",
+    "leave_views",
+    "meta_paths",
+    "new_entries",
+    "noted",
+    "state_beside",
+    "taken_over",
+    "write_json",
+]
+
+RECORDS_FILE = "views.json"
+_REMEMBERED = 2
+"""Of each view the last one and the one before: the note is made before the file is replaced."""
+
+
+def meta_paths(store: Path) -> MetaPaths | None:
+    """Return the meta files that belong to a pixel store; only one called pixels.h5 has any."""
+    folder = StoreFolder(store.parent)
+    return MetaPaths.of(folder.meta) if store.name == folder.pixels.name else None
+
+
+def state_beside(json_path: StrPath) -> State | None:
+    """Return the state of the indexed store that a meta file belongs to, if it does."""
+    path = Path(json_path)
+    folder = StoreFolder(path.parent)
+    if path.name != folder.meta.name or not folder.pixels.is_file():
+        return None
+    state = open_state(folder.pixels)
+    return None if state.stored is None else state
+
+
+def are_known(state: State, paths: MetaPaths) -> bool:
+    """Whether the meta files beside a store, those that exist, hold nothing that it does not."""
+    notes = _notes(state.store)
+    return all(_is_known(state, path, notes) for path in paths)
+
+
+def leave_views(state: State, gone: Collection[Key]) -> None:
+    """Take exposures out of forcepho's views before they change.
+
+    forcepho so never sees new pixels with old headers. The file of gWCS goes altogether: it is
+    made again with the next views.
+    """
+    paths = meta_paths(state.store)
+    if paths is None or not gone:
+        return
+    if paths.json.exists():
+        texts = FileSource(paths).names
+        if any(expID in texts.get(band, {}) for band, expID in gone):
+            for band, expID in gone:
+                texts.get(band, {}).pop(expID, None)
+            pieces = (
+                ((band, expID), text) for band in texts for expID, text in texts[band].items()
+            )
+            write_json(state.store, paths.json, pieces)
+    if any(state.index.rows[key].meta and state.index.columns.has_gwcs[state.index.number(key)]
+           for key in gone):  # fmt: skip
+        with suppress(FileNotFoundError):
+            paths.asdf.unlink()
+
+
+def taken_over(state: State, index: Index | None) -> Index | None:
+    """Return an index into which the meta files of a user, or of another program, have gone.
+
+    Parameters
+    ----------
+    state : State
+        What there is.
+    index : Index or None
+        Its index, None where there are no pixels yet; returned as it is when all is known.
+    """
+    paths = meta_paths(state.store)
+    if paths is None or index is None or not paths.json.exists():
+        return index
+    notes = _notes(state.store)
+    json_known, asdf_known = (_is_known(state, path, notes) for path in paths)
+    if json_known and asdf_known and not state.is_foreign:
+        return index
+    contents = MetaContents(FileSource(paths), use_gwcs=False)
+    wanted = []
+    for band, expIDs in contents.headers.items():
+        for expID in expIDs:
+            key = band, expID
+            old = index.sky(key) if key in index.rows else None
+            if old is None or not asdf_known or old.digest != text_digest(contents.text(key)):
+                wanted.append(key)
+    put = new_entries(state, index, contents, wanted, keep_gwcs=asdf_known)
+    taken = {path.name: _digest(path) for path in paths if path.exists()}
+    return index.changed(put, taken=taken)
+
+
+def new_entries(
+    state: State,
+    index: Index,
+    contents: MetaContents,
+    keys: Iterable[Key],
+    *,
+    keep_gwcs: bool = False,
+) -> dict[Key, Entry]:
+    """Write new records of the metadata of exposures, and return their rows.
+
+    Parameters
+    ----------
+    state : State
+        The store.
+    index : Index
+        Of that state, or what it becomes.
+    contents : MetaContents
+        The metadata.
+    keys : iterable of (band, expID)
+        The exposures.
+    keep_gwcs : bool, optional
+        Whether to leave the gWCS, and what came from it, as the store has it.
+    """
+    home, records = store_id(state.store), []
+    for key in keys:
+        entry = contents.entry(key) if not keep_gwcs else contents.entry_without_gwcs(key)
+        gwcs, sky = entry.gwcs_bytes(), entry.record
+        old = index.sky(key) if keep_gwcs and key in index.rows else None
+        if old is not None and old.has_gwcs:
+            gwcs = state.record(key).gwcs
+            same = old.shape == sky.shape or sky.shape == UNKNOWN_SHAPE
+            sky = replace(
+                sky,
+                has_gwcs=True,
+                gwcs_outline=old.gwcs_outline if same else None,
+                sip=old.sip if same else None,
+            )
+        row = index.rows.get(key)
+        records.append(Record(key, row.id if row else "", home, entry.text, gwcs, sky))
+    if not records:
+        return {}
+    places = write_records(state.store, records)
+    entries = {}
+    for record, place in zip(records, places, strict=True):
+        known = index.entry(record.key) if record.key in index.rows else Entry(Row(*record.key))
+        entries[record.key] = known._replace(row=known.row._replace(meta=place), sky=record.sky)
+    return entries
+
+
+def write_json(store: Path, path: Path, texts: Iterable[tuple[Key, str]]) -> None:
+    """Write the view of the headers."""
+    with noted(store, path) as draft:
+        draft.write_text(json_text(texts), encoding="ascii")
+
+
+def json_text(texts: Iterable[tuple[Key, str]]) -> str:
+    """Return headers as forcepho has them, the exposures of a band one after the other."""
+    bands: dict[str, dict[str, str]] = {}
+    for (band, expID), text in texts:
+        bands.setdefault(band, {})[expID] = text
+    return json.dumps(bands)
+
+
+class noted:  # noqa: N801 (used as a context manager)
+    """Replace a view, its digest being noted before."""
+
+    def __init__(self, store: Path, path: Path) -> None:
+        self._store, self._path = store, path
+        self._writing = write_beside(path, self._note)
+
+    def __enter__(self) -> Path:
+        self._draft = self._writing.__enter__()
+        return self._draft
+
+    def __exit__(self, *exc: Any) -> bool | None:
+        return self._writing.__exit__(*exc)
+
+    def _note(self) -> bool:
+        """Write down what the new file will be; it is complete."""
+        notes = _notes(self._store)
+        found = signature(self._draft)
+        new = [found.size, found.mtime_ns, _digest(self._draft)]
+        notes[self._path.name] = [new, *notes.get(self._path.name, [])][:_REMEMBERED]
+        target = shards_folder(self._store) / COMMIT_FOLDER / RECORDS_FILE
+        with write_beside(target) as draft:
+            draft.write_text(json.dumps(notes))
+        return True
+
+
+def _notes(store: Path) -> dict[str, list[list[Any]]]:
+    """Read which views fpgpu has written; none where the file is damaged."""
+    path = shards_folder(store) / COMMIT_FOLDER / RECORDS_FILE
+    try:
+        found = json.loads(read_regular(path)[0])
+        return {str(name): [list(note) for note in notes] for name, notes in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _is_known(state: State, path: Path, notes: Mapping[str, list[list[Any]]]) -> bool:
+    """Whether a meta file is not there, is a view, or was taken over."""
+    try:
+        found = signature(path)
+    except MissingStoreError:
+        return True
+    mine = [note for note in notes.get(path.name, []) if note and note[0] == found.size]
+    if any(note[1] == found.mtime_ns for note in mine):
+        return True
+    taken = state.stored.taken.get(path.name) if state.stored else None
+    # A copy has another time; and what was changed in the same tick of the clock has not.
+    return (bool(mine) or taken is not None) and _digest(path) in {taken, *(n[2] for n in mine)}
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(read_regular(path)[0]).hexdigest()

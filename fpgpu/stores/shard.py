@@ -1,0 +1,623 @@
+"""Shards: an exposure in a file of its own, written by any process and never changed.
+
+A shard is an HDF5 file like a store: the same root attributes and the dataset ``BAND/expID/data``,
+and beside that ``BAND/expID/fpgpu_record``, the bytes of its `Record`. It gets its name, which is
+never used twice, when it is complete and on the disk. No commit names it yet: `--resume` finds it.
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from fpgpu.backends.base import Backend
+from fpgpu.errors import (
+    IntegrityError,
+    StoreFormatError,
+    StoreWriteError,
+    UnusableExposureError,
+)
+from fpgpu.stores.disk import (
+    DRAFT,
+    fsync,
+    make_folders,
+    new_file,
+    write_all,
+    write_errors,
+)
+from fpgpu.stores.folder import StoreFolder
+from fpgpu.stores.hdf5.building import allocate, built
+from fpgpu.stores.hdf5.guard import HDF5_ERRORS
+from fpgpu.stores.hdf5.reading import checked_storage, member, opened_for_reading
+from fpgpu.stores.index import Entry, Row
+from fpgpu.stores.metadata.entries import MetaEntry, new_entry
+from fpgpu.stores.metadata.record import LARGEST, Place, Record, decode, encode
+from fpgpu.stores.metadata.records import Key
+from fpgpu.stores.names import DATASET_NAME
+from fpgpu.stores.pixels.geometry import Geometry
+from fpgpu.stores.pixels.preparing import prepared
+from fpgpu.stores.pixels.reading import ExposureReader
+from fpgpu.stores.pixels.records import CalibrationRecord
+from fpgpu.stores.state import SHARDS_ENDING, State, open_state
+
+__all__ = [
+    "EXTRA",
+    "Item",
+    "Shard",
+    "find_orphans",
+    "find_parts",
+    "new_path",
+    "read_shard",
+    "store_id",
+    "write_exposure",
+    "write_pixel_file",
+    "write_records",
+    "write_shard",
+]
+
+EXTRA = "extra"
+"""What the writer of an exposure wanted to find again, as JSON in its calibration record."""
+
+RECORD_NAME = "fpgpu_record"
+COMMIT_FOLDER = ".commit"
+PIXELS_ENDING, RECORDS_ENDING, PART_ENDING = ".h5", ".records", ".part"
+_UNSAFE = re.compile(r"[^A-Za-z0-9._+-]")
+_LONGEST_STEM = 100
+
+
+@dataclass(frozen=True)
+class Shard:
+    """An exposure in a file of its own; small, can be sent between processes.
+
+    Attributes
+    ----------
+    store : Path
+        The main file of the store.
+    entry : Entry
+        What a commit puts into the index.
+    geometry : Geometry
+        Of its image.
+    """
+
+    store: Path
+    entry: Entry
+    geometry: Geometry
+
+    @property
+    def key(self) -> Key:
+        """Band and expID."""
+        return self.entry.row.key
+
+    @property
+    def band(self) -> str:
+        """The band of the exposure."""
+        return self.entry.row.band
+
+    @property
+    def expID(self) -> str:
+        """The name of the exposure in its band."""
+        return self.entry.row.expID
+
+    @property
+    def path(self) -> str:
+        """The file, relative to the store's folder."""
+        return self.entry.row.file
+
+    @property
+    def file(self) -> Path:
+        """The file."""
+        return self.store.parent / self.entry.row.file
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Pixels of the image along x and y."""
+        return self.geometry.shape
+
+    @property
+    def record(self) -> CalibrationRecord:
+        """How the pixels were made."""
+        if self.entry.calibration is None:
+            raise StoreFormatError(f"{self.file}: does not say how its pixels were made")
+        return self.entry.calibration
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """What the writer of the shard wanted to find again."""
+        return dict(json.loads(str(self.record.provenance.get(EXTRA, "{}"))))
+
+    def verify(self) -> None:
+        """Recompute the checksum of the pixels.
+
+        Raises
+        ------
+        IntegrityError
+            If it is not the one that was stored.
+        MissingStoreError, StoreFormatError
+            If the file is gone or cannot be read.
+        """
+        reader = ExposureReader(State.opened(self.file), np.dtype(np.float32))
+        found = reader.bytes_checksum(*self.key)
+        if found != self.record.checksum:
+            raise IntegrityError(
+                f"{self.file}: {'/'.join(self.key)} has checksum {found}; "
+                f"{self.record.checksum} was stored with it"
+            )
+
+
+class Item(NamedTuple):
+    """An exposure that goes into a new HDF5 file.
+
+    Attributes
+    ----------
+    key : (str, str)
+        Band and expID.
+    attributes : mapping
+        Of its dataset.
+    dtype : numpy.dtype
+        Of its values.
+    write : callable
+        ``write(descriptor, offset)`` puts the values there.
+    record : bytes or None
+        Its record, as `fpgpu.stores.metadata.record.encode` gives it.
+    """
+
+    key: Key
+    attributes: Mapping[str, Any]
+    dtype: np.dtype[Any]
+    write: Callable[[int, int], None]
+    record: bytes | None = None
+
+
+Offsets = list[tuple[int, int]]
+"""Where the values of each item are, and its record (-1 without one)."""
+
+
+def write_pixel_file(
+    path: Path,
+    geometry: Geometry,
+    items: Sequence[Item],
+    tail: Callable[[Offsets, int], bytes] | None = None,
+) -> tuple[Offsets, int]:
+    """Write exposures into a new HDF5 file, as forcepho has them, and make it durable.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file; it must not exist, and is not left incomplete but by a kill.
+    geometry : Geometry
+        Of all images.
+    items : sequence of Item
+        The exposures.
+    tail : callable, optional
+        ``tail(offsets, size)`` gives what is written behind the HDF5 file of so many bytes.
+
+    Returns
+    -------
+    offsets : list of (int, int)
+        Of the values and of the record of each item; -1 where HDF5 alone can read the values, or
+        there is no record.
+    size : int
+        Of the file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+
+    def fill(h5: h5py.File) -> list[tuple[int, int]]:
+        h5.attrs.update(geometry.attributes())
+        shape = (*geometry.grid, geometry.n_values)
+        places = []
+        for item in items:
+            group = h5.require_group("/".join(item.key))
+            dataset = allocate(group, DATASET_NAME, shape, item.dtype)
+            dataset.attrs.update(item.attributes)
+            at = -1
+            if item.record is not None:
+                stored = group.create_dataset(
+                    RECORD_NAME, data=np.frombuffer(item.record, np.uint8)
+                )
+                at = stored.id.get_offset()
+            places.append((dataset.id.get_offset(), at))
+        return places
+
+    try:
+        places, skeleton = built(fill)
+    except HDF5_ERRORS as exc:
+        if isinstance(exc, OSError | MemoryError):
+            raise
+        raise StoreWriteError(f"{path}: cannot be written as HDF5: {exc}") from exc
+    end = tail(places, skeleton.size) if tail is not None else b""
+    with new_file(path) as descriptor:
+        skeleton.write(descriptor)
+        for item, (offset, _) in zip(items, places, strict=True):
+            item.write(descriptor, offset)
+        write_all(descriptor, end, skeleton.size)
+    plain = np.dtype("<f4")
+    return [
+        (offset if item.dtype == plain else -1, at)
+        for item, (offset, at) in zip(items, places, strict=True)
+    ], skeleton.size + len(end)
+
+
+def write_exposure(
+    store: Path,
+    geometry: Geometry,
+    imset: Any,
+    *,
+    bitmask: object = None,
+    do_fluxcal: bool = False,
+    dtype: npt.DTypeLike = np.float32,
+    backend: Backend | None = None,
+    extra: Mapping[str, Any] | None = None,
+    run_id: str = "",
+    metadata: MetaEntry | None = None,
+) -> Shard:
+    """Write an exposure as a shard of a store: `write_shard`, told all there is to know.
+
+    Parameters
+    ----------
+    store : pathlib.Path
+        Real path of the main file of the store, which need not exist.
+    geometry : Geometry
+        Of the store.
+    metadata : MetaEntry or None
+        What is kept of header and WCS.
+    """
+    calibration, pixels = prepared(
+        imset, geometry, bitmask, do_fluxcal, np.dtype(dtype), backend, os.fspath(store)
+    )
+    if extra:
+        provenance = {**calibration.provenance, EXTRA: _as_json(extra)}
+        calibration = replace(calibration, provenance=provenance)
+    key = calibration.band, calibration.expID
+    with write_errors(store.parent, "nothing of the exposure was left"):
+        id_, home = f"{run_id}{secrets.token_hex(8)}"[:16], store_id(store)
+        record = encode(
+            Record(
+                key,
+                id_,
+                home,
+                metadata and metadata.text,
+                metadata and metadata.gwcs_bytes(),
+                metadata and metadata.record,
+                calibration.to_json(),
+            )
+        )
+        item = Item(
+            key,
+            calibration.to_attributes(),
+            pixels.dtype,
+            lambda descriptor, offset: write_all(descriptor, pixels.data, offset),
+            record,
+        )
+        path = new_path(store, key, home, id_, PIXELS_ENDING)
+        ((offset, at),), size = durable(
+            path, lambda draft: write_pixel_file(draft, geometry, [item])
+        )
+    name = path.relative_to(store.parent).as_posix()
+    place = Place(name, at, len(record), hashlib.sha256(record).hexdigest())
+    row = Row(*key, id_, name, f"/{'/'.join(key)}/{DATASET_NAME}", offset, size, place)
+    if metadata is None:
+        row = row._replace(meta=None)
+    return Shard(store, Entry(row, metadata and metadata.record, calibration), geometry)
+
+
+def write_shard(
+    folder: str | os.PathLike[str],
+    exposure: Any,
+    *,
+    bitmask: int | None = None,
+    do_fluxcal: bool = False,
+    shape: tuple[int, int],
+    super_pixel_size: int = 8,
+    backend: Backend | None = None,
+    extra: Mapping[str, Any] | None = None,
+    run_id: str = "",
+) -> Shard:
+    """Write an exposure as a shard, for a commit to make it part of the store.
+
+    Parameters
+    ----------
+    folder : path
+        The store folder; it is made when missing. Any number of processes may write into it.
+    exposure : Exposure, ImageSet or any object with their attributes
+        The exposure; not changed.
+    bitmask : int, optional
+        Bits of the mask that make a pixel unusable; all of them when not given.
+    do_fluxcal : bool, optional
+        Multiply by the header's flux calibration.
+    shape : (int, int)
+        Pixels along x and y of every image of the store.
+    super_pixel_size : int, optional
+        Pixels along each side of a super-pixel.
+    backend : Backend, optional
+        Where to compute, with the same bits; NumPy by default.
+    extra : mapping, optional
+        What the caller wants to find again with the shard: what JSON can hold.
+    run_id : str, optional
+        Up to 8 characters that the id of the pixels, and so the last part of the name, begins
+        with.
+
+    Returns
+    -------
+    Shard
+        Small; can be sent to the process that commits it.
+
+    Raises
+    ------
+    ExposureNameError
+        If band or expID is not allowed.
+    LayoutError
+        If the image has another shape, or arrays do not fit each other.
+    UnusableExposureError
+        If no pixel has any weight, or something is missing that a store needs.
+    WCSError
+        If the exposure has no usable WCS.
+    StoreWriteError
+        If the file cannot be written; nothing is left of it.
+    """
+    geometry = Geometry.of_arguments(shape, super_pixel_size)
+    return write_exposure(
+        StoreFolder(Path(folder)).pixels.resolve(),
+        geometry,
+        exposure,
+        bitmask=bitmask,
+        do_fluxcal=do_fluxcal,
+        backend=backend,
+        extra=extra,
+        run_id=run_id,
+        metadata=new_entry(exposure),
+    )
+
+
+def write_records(store: Path, records: Sequence[Record]) -> list[Place]:
+    """Write records of metadata, without pixels, into one new file of a store.
+
+    Parameters
+    ----------
+    store : pathlib.Path
+        Real path of the main file of the store.
+    records : sequence of Record
+        At least one.
+
+    Returns
+    -------
+    list of Place
+        Where each is.
+
+    Raises
+    ------
+    StoreWriteError
+        If the file cannot be written; nothing is left of it.
+    """
+    contents = [encode(record) for record in records]
+    starts = np.cumsum([0, *map(len, contents)]).tolist()
+    home = records[0].store_id
+    path = new_path(store, ("", "metadata"), home, secrets.token_hex(8), RECORDS_ENDING)
+
+    def write(draft: Path) -> None:
+        with new_file(draft) as descriptor:
+            write_all(descriptor, b"".join(contents), 0)
+
+    with write_errors(store.parent, "nothing of the metadata was left"):
+        durable(path, write)
+    name = path.relative_to(store.parent).as_posix()
+    return [
+        Place(name, start, len(content), hashlib.sha256(content).hexdigest())
+        for start, content in zip(starts[:-1], contents, strict=True)
+    ]
+
+
+def durable(path: Path, write: Callable[[Path], Any]) -> Any:
+    """Write a file beside its place and give it its name when it is on the disk."""
+    make_folders(path.parent)
+    if path.parent.resolve() != path.parent:
+        raise StoreFormatError(
+            f"{path.parent}: is a link to {path.parent.resolve()}; shards are not written through "
+            "links"
+        )
+    part = path.with_name(f".{path.name}{PART_ENDING}")
+    try:
+        result = write(part)
+        os.rename(part, path)  # noqa: PTH104 (the crash tests stop at these calls)
+        fsync(path.parent)
+    except BaseException:
+        for left in (part, path):
+            with suppress(OSError):
+                left.unlink()
+        raise
+    return result
+
+
+def new_path(store: Path, key: Key, home: str, token: str, ending: str) -> Path:
+    """Name a file that no other writer uses, whatever the exposure is called."""
+    band, expID = (_UNSAFE.sub("_", part)[:_LONGEST_STEM] for part in key)
+    band, expID = (f"_{name}" if name[:1] in {".", "-"} else name for name in (band, expID))
+    return shards_folder(store) / band / f"{expID}-{home}-{token}{ending}"
+
+
+def shards_folder(store: Path) -> Path:
+    """Return the folder of a store's shards: ``pixels.shards`` beside ``pixels.h5``."""
+    return store.with_suffix(SHARDS_ENDING)
+
+
+def store_id(store: Path) -> str:
+    """Return the id of a store, which the names of its shards carry; made when it is first needed.
+
+    It is in a file that is created with its content, so that all writers of a new store agree.
+    """
+    folder = shards_folder(store) / COMMIT_FOLDER
+    path = folder / "id"
+    while True:
+        with suppress(FileNotFoundError):
+            found = path.read_text().strip()
+            if not re.fullmatch("[0-9a-f]{16}", found):
+                raise StoreFormatError(f"{path}: holds {found[:40]!r}; expected the store's id")
+            return found
+        make_folders(folder)
+        draft = folder / f"id-{secrets.token_hex(8)}{PART_ENDING}"
+        with new_file(draft) as descriptor:
+            write_all(descriptor, secrets.token_hex(8).encode(), 0)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        except OSError:  # no hard links on this file system
+            os.replace(draft, path)  # noqa: PTH105
+        draft.unlink(missing_ok=True)
+        fsync(folder)
+
+
+def read_shard(path: str | os.PathLike[str]) -> Shard:
+    """Read what a shard is, without its pixels.
+
+    Parameters
+    ----------
+    path : path
+        A file in the folder of shards of a store.
+
+    Returns
+    -------
+    Shard
+        For a commit.
+
+    Raises
+    ------
+    MissingStoreError
+        If there is no such file.
+    StoreFormatError
+        If it is no shard, is damaged, or lies in no folder of shards.
+    """
+    path = Path(path).resolve()
+    shards = next((p for p in path.parents if p.suffix == SHARDS_ENDING), None)
+    if shards is None:
+        raise StoreFormatError(f"{path}: lies in no folder '*{SHARDS_ENDING}' of a store")
+    store = shards.with_suffix(PIXELS_ENDING)
+    state = State.opened(path) if path.is_file() else open_state(path)
+    rows = list(state.index.rows.values())
+    if len(rows) != 1 or state.geometry is None:
+        raise StoreFormatError(f"{path}: holds {len(rows)} exposures; a shard of fpgpu holds one")
+    extent = state.extent(rows[0].key)
+    record, place = read_record(path, rows[0], store)
+    if record.key != rows[0].key or record.calibration is None:
+        raise StoreFormatError(f"{path}: its record is of {record.key}, its pixels {rows[0].key}")
+    name = path.relative_to(store.parent).as_posix()
+    row = rows[0]._replace(
+        id=record.id,
+        file=name,
+        offset=extent.offset,
+        size=extent.size,
+        meta=None if record.sky is None else place,
+    )
+    calibration = CalibrationRecord.from_json(record.calibration)
+    return Shard(store, Entry(row, record.sky, calibration), state.geometry)
+
+
+def read_record(path: Path, row: Row, store: Path) -> tuple[Record, Place]:
+    """Read the record that lies beside the pixels of an exposure.
+
+    Raises
+    ------
+    StoreFormatError
+        If there is none, or it is damaged.
+    """
+    with opened_for_reading(path) as h5:
+        stored = member(h5, [*row.path.strip("/").split("/")[:-1], RECORD_NAME])
+        if (
+            not isinstance(stored, h5py.Dataset)
+            or stored.dtype != np.uint8
+            or stored.ndim != 1
+            or stored.size > LARGEST
+        ):
+            raise StoreFormatError(f"{path}: has no {RECORD_NAME}, so it is no shard of fpgpu")
+        offset = checked_storage(stored).id.get_offset()
+        content = stored[()].tobytes()
+    name = path.relative_to(store.parent).as_posix()
+    place = Place(name, offset or 0, len(content), hashlib.sha256(content).hexdigest())
+    return decode(content, path), place
+
+
+def find_orphans(folder: str | os.PathLike[str]) -> list[Path]:
+    """List the complete shards of a folder that its store does not name.
+
+    They were written and not committed, by a run that was killed or is still going on, or were
+    replaced and are kept for those who read the state before.
+
+    Parameters
+    ----------
+    folder : path
+        The store folder.
+
+    Returns
+    -------
+    list of Path
+        Files, in the order of their names.
+
+    Raises
+    ------
+    StoreFormatError
+        If the store cannot be read.
+    """
+    store = StoreFolder(Path(folder)).pixels.resolve()
+    state = open_state(store, missing_ok=True)
+    index = state.index if state.exists else None
+    names = {name for name, _ in index.replaced} if index else set()
+    for row in index.rows.values() if index else ():
+        names |= {row.file, row.meta.file if row.meta else ""}
+    known = {os.path.join(store.parent, name) for name in names}  # noqa: PTH118 (of thousands)
+    real = {os.path.realpath(path) for path in known}
+    return [
+        path
+        for path in _files_below(store, PIXELS_ENDING, RECORDS_ENDING)
+        if str(path) not in known and os.path.realpath(path) not in real
+    ]
+
+
+def find_parts(folder: str | os.PathLike[str]) -> list[Path]:
+    """List the files of a folder whose writer has not finished, because it died or still writes.
+
+    Parameters
+    ----------
+    folder : path
+        The store folder.
+
+    Returns
+    -------
+    list of Path
+        Files, in the order of their names.
+    """
+    store = StoreFolder(Path(folder)).pixels.resolve()
+    drafts = [path for path in store.parent.glob(".*.part*") if DRAFT.fullmatch(path.name)]
+    return sorted([*drafts, *_files_below(store, PART_ENDING, f"{PART_ENDING}.json")])
+
+
+def _files_below(store: Path, *endings: str) -> list[Path]:
+    """List files with one of these endings in the folder of shards; links are not followed."""
+    return sorted(
+        Path(parent) / name
+        for parent, _, names in os.walk(shards_folder(store))
+        for name in names
+        if name.endswith(endings)
+    )
+
+
+def _as_json(extra: Mapping[str, Any]) -> str:
+    """Write what a caller wants to find again as text."""
+    try:
+        return json.dumps(dict(extra))
+    except (TypeError, ValueError) as exc:
+        raise UnusableExposureError(
+            f"what is to be recorded with the exposure cannot be written as JSON: {exc}"
+        ) from exc
