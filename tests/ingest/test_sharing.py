@@ -31,7 +31,7 @@ def test_two_runs_at_once_both_complete_or_one_is_refused(files, tmp_path):
     codes = [run.returncode for run in runs]
     assert sorted(codes) in ([0, 0], [0, 2])
     for code, (_, err) in zip(codes, outputs, strict=True):
-        assert (code == 2) == ("another process is changing the stores here" in err)
+        assert (code == 2) == ("another process is changing this store" in err)
     with PixelStore(out / "pixels.h5") as pixels, MetaStore(out / "meta.json") as meta:
         assert len(pixels) == 3 * codes.count(0)
         assert sorted(pixels) == sorted(meta)
@@ -40,7 +40,7 @@ def test_two_runs_at_once_both_complete_or_one_is_refused(files, tmp_path):
 def test_a_folder_in_use_is_refused_at_once_and_is_free_afterwards(files, tmp_path):
     with held(tmp_path):
         start = time.monotonic()
-        with pytest.raises(StoreBusyError, match="another process is changing the stores here"):
+        with pytest.raises(StoreBusyError, match="another process is changing this store"):
             ingest(files[:1], tmp_path)
         assert time.monotonic() - start < 5
     assert ingest(files[:1], tmp_path).ok
