@@ -83,6 +83,7 @@ KEEP_SECONDS = 7 * 86400.0
 LEASE_SECONDS = 30.0
 """After so long without a sign of life a writer counts as dead."""
 
+_NAMELESS_SECONDS = 2.0
 _ATTEMPTS = 20
 _CLAIM = re.compile(r"claim-(\d{12})")
 _DRAFT = "draft-"
@@ -243,8 +244,15 @@ def holding(
         make_folders(folder)
         if break_lease and not lease.is_locked:
             (folder / "lease").unlink(missing_ok=True)
+        nameless = _nameless(folder / "lease")
         try:
-            lease.acquire(timeout=timeout)
+            try:
+                lease.acquire(timeout=min(timeout, _NAMELESS_SECONDS))
+            except filelock.Timeout:
+                if nameless is not None and _nameless(folder / "lease") == nameless:
+                    # Its holder was killed before it wrote its name, which takes no time.
+                    (folder / "lease").unlink(missing_ok=True)
+                lease.acquire(timeout=timeout)
         except filelock.Timeout as exc:
             raise StoreBusyError(
                 f"{main}: another process is changing this store ({_holder(folder / 'lease')}); "
@@ -259,6 +267,12 @@ def holding(
             with suppress(OSError):
                 for empty in (folder, folder.parent, *([main.parent] if is_new else [])):
                     empty.rmdir()
+
+
+def _nameless(path: Path) -> Signature | None:
+    """Return the signature of a lease that names no holder, None of another or none."""
+    found = _signature(path)
+    return found if found is not None and found.size == 0 else None
 
 
 def _holder(path: Path) -> str:

@@ -19,35 +19,37 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fpgpu.stores.pixel import PixelStore
-from tests.stores.imagesets import files_in, uniform_set
+from tests.stores.imagesets import uniform_set
 
-CALLS = ["pwrite", "fsync", "ftruncate", "rename", "unlink", "open"]
+CALLS = [
+    *("pwrite", "fsync", "ftruncate", "rename", "replace", "unlink", "open", "link", "mkdir"),
+    *("rmdir", "close", "copy_file_range", "write"),
+]
 KILLED = -signal.SIGKILL
 
 
-class DyingCalls:
-    """Replaces system calls so that the process dies at the n-th, before it or half-way in it."""
+def die_at(step: int, *, half: bool = False) -> None:
+    """Replace system calls so that the process dies at the n-th, before it or half-way in it."""
+    left = step
 
-    def __init__(self, n: int, *, half: bool) -> None:
-        self.left = n
-        self.half = half
-        for name in CALLS:
-            setattr(os, name, self._counted(name, getattr(os, name)))
-
-    def _counted(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            self.left -= 1
-            if self.left == 0:
-                if self.half and name == "pwrite":
+            nonlocal left
+            left -= 1
+            if left == 0:
+                if half and name == "pwrite":
                     descriptor, data, offset = args
                     real(descriptor, bytes(data)[: max(1, len(data) // 2)], offset)
-                elif self.half:
+                elif half:
                     with suppress(OSError):  # of a file that need not be there
                         real(*args, **kwargs)
                 os.kill(os.getpid(), signal.SIGKILL)
             return real(*args, **kwargs)
 
         return call
+
+    for name in CALLS:
+        setattr(os, name, counted(name, getattr(os, name)))
 
 
 def in_child(work: Callable[[], None]) -> int:
@@ -78,65 +80,39 @@ def values_in(path: Path) -> dict[str, float]:
     return values
 
 
-def die_at_every_step(folder: Path, action: str, half: bool) -> dict[str, Any]:
-    """Kill a writer at each system call of a change, and look at the store after each death."""
-    path = folder / "pixels.h5"
+def die_at_steps(folder: Path, action: str, first: int, stride: int, half: bool) -> dict[str, Any]:
+    """Kill a writer at some system calls of a change, and look at the store after each death."""
+    template, home = folder / "template", folder / "stores"
+    template.mkdir()
+    if action != "create":
+        for name in ("first", "second"):
+            PixelStore(template / "pixels.h5", 64).add_exposure(uniform_set(name, 1.0))
+    imset = uniform_set("second" if action == "replace" else "third", 2.0)
+    path = home / "pixels.h5"
     outcomes = []
-    for name in ("first", "second"):
-        PixelStore(path, 64).add_exposure(uniform_set(name, 1.0))
-    content = path.read_bytes()
-    for step in range(1, 200):
-        shutil.rmtree(folder)
-        folder.mkdir()
-        if action != "create":
-            path.write_bytes(content)
-        name = "second" if action == "replace" else "third"
+    for step in range(first, 100_000, stride):
+        shutil.rmtree(home, ignore_errors=True)
+        shutil.copytree(template, home)
 
-        def change(step: int = step, name: str = name) -> None:
-            imset = uniform_set(name, 2.0)
-            if action == "create":
-                DyingCalls(step, half=half)
-            writer = PixelStore(path, 64)
-            if action != "create":
-                DyingCalls(step, half=half)
-            writer.add_exposure(imset)
+        def change(step: int = step) -> None:
+            die_at(step, half=half)
+            PixelStore(path, 64).add_exposure(imset)
 
         status = in_child(change)
         state = values_in(path) if path.exists() else None
         # Life goes on: the next writer needs no repair by hand.
         PixelStore(path, 64).add_exposure(uniform_set("after", 3.0))
         again = values_in(path)
-        outcomes.append([status, state, again, sorted(files_in(folder))])
+        outcomes.append([status, state, again, drafts(home)])
         if status == 0:
             break
     return {"outcomes": outcomes}
 
 
-def die_while_rolling_back(folder: Path) -> dict[str, Any]:
-    """Kill a writer in the middle of its change, then those who undo it, at every step."""
-    path = folder / "pixels.h5"
-    statuses = []
-    for step in range(1, 200):
-        path.unlink(missing_ok=True)
-        PixelStore(path, 64).add_exposure(uniform_set("first", 1.0))
-
-        def change() -> None:
-            writer = PixelStore(path, 64)
-            real = os.ftruncate
-            os.ftruncate = lambda *a: (real(*a), os.kill(os.getpid(), signal.SIGKILL))
-            writer.add_exposure(uniform_set("second", 2.0))
-
-        def undo(step: int = step) -> None:
-            DyingCalls(step, half=True)
-            PixelStore(path, 64)
-
-        assert in_child(change) == KILLED
-        assert (folder / "pixels.h5.journal").exists()
-        statuses.append(in_child(undo))
-        assert values_in(path) == {"first": 1.0}
-        if statuses[-1] == 0:
-            break
-    return {"statuses": statuses}
+def drafts(folder: Path) -> list[str]:
+    """List what a commit should have removed: drafts of a main file, and claims but the last."""
+    claims = sorted(str(path) for path in folder.rglob("claim-*"))
+    return [*(str(path) for path in folder.rglob("draft-*")), *claims[:-1]]
 
 
 def keep_changing(path: Path, kill: int, writer: int) -> NoReturn:
@@ -160,11 +136,11 @@ def kill_at_random(folder: Path, n_kills: int, seed: int) -> dict[str, Any]:
     rng = random.Random(seed)
     durable: dict[str, float] = {}
     problems: list[str] = []
-    n_changes = n_undone = 0
+    n_changes = n_begun = 0
     longest = 0.005  # seconds that a change took so far: kills come at any moment of one
     # On a busy machine many kills come before a change begins; some must come in the middle.
     for kill in range(10 * n_kills):
-        if kill >= n_kills and n_undone:
+        if kill >= n_kills and n_begun:
             break
         reader, writer = os.pipe()
         pid = os.fork()
@@ -191,21 +167,20 @@ def kill_at_random(folder: Path, n_kills: int, seed: int) -> dict[str, Any]:
                 durable[name] = float(value)
                 pending = {}
                 n_changes += 1
-        n_undone += (folder / "pixels.h5.journal").exists()
         found = values_in(path) if path.exists() else {}
         if found not in (durable, {**durable, **pending}):
             problems.append(f"kill {kill}: found {found}, durable {durable}, pending {pending}")
+        n_begun += bool(pending)
         durable = found
-    return {"problems": problems, "n_changes": n_changes, "n_undone": n_undone}
+    return {"problems": problems, "n_changes": n_changes, "n_begun": n_begun}
 
 
 def main() -> None:
     """Run one of the scenarios in a folder."""
     scenario, folder, *rest = sys.argv[1:]
     if scenario == "steps":
-        result = die_at_every_step(Path(folder), rest[0], rest[1] == "half")
-    elif scenario == "rollback":
-        result = die_while_rolling_back(Path(folder))
+        action, first, stride, half = rest
+        result = die_at_steps(Path(folder), action, int(first), int(stride), half == "half")
     else:
         result = kill_at_random(Path(folder), int(rest[0]), int(rest[1]))
     sys.stdout.write(json.dumps(result))

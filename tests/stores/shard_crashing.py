@@ -26,14 +26,10 @@ from fpgpu.stores.upkeep.merge import merge
 from fpgpu.stores.upkeep.remove import remove
 from fpgpu.stores.upkeep.repair import repair
 from fpgpu.stores.upkeep.verify import verify
-from tests.stores.crashing import in_child
+from tests.stores.crashing import die_at, in_child
 from tests.stores.shardsets import exposure, sharded_store, single_store
 from tests.stores.shardsets import publish as publish_all
 
-CALLS = [
-    *("pwrite", "fsync", "ftruncate", "rename", "replace", "unlink", "open", "link", "mkdir"),
-    *("rmdir", "close", "copy_file_range", "write"),
-]
 SIDE = 16
 Generations = dict[str, int]
 
@@ -90,24 +86,6 @@ def start(folder: Path, sharded: bool) -> None:
     sets = [made(name, generation) for name, generation in START.items()]
     (sharded_store if sharded else single_store)(folder, *sets)
     sharded_store(folder.with_name("other"), made("d", 4), made("e", 5))
-
-
-def die_at(step: int) -> None:
-    """Replace system calls so that the process dies at the n-th."""
-    left = step
-
-    def counted(real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(*args, **kwargs)
-
-        return call
-
-    for name in CALLS:
-        setattr(os, name, counted(getattr(os, name)))
 
 
 def die_at_steps(home: Path, action: str, first: int, stride: int) -> dict[str, Any]:

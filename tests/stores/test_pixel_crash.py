@@ -31,34 +31,28 @@ def crash(*arguments):
 
 @pytest.mark.parametrize("moment", ["before", "half"])
 @pytest.mark.parametrize("action", ["create", "add", "replace"])
-def test_killed_at_any_system_call_it_is_old_or_new(action, moment, tmp_path):
-    outcomes = crash("steps", tmp_path, action, moment)["outcomes"]
+def test_killed_at_any_system_call_it_is_old_or_new(action, moment, tmp_path, long_form):
+    first, stride = (1, 1) if long_form else (1 + sorted(BEFORE).index(action), 4)
+    outcomes = crash("steps", tmp_path, action, first, stride, moment)["outcomes"]
     before, after = BEFORE[action], AFTER[action]
     *deaths, survival = outcomes
     assert survival[:2] == [0, after]
-    assert len(deaths) > 8
+    assert len(deaths) > 4
     states = []
-    for status, state, later, files in deaths:
+    for status, state, later, left in deaths:
         assert status == KILLED
         assert state in (*before, after)
         assert later == {**(state or {}), "after": 3.0}
-        assert files == ["pixels.h5"]
+        assert left == []
         states.append(state == after)
-    # Once the change has happened it stays, and it happens at one of the last steps.
+    # Once the change has happened it stays.
     assert states == sorted(states)
 
 
-def test_killed_while_undoing_it_is_undone_by_the_next(tmp_path):
-    *deaths, survival = crash("rollback", tmp_path)["statuses"]
-    assert survival == 0
-    assert len(deaths) > 4
-    assert set(deaths) == {KILLED}
-
-
 def test_killed_at_random_moments_nothing_durable_is_lost(tmp_path, long_form):
-    n_kills = 200 if long_form else 20
+    n_kills = 200 if long_form else 10
     found = crash("random", tmp_path, n_kills, 1)
     assert found["problems"] == []
     # Kills that always came before or after a change would show nothing.
     assert found["n_changes"] > n_kills
-    assert found["n_undone"] > 0
+    assert found["n_begun"] > 0
