@@ -239,8 +239,8 @@ def holding(
     lease = filelock.SoftFileLease(
         folder / "lease", lease_duration=LEASE_SECONDS, poll_interval=0.02, is_singleton=True
     )
-    is_new = not main.parent.exists()
     with write_errors(main.parent, "nothing was changed; give a folder that can be written"):
+        is_new = not main.parent.exists()
         make_folders(folder)
         if break_lease and not lease.is_locked:
             (folder / "lease").unlink(missing_ok=True)
@@ -261,10 +261,11 @@ def holding(
     try:
         yield lease
     finally:
-        lease.release()
-        if not lease.is_locked and not main.exists():
-            # Nothing was made: leave no folder behind where that is empty.
-            with suppress(OSError):
+        with suppress(OSError):  # then it runs out
+            lease.release()
+        # Where nothing was made no folder is left behind that is empty.
+        with suppress(OSError):
+            if not lease.is_locked and not main.exists():
                 for empty in (folder, folder.parent, *([main.parent] if is_new else [])):
                     empty.rmdir()
 
@@ -376,6 +377,7 @@ def _attempt(state: State, number: int, change: Callable[[State], Change]) -> St
         leave_views(before, [key for key in base.rows if _differs(base, new, key)])
         if _signature(store) != state.signature:
             return None
+        made = State(store, signature(draft), new.geometry, new)
         try:
             os.rename(draft, store)  # noqa: PTH104 (the commit)
         except FileNotFoundError:
@@ -386,8 +388,9 @@ def _attempt(state: State, number: int, change: Callable[[State], Change]) -> St
         store, "the change is made, but a power failure may bring the old state back"
     ):
         fsync(store.parent)
-    _tidy(store, new, expired, number)
-    return open_state(store)
+    with suppress(OSError):
+        _tidy(store, new, expired, number)
+    return made
 
 
 def _differs(old: Index, new: Index, key: Key) -> bool:

@@ -89,9 +89,10 @@ def real_path(target: StrPath) -> Path:
     """Follow symbolic links, so that the link stays and its file is replaced."""
     try:
         final = Path(target).resolve()
+        is_folder = final.is_dir()
     except (OSError, RuntimeError, ValueError) as exc:
         raise StoreWriteError(f"{target}: cannot be a file: {exc}") from exc
-    if final.is_dir():
+    if is_folder:
         raise StoreWriteError(f"{final}: is a folder; expected a file to create or replace")
     return final
 

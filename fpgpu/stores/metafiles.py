@@ -112,7 +112,9 @@ def taken_over(state: State, index: Index | None) -> Index | None:
             old = index.sky(key) if key in index.rows else None
             if old is None or not asdf_known or old.digest != text_digest(contents.text(key)):
                 wanted.append(key)
-    put = new_entries(state, index, contents, wanted, keep_gwcs=asdf_known)
+    # Of a file whose index is gone, what was recovered knows where the records are.
+    known = replace(state, stored=index)
+    put = new_entries(known, index, contents, wanted, keep_gwcs=asdf_known)
     taken = {path.name: _digest(path) for path in paths if path.exists()}
     return index.changed(put, taken=taken)
 

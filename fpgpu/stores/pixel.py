@@ -15,6 +15,7 @@ from fpgpu.backends.base import Backend
 from fpgpu.backends.memory import Array
 from fpgpu.errors import (
     ExposureNameError,
+    FpgpuError,
     LayoutError,
     StoreWriteError,
     UnusableExposureError,
@@ -250,12 +251,17 @@ class PixelStore(ImageGrid):
 
     def _commit(self, shards: list[Shard]) -> None:
         """Make shards part of the store; nothing is left of them when that fails."""
+        store = self.state.store
         try:
-            self._show(commit_shards(self.state.store, shards, timeout=self.timeout))
+            self._show(commit_shards(store, shards, timeout=self.timeout))
         except BaseException:
-            for shard in shards:
-                with suppress(OSError):
-                    shard.file.unlink()
+            # After the rename an error undoes nothing, and the shards are the store's.
+            with suppress(FpgpuError, OSError):
+                state = open_state(store, missing_ok=True)
+                named = {row.file for row in state.index.rows.values()} if state.exists else set()
+                for shard in shards:
+                    if shard.path not in named:
+                        shard.file.unlink(missing_ok=True)
             raise
 
     # --- reading -----------------------------------------------------------------------------

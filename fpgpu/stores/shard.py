@@ -32,6 +32,7 @@ from fpgpu.stores.disk import (
     fsync,
     make_folders,
     new_file,
+    read_regular,
     write_all,
     write_errors,
 )
@@ -462,10 +463,12 @@ def store_id(store: Path) -> str:
     path = folder / "id"
     while True:
         with suppress(FileNotFoundError):
-            found = path.read_text().strip()
-            if not re.fullmatch("[0-9a-f]{16}", found):
+            found = read_regular(path)[0]
+            if not re.fullmatch(rb"[0-9a-f]{16}\s*", found):
                 raise StoreFormatError(f"{path}: holds {found[:40]!r}; expected the store's id")
-            return found
+            return found.decode().strip()
+        if path.is_symlink():
+            raise StoreFormatError(f"{path}: is a link that leads nowhere; expected the store's id")
         make_folders(folder)
         draft = folder / f"id-{secrets.token_hex(8)}{PART_ENDING}"
         with new_file(draft) as descriptor:

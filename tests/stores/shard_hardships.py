@@ -20,8 +20,7 @@ from fpgpu.stores.upkeep.forms import consolidate, split
 from fpgpu.stores.upkeep.remove import remove
 from fpgpu.stores.upkeep.repair import repair
 from fpgpu.stores.upkeep.verify import verify
-from tests.stores.hardships import NOBODY, met_in_child
-from tests.stores.imagesets import files_in
+from tests.stores.hardships import NOBODY, kept, met_in_child
 from tests.stores.shard_crashing import SIDE, START, generations, made, start, take_in
 from tests.stores.shardsets import publish as publish_all
 
@@ -54,7 +53,7 @@ def limited(home: Path, name: str) -> list[Any]:
     start(folder, sharded)
     if name == "publish":
         write_shard(folder, made("z", 5), shape=SIDE)
-    before = files_in(folder)
+    before = kept(folder)
     results = []
     for limit in [100, 1000, 4000, 9000, 1 << 30]:
 
@@ -63,7 +62,7 @@ def limited(home: Path, name: str) -> list[Any]:
             change(folder)
 
         error, message = met_in_child(work)
-        results.append([limit, error, message, files_in(folder) == before])
+        results.append([limit, error, message, kept(folder) == before])
         if not error:
             break
     sound = verify(folder)
@@ -80,9 +79,9 @@ def unprivileged(home: Path) -> dict[str, Any]:
                 os.setuid(NOBODY)
             work()
 
-        before = files_in(folder)
+        before = kept(folder)
         met = met_in_child(drop_and_work)
-        return [*met, files_in(folder) == before]
+        return [*met, kept(folder) == before]
 
     for name, (sharded, change) in CHANGES.items():
         folder = home / name.replace(" ", "-") / "stores"

@@ -56,7 +56,7 @@ print("ready", flush=True)
 
 def stopping(real):
     def call(*args, **kwargs):
-        if str(args[-1]).endswith(("pixels.h5", ".commit")) or step == "_claim":
+        if str(args[-1]).endswith(("pixels.h5", ".commit")) or step in {"_claim", "leave_views"}:
             setattr(owner, step, real)
             os.kill(os.getpid(), signal.SIGSTOP)
         return real(*args, **kwargs)

@@ -55,8 +55,11 @@ def built(fill: Callable[[h5py.File], Result]) -> tuple[Result, Skeleton]:
     """
     # Memory that has holes: what is allocated and not written takes none.
     with os.fdopen(os.memfd_create("fpgpu"), "w+b", buffering=0) as memory:
-        with h5py.File(memory, "w", **_ALIGNMENT) as h5:
-            result = fill(h5)
+        try:
+            with h5py.File(memory, "w", **_ALIGNMENT) as h5:
+                result = fill(h5)
+        except AttributeError as exc:  # what h5py may make of an error of the memory's
+            raise exc.__context__ if isinstance(exc.__context__, OSError) else exc from None
         return result, Skeleton(os.fstat(memory.fileno()).st_size, _pieces(memory.fileno()))
 
 
