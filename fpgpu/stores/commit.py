@@ -43,7 +43,6 @@ from fpgpu.stores.disk import (
     copy_bytes,
     fsync,
     inside,
-    make_folders,
     new_file,
     open_regular,
     real_path,
@@ -64,6 +63,7 @@ from fpgpu.stores.shard import (
     PART_ENDING,
     PIXELS_ENDING,
     Shard,
+    commit_folder,
     durable,
     new_path,
     read_shard,
@@ -85,7 +85,7 @@ LEASE_SECONDS = 30.0
 
 _NAMELESS_SECONDS = 2.0
 _ATTEMPTS = 20
-_CLAIM = re.compile(r"claim-(\d{12})")
+_CLAIM = re.compile(r"claim-(\d{12,})")
 _DRAFT = "draft-"
 
 Form = Callable[[Path, Index], None]
@@ -241,7 +241,7 @@ def holding(
     )
     with write_errors(main.parent, "nothing was changed; give a folder that can be written"):
         is_new = not main.parent.exists()
-        make_folders(folder)
+        commit_folder(main)
         if break_lease and not lease.is_locked:
             (folder / "lease").unlink(missing_ok=True)
         nameless = _nameless(folder / "lease")

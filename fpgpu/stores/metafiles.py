@@ -21,7 +21,13 @@ from fpgpu.stores.metadata.contents import MetaContents
 from fpgpu.stores.metadata.record import Record
 from fpgpu.stores.metadata.records import UNKNOWN_SHAPE, Key, text_digest
 from fpgpu.stores.metadata.source import FileSource, MetaPaths
-from fpgpu.stores.shard import COMMIT_FOLDER, shards_folder, store_id, write_records
+from fpgpu.stores.shard import (
+    COMMIT_FOLDER,
+    commit_folder,
+    shards_folder,
+    store_id,
+    write_records,
+)
 from fpgpu.stores.state import State, open_state
 
 __all__ = [
@@ -202,7 +208,9 @@ class noted:  # noqa: N801 (used as a context manager)
         found = signature(self._draft)
         new = [found.size, found.mtime_ns, _digest(self._draft)]
         notes[self._path.name] = [new, *notes.get(self._path.name, [])][:_REMEMBERED]
-        target = shards_folder(self._store) / COMMIT_FOLDER / RECORDS_FILE
+        target = commit_folder(self._store) / RECORDS_FILE
+        if target.is_symlink():  # not ours: what it leads to is left alone
+            target.unlink()
         with write_beside(target) as draft:
             draft.write_text(json.dumps(notes))
         return True
@@ -213,7 +221,10 @@ def _notes(store: Path) -> dict[str, list[list[Any]]]:
     path = shards_folder(store) / COMMIT_FOLDER / RECORDS_FILE
     try:
         found = json.loads(read_regular(path)[0])
-        return {str(name): [list(note) for note in notes] for name, notes in found.items()}
+        return {
+            name: [list(note) for note in notes if [*map(type, note)] == [int, int, str]]
+            for name, notes in found.items()
+        }
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
 

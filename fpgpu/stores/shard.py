@@ -454,25 +454,47 @@ def shards_folder(store: Path) -> Path:
     return store.with_suffix(SHARDS_ENDING)
 
 
+def commit_folder(store: Path) -> Path:
+    """Return the folder of what writers tell each other, made when it is first needed.
+
+    Raises
+    ------
+    StoreFormatError
+        If it lies behind a link: files in it are deleted by their names.
+    """
+    folder = shards_folder(store) / COMMIT_FOLDER
+    make_folders(folder)
+    if folder.resolve() != folder:
+        raise StoreFormatError(
+            f"{folder}: lies behind a link, in {folder.resolve()}; nothing is written through links"
+        )
+    return folder
+
+
 def store_id(store: Path) -> str:
     """Return the id of a store, which the names of its shards carry; made when it is first needed.
 
-    It is in a file that is created with its content, so that all writers of a new store agree.
+    It is in a file that is created with its content, so that all writers of a new store agree. One
+    that was lost is that of the index.
     """
-    folder = shards_folder(store) / COMMIT_FOLDER
+    folder = commit_folder(store)
     path = folder / "id"
     while True:
         with suppress(FileNotFoundError):
             found = read_regular(path)[0]
             if not re.fullmatch(rb"[0-9a-f]{16}\s*", found):
-                raise StoreFormatError(f"{path}: holds {found[:40]!r}; expected the store's id")
+                raise StoreFormatError(
+                    f"{path}: holds {found[:40]!r}, expected the store's id; remove this file, and "
+                    "it is made again"
+                )
             return found.decode().strip()
         if path.is_symlink():
-            raise StoreFormatError(f"{path}: is a link that leads nowhere; expected the store's id")
-        make_folders(folder)
+            raise StoreFormatError(f"{path}: is a link that leads nowhere; remove it")
+        stored = open_state(store, missing_ok=True).stored
+        new = stored.store_id if stored is not None else secrets.token_hex(8)
         draft = folder / f"id-{secrets.token_hex(8)}{PART_ENDING}"
         with new_file(draft) as descriptor:
-            write_all(descriptor, secrets.token_hex(8).encode(), 0)
+            write_all(descriptor, new.encode(), 0)
         try:
             os.link(draft, path)
         except FileExistsError:
