@@ -208,6 +208,8 @@ class State:
             return known
         path = self._file(row)
         with reading_errors(path), opened_guarded(str(path)) as h5:
+            if path == self.store:
+                self._require_unchanged()
             dataset = member(h5, row.path.strip("/").split("/"))
             if not isinstance(dataset, h5py.Dataset):
                 raise StoreFormatError(f"{self.place(key)} lies in {path}, which has no {row.path}")
@@ -251,12 +253,15 @@ class State:
     def _opened_self(self) -> Iterator[h5py.File]:
         """Open the store's own file with HDF5, which must still be the one of this state."""
         with opened_for_reading(self.store) as h5:
-            if signature(self.store) != self.signature:
-                raise StoreConflictError(
-                    f"{self.store}: another program has changed it since it was opened; open it "
-                    "again"
-                )
+            self._require_unchanged()
             yield h5
+
+    def _require_unchanged(self) -> None:
+        """Refuse a file that is not the one of this state any more."""
+        if signature(self.store) != self.signature:
+            raise StoreConflictError(
+                f"{self.store}: another program has changed it since it was opened; open it again"
+            )
 
     @classmethod
     def opened(cls, path: Path) -> Self:

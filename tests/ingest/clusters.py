@@ -66,6 +66,11 @@ def dask_cluster(folder: Path, n_workers: int = 2, preload: str = "") -> Iterato
         while not file.exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         address = json.loads(file.read_text())["address"]
+        import distributed
+
+        # On a busy machine a worker takes its time to start.
+        with distributed.Client(address, timeout=60, set_as_default=False) as client:
+            client.wait_for_workers(1, timeout=60)
         yield Cluster("dask://" + address.removeprefix("tcp://"), *started)
     finally:
         for process in reversed(started):

@@ -10,8 +10,10 @@ from fpgpu.errors import WCSError
 from fpgpu.patch.astrometry import WcsTable, local_astrometry, reference_position
 from fpgpu.sky.sip import SipFit, fit_sip
 from fpgpu.sky.wcs import SkyWCS
+from fpgpu.stores.shard import write_shard
 from tests.sky.made_wcs import sky_gwcs, tan_header
 from tests.stores.metasets import meta_set, write_store
+from tests.stores.shardsets import publish
 
 SHAPE = (128, 96)
 
@@ -211,13 +213,21 @@ def test_the_reference_is_the_median_wherever_ra_begins(offsets, centre):
 # --- from a store ----------------------------------------------------------------------------
 
 
+def committed(folder, imset):
+    """Make a store folder of one exposure, which keeps its refit; return where its headers are."""
+    imset.im = imset.ierr = np.ones(SHAPE, "f4")
+    imset.mask = imset.bkg = imset.names = None
+    publish(folder, [write_shard(folder, imset, shape=SHAPE)])
+    return folder / "meta.json"
+
+
 @pytest.mark.parametrize("with_refit", [True, False])
 def test_the_gwcs_is_used_when_asked_for(tmp_path, with_refit):
     gwcs = sky_gwcs(shape=SHAPE)
     exact = SkyWCS.from_gwcs(gwcs, SHAPE)
     refit = fit_sip(exact, SHAPE, tolerance=1e-6) if with_refit else None
     shifted = meta_set(gwcs=gwcs, sip=refit, shape=SHAPE, ra=53.1601)
-    path = write_store(tmp_path / "meta.json", shifted)
+    path = committed(tmp_path, shifted)
     ra, dec = inner_places(exact)
     with MetaStore(path, use_gwcs=True) as meta, MetaStore(path) as plain:
         by_gwcs = WcsTable.of_exposures(meta, [("F200W", "e1")])
@@ -232,7 +242,7 @@ def test_a_refit_that_is_too_coarse_is_not_used(tmp_path):
     exact = SkyWCS.from_gwcs(sky_gwcs(shape=SHAPE), SHAPE)
     refit = fit_sip(exact, SHAPE)
     object.__setattr__(refit, "residual", 5e-4)
-    path = write_store(tmp_path / "meta.json", meta_set(gwcs=exact.native, sip=refit, shape=SHAPE))
+    path = committed(tmp_path, meta_set(gwcs=exact.native, sip=refit, shape=SHAPE))
     with MetaStore(path, use_gwcs=True) as meta:
         assert isinstance(WcsTable.of_exposures(meta, [("F200W", "e1")]).solutions[0], SkyWCS)
 

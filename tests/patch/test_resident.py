@@ -1,5 +1,6 @@
 """Exposures kept in a backend's memory give the same patches, and all memory back."""
 
+import os
 import shutil
 import threading
 from dataclasses import replace
@@ -10,7 +11,13 @@ import pytest
 
 import fpgpu
 from fpgpu import MetaStore, PixelStore, PSFStore
-from fpgpu.errors import DeviceMemoryError, LayoutError, MissingStoreError, NotInStoreError
+from fpgpu.errors import (
+    DeviceMemoryError,
+    LayoutError,
+    MissingStoreError,
+    NotInStoreError,
+    StoreConflictError,
+)
 from fpgpu.patch.build import build_patch
 from fpgpu.patch.resident import ResidentExposures
 from fpgpu.patch.stores import Stores
@@ -169,17 +176,27 @@ def test_exposures_in_use_are_freed_when_they_no_longer_are(stores, backend):
 # --- faults ----------------------------------------------------------------------------------
 
 
-def test_exposures_of_a_file_that_changed_are_read_again(copied, plan, backend):
+def again(stores):
+    """Open the pixel store of some stores as it is now."""
+    return stores._replace(pixels=PixelStore(stores.pixels.h5file, mode="r"))
+
+
+def test_exposures_of_a_file_that_changed_are_those_of_the_state_that_is_open(
+    copied, plan, backend
+):
     with ResidentExposures(backend, 100 * ONE) as resident:
         before = built(copied, plan, backend, resident)
         with h5py.File(copied.pixels.h5file, "r+") as h5:
             for exposure in plan.exposures:
                 h5[f"{exposure.band}/{exposure.expID}/data"][:, :, :64] += 1
+        assert_same_bits(built(copied, plan, backend, resident), before)
         assert_same_bits(
-            built(copied, plan, backend, resident),
+            built(again(copied), plan, backend, resident),
             before | {"data": before["data"] + np.float32(1)},
         )
-        assert resident.nbytes == plan.n_exp * ONE
+        resident.free()
+        with pytest.raises(StoreConflictError, match="open the store again"):
+            built(copied, plan, backend, resident)
 
 
 def test_an_exposure_in_a_linked_file_is_watched_there(copied, backend, tmp_path):
@@ -189,16 +206,18 @@ def test_an_exposure_in_a_linked_file_is_watched_there(copied, backend, tmp_path
         del h5["F090W/exp_f090w_00/data"]
         h5["F090W/exp_f090w_00/data"] = h5py.ExternalLink("shard.h5", "data")
     with ResidentExposures(backend, ONE) as resident:
-        assert not backend.download(resident.get(copied.pixels, *FIRST)).any()
+        assert not backend.download(resident.get(again(copied).pixels, *FIRST)).any()
         with h5py.File(tmp_path / "shard.h5", "r+") as h5:
             h5["data"][...] = 1
-        assert backend.download(resident.get(copied.pixels, *FIRST)).all()
+        assert backend.download(resident.get(again(copied).pixels, *FIRST)).all()
 
 
-def test_a_store_that_is_gone_is_an_error_and_nothing_of_it_is_kept(copied, plan, backend):
+def test_a_store_that_is_gone_is_an_error_once_it_must_be_read(copied, plan, backend):
     with ResidentExposures(backend, 100 * ONE) as resident:
-        built(copied, plan, backend, resident)
+        before = built(copied, plan, backend, resident)
         copied.pixels.reader.path.unlink()
+        assert_same_bits(built(copied, plan, backend, resident), before)
+        resident.free()
         with pytest.raises(MissingStoreError, match=r"pixels\.h5"):
             built(copied, plan, backend, resident)
 
@@ -212,17 +231,16 @@ def test_an_exposure_that_is_not_in_the_store_drops_none(stores, backend):
 
 
 def test_an_exposure_that_changes_while_it_is_read_is_not_kept(copied, backend, monkeypatch):
-    real = PixelStore.read_window
+    real = os.preadv
 
-    def read_window(store, *args, **options):
-        found = real(store, *args, **options)
-        with h5py.File(store.h5file, "r+") as h5:
-            h5["F090W/exp_f090w_00/data"][...] += 1
-        return found
+    def preadv(descriptor, *args):
+        os.utime(copied.pixels.h5file)
+        return real(descriptor, *args)
 
-    monkeypatch.setattr(PixelStore, "read_window", read_window)
+    monkeypatch.setattr(os, "preadv", preadv)
     with ResidentExposures(backend, ONE) as resident:
-        assert resident.get(copied.pixels, *FIRST) is None
+        with pytest.raises(StoreConflictError, match="open the store again"):
+            resident.get(copied.pixels, *FIRST)
         assert resident.nbytes == backend.live_allocations == 0
 
 
@@ -232,7 +250,7 @@ def test_compressed_exposures_are_read_the_ordinary_way(copied, plan, packed, ba
         del h5["F090W/exp_f090w_00/data"]
         h5["F090W/exp_f090w_00"].create_dataset("data", data=values, compression="gzip")
     with ResidentExposures(backend, 100 * ONE) as resident:
-        assert_same_bits(built(copied, plan, backend, resident), packed)
+        assert_same_bits(built(again(copied), plan, backend, resident), packed)
         assert len(resident) == plan.n_exp - 1
 
 
