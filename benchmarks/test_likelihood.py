@@ -26,7 +26,7 @@ from fpgpu.likelihood.cpu import n_threads, set_threads
 from fpgpu.likelihood.mixture import SersicMixture
 from fpgpu.likelihood.scene import proposal_from_catalog
 from fpgpu.patch.device import Patch
-from fpgpu.patch.pack import RADII
+from fpgpu.patch.pack import FORCEPHO_RADII as RADII
 
 OPERATION = "evaluate with derivatives"
 N_SOURCES = 5

@@ -16,7 +16,7 @@ from numpy.lib.recfunctions import append_fields
 from benchmarks.inputs.field import Field
 from fpgpu import CircularRegion, MetaStore
 from fpgpu.patch.device import Patch
-from fpgpu.patch.pack import RADII
+from fpgpu.patch.pack import FORCEPHO_RADII as RADII
 
 __all__ = ["catalog", "circle", "fit", "kernel", "store_patch", "write_splines"]
 

@@ -18,7 +18,7 @@ from benchmarks.sizes import USUAL_BANDS, USUAL_SOURCES, Size
 from fpgpu import PSF_DTYPE, CircularRegion, MetaStore, PixelStore, PSFStore, Survey
 from fpgpu.backends.base import Backend
 from fpgpu.demo.telescope import Pointing
-from fpgpu.patch.pack import RADII
+from fpgpu.patch.pack import FORCEPHO_RADII as RADII
 from fpgpu.sky.sip import fit_sip
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.metadata.sidecar import VERSION as SIDECAR

@@ -17,6 +17,7 @@ from fpgpu.errors import PSFError
 from fpgpu.layout import PSF_DTYPE
 from fpgpu.psf.images import PSFImages
 from fpgpu.psf.mixtures import SMALLEST_SIGMA, Mixture, fit_mixture, render
+from fpgpu.psf.profiles import RADII
 
 __all__ = ["BandFit", "FitError", "fit_psf"]
 
@@ -104,7 +105,7 @@ class BandFit:
 
 def fit_psf(
     images: PSFImages,
-    radii: npt.ArrayLike,
+    radii: npt.ArrayLike | None = None,
     *,
     n_gauss: int = 4,
     signed: bool = False,
@@ -117,9 +118,9 @@ def fit_psf(
     ----------
     images : PSFImages
         From `read_psf_images` or `PSFImages.from_arrays`.
-    radii : array_like, shape (n_radii,)
+    radii : array_like, shape (n_radii,), optional
         Standard deviations, arcsec, of the Gaussians that sources are made of
-        (`SersicMixture.radii`).
+        (`SersicMixture.radii`); by default those of `fpgpu.psf.default_profiles`.
     n_gauss : int, optional
         Gaussians of the PSF itself, which a point source gets.
     signed : bool, optional
@@ -151,6 +152,7 @@ def fit_psf(
     """
     if n_gauss < 1:
         raise PSFError(f"{n_gauss} Gaussians; at least one is needed")
+    radii = RADII if radii is None else radii
     variances = (np.asarray(radii, np.float64) / images.pixel_scale) ** 2
     mixtures: list[Mixture] = []
     errors = []

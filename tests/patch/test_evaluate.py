@@ -13,7 +13,7 @@ from fpgpu.likelihood import reference
 from fpgpu.likelihood.mixture import SersicMixture
 from fpgpu.likelihood.scene import proposal_from_catalog
 from fpgpu.patch.build import build_patch
-from fpgpu.patch.pack import RADII
+from fpgpu.patch.pack import FORCEPHO_RADII as RADII
 from fpgpu.patch.plan import make_plan
 from tests.likelihood.superpixel_scenes import assert_as_judged
 
