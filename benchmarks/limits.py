@@ -75,9 +75,11 @@ def copy_of(backend: Backend, copy: str, n_bytes: int) -> Limit:
     if backend.device is None:
         return memcpy(n_bytes)
     n_copied = min(n_bytes, _MOST_COPIED)
+    # Its buffers are made when it is first timed, and kept for the second time.
+    copies = backend.copies_to_time(n_copied)
 
     def times() -> list[float]:
-        return backend.time(backend.copies_to_time(n_copied)[copy], _COPIES)
+        return backend.time(copies[copy], _COPIES)
 
     return Limit(copy, times, n_bytes / n_copied)
 

@@ -113,9 +113,23 @@ class Measured:
 
     measurements: list[Measurement] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    """Of benchmarks, by name: why. What they measured is not kept."""
+    pending: list[Measurement] = field(default_factory=list)
+    """Of the benchmark that is running, whose results are not yet checked."""
 
     def add(self, measurement: Measurement) -> None:
-        self.measurements.append(measurement)
+        self.pending.append(measurement)
+
+    def passed(self) -> None:
+        """Keep what the benchmark measured that has ended now."""
+        self.measurements += self.pending
+        self.pending.clear()
+
+    def fail(self, name: str, reason: str) -> None:
+        """Drop it: what gives wrong results has no speed."""
+        self.failed[name] = reason
+        self.pending.clear()
 
     def skip(self, reason: str) -> None:
         self.skipped[reason] = self.skipped.get(reason, 0) + 1
