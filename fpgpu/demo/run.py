@@ -90,7 +90,9 @@ def run_demo(
             detail.append(f"{len(files)} synthetic JWST-like exposures, {size / 1e6:.1f} MB")
     folder = StoreFolder(out / "stores")
     with tell.step("ingested") as detail:
-        ingested = ingest(files, folder.path, bitmask=bitmask, wcs=wcs, pad=pad, backend=engine)
+        ingested = ingest(
+            files, folder.path, bitmask=bitmask, wcs=wcs, pad=pad, backend=engine, progress=False
+        )
         _require_some(ingested)
         detail.append(f"{len(ingested.added)} exposures, {ingested.n_pixels / 1e6:.2f} Mpix")
     _check_ingest(tell, ingested)

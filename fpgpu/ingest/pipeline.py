@@ -20,6 +20,7 @@ from fpgpu.ingest.machine import suggested_workers
 from fpgpu.ingest.readers import registered_readers
 from fpgpu.ingest.report import IngestReport, IngestRow, unknown_bands
 from fpgpu.ingest.resume import Earlier, Present, look, remove_strays
+from fpgpu.progress import progress_bar
 from fpgpu.stores.alone import alone_in
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.pixel import PixelStore
@@ -48,6 +49,7 @@ def ingest(
     workers: int | None = None,
     resume: bool = False,
     break_lock: bool = False,
+    progress: bool | None = None,
 ) -> IngestReport:
     """Put exposures into a store folder; an exposure that is already there is replaced.
 
@@ -98,6 +100,8 @@ def ingest(
         changed since.
     break_lock : bool, optional
         Go on although another process seems to be changing the stores; only when it is dead.
+    progress : bool, optional
+        Whether to draw a progress bar; by default on a terminal and in a notebook.
 
     Returns
     -------
@@ -128,7 +132,16 @@ def ingest(
     report = IngestReport(Path(out))
     folder = report.out.absolute()
     n = suggested_workers([item.path for item in items]) if workers is None else max(workers, 1)
-    with alone_in(folder, break_lock=break_lock) as lock:
+    with (
+        alone_in(folder, break_lock=break_lock) as lock,
+        progress_bar(len(items), "ingest", progress) as bar,
+    ):
+
+        def tell(row: IngestRow) -> None:
+            bar.set_postfix_str(row.file.name, refresh=False)
+            bar.update()
+            on_progress(row)
+
         report.removed = remove_strays(folder)
         present = look(folder, nside_full)
         earlier = Earlier(folder, present) if resume else None
@@ -142,7 +155,7 @@ def ingest(
             present=present,
             report=report,
             backend=get_backend("cpu") if backend is None else backend,
-            on_progress=on_progress,
+            on_progress=tell,
             strict=strict,
             earlier=earlier,
         )
