@@ -1,9 +1,10 @@
-"""Measure, compare, and write the README's table: ``python -m benchmarks [run|compare|readme]``.
+"""Measure, try a GPU, compare, and write the README's table: ``python -m benchmarks``.
 
 Examples:
 
   python -m benchmarks --size survey --out reports   measure, and write a report
-  python -m benchmarks --backend cuda                 the report of a GPU, within ten minutes
+  python -m benchmarks gpu --out first-hour           everything that needs a GPU, in ten minutes
+  python -m benchmarks --backend cuda                 its report alone
   python -m benchmarks -k region                      only what has this in its name
   python -m benchmarks compare old.json new.json      exit code 1 when fpgpu became slower
   python -m benchmarks readme --check                 exit code 1 when the README is out of date
@@ -14,8 +15,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.gpu.command import run_steps
+from benchmarks.gpu.steps import STEPS
 from benchmarks.report.compare import TOLERANCE, compare, comparison_lines
-from benchmarks.report.document import Report, ReportError
+from benchmarks.report.document import SUMMARY, Report, ReportError, report_files
 from benchmarks.report.markdown import page
 from benchmarks.report.readme import RESULTS, replaced, speed_section
 from benchmarks.run import BACKENDS, MINUTES, run
@@ -29,7 +32,7 @@ README = Path(__file__).parents[1] / "README.md"
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says: 0 done, 1 slower or out of date, 2 refused."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] not in ("run", "compare", "readme", "-h", "--help"):
+    if not arguments or arguments[0] not in ("run", "gpu", "compare", "readme", "-h", "--help"):
         arguments.insert(0, "run")
     options = _parser().parse_args(arguments)
     try:
@@ -60,6 +63,21 @@ def _parser() -> argparse.ArgumentParser:
         default=MINUTES,
         help="begin no benchmark later than this; default %(default)g",
     )
+    gpu = commands.add_parser("gpu", help="try and measure all that needs a GPU, step by step")
+    gpu.set_defaults(do=_gpu)
+    gpu.add_argument("--out", type=Path, required=True, help="folder of the summary and the report")
+    gpu.add_argument(
+        "--minutes", type=float, default=MINUTES, help="end after these; default %(default)g"
+    )
+    gpu.add_argument("--size", choices=list(SIZES), default="survey", help="of the inputs")
+    gpu.add_argument(
+        "--steps",
+        nargs="+",
+        default=[],
+        choices=[step.name for step in STEPS],
+        metavar="STEP",
+        help=f"only these of {', '.join(step.name for step in STEPS)}",
+    )
     check = commands.add_parser("compare", help="compare two reports as ratios to the limits")
     check.set_defaults(do=_compare)
     check.add_argument("old", type=Path)
@@ -82,6 +100,14 @@ def _run(options: argparse.Namespace) -> int:
     return run(options.size, options.out, options.backend, options.k, options.minutes)
 
 
+def _gpu(options: argparse.Namespace) -> int:
+    try:
+        return run_steps(options.out, options.minutes, options.size, options.steps)
+    except KeyboardInterrupt:
+        print(f"interrupted; {options.out / SUMMARY} has what was known", file=sys.stderr)
+        return 130
+
+
 def _compare(options: argparse.Namespace) -> int:
     found = compare(Report.read(options.old), Report.read(options.new), options.tolerance)
     print("\n".join(comparison_lines(found)))
@@ -96,7 +122,7 @@ def _readme(options: argparse.Namespace) -> int:
             print("README.md is out of date: run python -m benchmarks readme", file=sys.stderr)
         return int(new != old)
     README.write_text(new)
-    for path in RESULTS.glob("*.json"):
+    for path in report_files(RESULTS):
         text, where = page(Report.read(path), f"{path.stem}.png"), path.with_suffix(".md")
         if where.read_text() != text:
             where.write_text(text)

@@ -8,7 +8,7 @@ import importlib
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -26,8 +26,12 @@ from benchmarks.sizes import SIZES, Measure, Size
 from fpgpu.backends.availability import cuda_status
 from fpgpu.backends.base import Backend
 from fpgpu.backends.choose import get_backend
+from fpgpu.backends.memory import Array
 
 _REPEAT = 7
+
+POISON = 113
+"""What outputs are filled with before they are written: no image is that everywhere."""
 
 Keep = Callable[[Measurement], None]
 
@@ -73,6 +77,13 @@ class _Watch:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.skipped and isinstance(report.longrepr, tuple):
             self.measured.skip(report.longrepr[2].removeprefix("Skipped: "))
+        elif report.failed:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            reason = crash.message if crash else str(report.longrepr)
+            name = report.nodeid.rpartition("/")[2]
+            self.measured.fail(name, reason.partition("\n")[0][:300])
+        elif report.when == "call":
+            self.measured.passed()
 
 
 def pytest_terminal_summary(
@@ -215,7 +226,10 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 
 @pytest.fixture
 def measure_on(backend: Backend, request: pytest.FixtureRequest, keep: Keep) -> Measure:
-    """Time a call on a backend's own clock, beside one of its copies; or just call it."""
+    """Time a call on a backend's own clock, beside one of its copies; or just call it.
+
+    `outputs` are poisoned after the warm-up, and left as the last timed call wrote them.
+    """
 
     def run(
         operation: str,
@@ -225,12 +239,26 @@ def measure_on(backend: Backend, request: pytest.FixtureRequest, keep: Keep) -> 
         detail: str = "",
         at: dict[str, float] | None = None,
         copy: str = "device to device",
+        outputs: Iterable[Array] = (),
     ) -> Any:
         check_labels(operation, f"fpgpu {backend.name}", at or {})
-        if request.config.getoption("benchmark_enable"):
+        result = None
+
+        def kept() -> None:
+            nonlocal result
+            result = call()
+
+        def spoil() -> None:
+            for array in outputs:
+                array.fill(POISON)
+
+        if not request.config.getoption("benchmark_enable"):
+            spoil()
+            kept()
+        else:
             limit = copy_of(backend, copy, n_bytes)
             before = limit.times()
-            seconds = backend.time(call, _REPEAT)
+            seconds = backend.time(kept, _REPEAT, spoil)
             keep(
                 Measurement(
                     operation,
@@ -244,6 +272,6 @@ def measure_on(backend: Backend, request: pytest.FixtureRequest, keep: Keep) -> 
                     limit_value=limit.median_with(before),
                 )
             )
-        return call()
+        return result
 
     return run

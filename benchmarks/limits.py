@@ -7,9 +7,12 @@ import os
 import shutil
 import statistics
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +27,7 @@ __all__ = [
     "durable_copy",
     "durable_write",
     "memcpy",
+    "multiply_adds",
     "small_calls",
 ]
 
@@ -32,6 +36,8 @@ _WRITES = 3
 _CALLS = 1000
 _BLOCK = 1 << 20
 _MOST_COPIED = 512 << 20  # bytes; copies of more go no faster
+_MOST_MULTIPLIED = 1 << 28  # of one core; some milliseconds
+_LANES, _CHAINS = 16, 12  # enough to keep two units busy, each with results after 4 cycles or 5
 
 
 @dataclass(frozen=True)
@@ -69,9 +75,11 @@ def copy_of(backend: Backend, copy: str, n_bytes: int) -> Limit:
     if backend.device is None:
         return memcpy(n_bytes)
     n_copied = min(n_bytes, _MOST_COPIED)
+    # Its buffers are made when it is first timed, and kept for the second time.
+    copies = backend.copies_to_time(n_copied)
 
     def times() -> list[float]:
-        return backend.time(backend.copies_to_time(n_copied)[copy], _COPIES)
+        return backend.time(copies[copy], _COPIES)
 
     return Limit(copy, times, n_bytes / n_copied)
 
@@ -139,6 +147,19 @@ def copy_durably(files: Iterable[Path], folder: Path) -> None:
             os.fsync(new.fileno())
 
 
+def multiply_adds(number: float, cores: int) -> Limit:
+    """Multiply and add in single precision, in registers alone, as often on so many cores."""
+    n_done = min(number, _MOST_MULTIPLIED * cores)
+    rounds = max(1, round(n_done / (cores * _LANES * _CHAINS)))
+    each = _multiply_adds()
+
+    def times() -> list[float]:
+        with ThreadPoolExecutor(cores) as pool:
+            return _timed(lambda: list(pool.map(each, [rounds] * cores)), _COPIES)
+
+    return Limit("multiply-adds", times, number / (rounds * cores * _LANES * _CHAINS))
+
+
 def small_calls() -> Limit:
     """Call NumPy a thousand times on eight numbers: the yardstick where few bytes are moved."""
     values, out = np.ones(8), np.empty(8)
@@ -148,6 +169,42 @@ def small_calls() -> Limit:
             np.add(values, values, out=out)
 
     return Limit("1,000 NumPy calls", lambda: _timed(call, _COPIES))
+
+
+@cache
+def _multiply_adds() -> Callable[[int], float]:
+    """Compile a loop of multiply-adds that do not wait for each other."""
+    from llvmlite import ir
+    from numba import njit, types
+    from numba.core import cgutils
+    from numba.extending import intrinsic
+
+    @intrinsic
+    def chains(typing: Any, rounds: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            vector = ir.VectorType(ir.FloatType(), _LANES)
+            kind, name = ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{_LANES}f32"
+            fma = cgutils.get_or_insert_function(builder.module, kind, name)
+            # Of chains with the same start there would be one.
+            start = [ir.Constant(vector, [float(k)] * _LANES) for k in range(_CHAINS)]
+            sums = [cgutils.alloca_once_value(builder, value) for value in start]
+            factor = ir.Constant(vector, [0.5] * _LANES)
+            with cgutils.for_range(builder, arguments[0]):
+                for one in sums:
+                    builder.store(builder.call(fma, [builder.load(one), factor, factor]), one)
+            total = builder.load(sums[0])
+            for one in sums[1:]:
+                total = builder.fadd(total, builder.load(one))
+            return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
+
+        return types.float32(types.intp), generate
+
+    @njit("float32(intp)", nogil=True)
+    def run(rounds: int) -> Any:
+        return chains(rounds)
+
+    assert run(100) == _CHAINS, "each chain ends at 1"
+    return run
 
 
 def _timed(call: Callable[[], object], repeat: int) -> list[float]:

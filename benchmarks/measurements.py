@@ -17,7 +17,10 @@ _SIZES = {
     "exposures": "{0:,g} exposure{s}",
     "exposures a band": "{0:g} exposure{s} a band",
     "bands": "{0:g} band{s}",
+    "pixels": "{0:,g} pixel{s}",
     "sources": "{0:g} source{s}",
+    "Gaussians": "{0:g} Gaussian{s} a source",
+    "cores": "{0:g} core{s}",
     "batch": "batch of {:g}",
     "window": "{0:g} x {0:g} super-pixels",
     "elsewhere": "{0:,g} exposure{s} more elsewhere",
@@ -110,9 +113,23 @@ class Measured:
 
     measurements: list[Measurement] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    """Of benchmarks, by name: why. What they measured is not kept."""
+    pending: list[Measurement] = field(default_factory=list)
+    """Of the benchmark that is running, whose results are not yet checked."""
 
     def add(self, measurement: Measurement) -> None:
-        self.measurements.append(measurement)
+        self.pending.append(measurement)
+
+    def passed(self) -> None:
+        """Keep what the benchmark measured that has ended now."""
+        self.measurements += self.pending
+        self.pending.clear()
+
+    def fail(self, name: str, reason: str) -> None:
+        """Drop it: what gives wrong results has no speed."""
+        self.failed[name] = reason
+        self.pending.clear()
 
     def skip(self, reason: str) -> None:
         self.skipped[reason] = self.skipped.get(reason, 0) + 1

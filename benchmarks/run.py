@@ -15,7 +15,7 @@ from benchmarks.report.markdown import device_or_cpu, page
 from fpgpu.backends.availability import cuda_status
 from fpgpu.doctor import diagnose
 
-__all__ = ["BACKENDS", "MINUTES", "run", "write_report"]
+__all__ = ["BACKENDS", "MINUTES", "run", "write_pages", "write_report"]
 
 BACKENDS = {"all": None, "cpu": "not gpu", "cuda": "gpu"}
 """What to measure on, and the mark that chooses it."""
@@ -43,14 +43,14 @@ class _Keeper:
 
 
 def run(size: str, out: Path, backend: str, chosen: str | None, minutes: float) -> int:
-    """Measure and write a report; a run that failed or measured nothing leaves none."""
+    """Measure and write a report: 0, or 1 when a benchmark failed or nothing was measured."""
     problem = cuda_status().problem
     if backend == "cuda" and problem is not None:
         print(f"nothing was measured, there is no GPU to measure on: {problem}", file=sys.stderr)
         return 2
     keeper, started = _Keeper(), time.monotonic()
     status = pytest.main(_arguments(size, backend, chosen, minutes), plugins=[keeper])
-    if status or not keeper.measured.measurements:
+    if not keeper.measured.measurements:
         print("no report was written: the run failed or measured nothing", file=sys.stderr)
         return 1
     seconds = time.monotonic() - started
@@ -59,25 +59,34 @@ def run(size: str, out: Path, backend: str, chosen: str | None, minutes: float) 
         tuple(keeper.measured.measurements),
         keeper.measured.skipped,
         diagnose().as_dict() if problem is None and backend != "cpu" else None,
+        keeper.measured.failed,
     )
     for path in write_report(report, out):
         print(path)
-    return 0
+    for name, reason in report.failed.items():
+        print(f"failed: {name}: {reason}", file=sys.stderr)
+    return int(bool(status))
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
     """Write JSON, Markdown and a picture, named after the day and what did the work."""
-    from benchmarks.report.figure import draw
-
     folder.mkdir(parents=True, exist_ok=True)
     when = datetime.fromisoformat(report.facts["date"])
     what = re.sub(r"[^a-z0-9]+", "-", device_or_cpu(report).lower()).strip("-")
     stem = f"{when:%Y-%m-%d-%H%M}-{what}-{report.facts['size']}"
-    data, text, picture = (folder / f"{stem}{suffix}" for suffix in (".json", ".md", ".png"))
+    data = folder / f"{stem}.json"
     report.write(data)
+    return [data, *write_pages(report, data)]
+
+
+def write_pages(report: Report, data: Path) -> list[Path]:
+    """Write the page and the picture of a report beside it."""
+    from benchmarks.report.figure import draw
+
+    text, picture = (data.with_suffix(suffix) for suffix in (".md", ".png"))
     text.write_text(page(report, picture.name))
     draw(report).savefig(picture)
-    return [data, text, picture]
+    return [text, picture]
 
 
 def _arguments(size: str, backend: str, chosen: str | None, minutes: float) -> list[str]:
@@ -85,6 +94,7 @@ def _arguments(size: str, backend: str, chosen: str | None, minutes: float) -> l
     arguments = [str(_HERE), "-q", "-p", "no:randomly", "-p", "no:cacheprovider"]
     arguments += ["--benchmark-enable", "--benchmark-quiet", "--size", size]
     arguments += ["--stop-after", str(60 * minutes), "--override-ini", "timeout=0"]
+    arguments += ["--continue-on-collection-errors"]
     if mark := BACKENDS[backend]:
         arguments += ["-m", mark]
     return arguments + (["-k", chosen] if chosen else [])

@@ -11,7 +11,8 @@ from benchmarks.inputs.field import N_GAUSS, Field
 from benchmarks.sizes import USUAL_SOURCES, Measure, Size
 from benchmarks.upstream import catalog, circle, store_patch, write_splines
 from fpgpu import get_backend
-from fpgpu.patch.pack import RADII, pack_metadata
+from fpgpu.patch.pack import FORCEPHO_RADII as RADII
+from fpgpu.patch.pack import pack_metadata
 
 OPERATION = "pack metadata"
 

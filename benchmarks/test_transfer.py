@@ -36,6 +36,7 @@ def test_upload_of_staging_memory(
             at={"window": size.window, "batch": n_exp},
             n_bytes=values.nbytes,
             copy=TO_DEVICE,
+            outputs=[out],
         )
         np.testing.assert_array_equal(backend.download(out), values)
 
@@ -53,6 +54,7 @@ def test_upload_of_any_memory(
         at={"window": size.window, "batch": n_exp},
         n_bytes=values.nbytes,
         copy=TO_DEVICE,
+        outputs=[out],
     )
     np.testing.assert_array_equal(backend.download(out), values)
 
@@ -74,5 +76,6 @@ def test_download_into_staging_memory(
             at={"window": size.window, "batch": n_exp},
             n_bytes=values.nbytes,
             copy=TO_HOST,
+            outputs=[slot.array],
         )
         np.testing.assert_array_equal(slot.array, values)

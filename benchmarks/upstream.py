@@ -1,27 +1,37 @@
 """forcepho as its users have it today, on the same stores."""
 
+import contextlib
 import importlib
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
 import numpy as np
+import numpy.typing as npt
 from numpy.lib.recfunctions import append_fields
 
 from benchmarks.inputs.field import Field
 from fpgpu import CircularRegion, MetaStore
-from fpgpu.patch.pack import RADII
+from fpgpu.patch.device import Patch
+from fpgpu.patch.pack import FORCEPHO_RADII as RADII
 
-__all__ = ["catalog", "circle", "store_patch", "write_splines"]
+__all__ = ["catalog", "circle", "fit", "kernel", "store_patch", "write_splines"]
+
+_ITERATIONS = 10  # of an optimisation
 
 
-def store_patch(pixels: Path, meta: Path, psf: Path, splines: Path, *, gwcs: bool = False) -> Any:
+def store_patch(
+    pixels: Path, meta: Path, psf: Path, splines: Path, *, gwcs: bool = False, models: bool = False
+) -> Any:
     """Open the stores for forcepho, with every WCS made: without that it finds no exposures."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        patches = importlib.import_module("forcepho.patches.pixel_patch")
-        patch = patches.StorePatch(
+        patches = importlib.import_module("forcepho.patches")
+        kinds = (patches.StorePatch, patches.CPUPatchMixin) if models else (patches.StorePatch,)
+        patch = type("Patch", kinds, {})(
             pixelstore=str(pixels),
             metastore=str(meta),
             psfstore=str(psf),
@@ -47,9 +57,49 @@ def circle(region: CircularRegion) -> Any:
     )
 
 
-def catalog(field: Field, n_sources: int) -> Any:
+def kernel(patch: Patch) -> Callable[[npt.NDArray[Any]], tuple[Any, ...]]:
+    """Give what evaluates a proposal on a patch in host memory by forcepho's own kernel."""
+    proposer = importlib.import_module("forcepho.proposal").CPUProposer()
+    seen = SimpleNamespace(
+        n_bands=patch.plan.n_bands,
+        n_sources=patch.n_sources,
+        device_patch=patch.pointer,
+        return_residual=False,
+    )
+    return lambda proposal: proposer.evaluate_proposal(proposal, patch=seen)
+
+
+def fit(patch: Any, region: Any, active: Any, bands: list[str], folder: Path) -> int:
+    """Build a patch, optimise its sources, and write them and the residuals, as a child does.
+
+    Returns the number of evaluations.
+    """
+    fitting, io = (importlib.import_module(f"forcepho.{name}") for name in ("fitting", "utils.io"))
+    patch.build_patch(region, None, allbands=bands)
+    limits = _bounds(active, bands)
+    active = append_fields(active, "source_index", np.arange(len(active)), usemask=False)
+    model, q = patch.prepare_model(active=active, bounds=limits)
+    result, _ = fitting.run_opt(model, q, maxiter=_ITERATIONS)
+    result.fill(region, active, None, model, bounds=limits)
+    config = SimpleNamespace(write_residuals=True)
+    with contextlib.redirect_stdout(None):
+        io.write_to_disk(result, str(folder / "patch"), model, config)
+    return int(model.ncall)
+
+
+def _bounds(active: Any, bands: list[str]) -> Any:
+    """Hold sources within bounds, as forcepho's production does."""
+    reach = {"ra": 3e-5, "dec": 3e-5, "q": 0.15, "pa": 0.6, "sersic": 0.7, "rhalf": 0.05}
+    reach |= dict.fromkeys(bands, 400.0)
+    bounds = np.zeros(len(active), [(name, np.float64, 2) for name in reach])
+    for name, width in reach.items():
+        bounds[name] = active[name][:, None] + [-width, width]
+    return bounds
+
+
+def catalog(field: Field, n_sources: int, radius: float | None = None) -> Any:
     """Give sources every column that forcepho reads."""
-    sources = np.asarray(field.sources(n_sources))
+    sources = np.asarray(field.sources(n_sources, radius))
     columns = {"q": 0.8, "pa": 0.3, "sersic": 2.0, "rhalf": 0.1}
     columns |= dict.fromkeys(field.bands(), 100.0)
     values = [np.full(n_sources, value) for value in columns.values()]

@@ -6,24 +6,33 @@ from itertools import compress
 from operator import not_
 from pathlib import Path
 
-import hypothesis
 import pytest
+
+try:  # those of a GPU need pytest and what fpgpu needs, no more
+    import hypothesis
+except ImportError:
+    pass
+else:
+    # How long an example takes says how busy the machine is, not whether the code is right.
+    hypothesis.settings.register_profile("fpgpu", deadline=None)
+    hypothesis.settings.load_profile("fpgpu")
 
 HERE = Path(__file__).parent
 
 _MOST_WORKERS = 8
 """Processes that the whole suite is shared among: each may need a gigabyte."""
 
-# How long an example takes says how busy the machine is, not whether the code is right.
-hypothesis.settings.register_profile("fpgpu", deadline=None)
-hypothesis.settings.load_profile("fpgpu")
 
-
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     parser.addoption("--long", action="store_true", help="run the long form of tests")
     parser.addoption(
         "--only-long", action="store_true", help="run the long form of those that have one, alone"
     )
+    # What pyproject.toml says to plugins must not stop a run without them.
+    if not pluginmanager.hasplugin("benchmark"):
+        parser.addoption("--benchmark-disable", action="store_true", help="for pytest-benchmark")
+    if not pluginmanager.hasplugin("timeout"):
+        parser.addini("timeout", "for pytest-timeout")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -97,3 +106,21 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"real data not found at {path}; set FPGPU_TEST_DATA to their folder")
     return path
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``fpgpu demo --out`` leaves, of a smaller field: stores with PSFs, and sources.fits."""
+    from fpgpu.demo.field import make_field
+    from fpgpu.demo.patch import store_psfs
+    from fpgpu.demo.report import Narrator
+    from fpgpu.demo.run import CATALOG
+    from fpgpu.ingest.pipeline import ingest
+    from fpgpu.stores.folder import StoreFolder
+
+    folder = tmp_path_factory.mktemp("demo")
+    field = make_field(folder / "exposures", bands=("F200W", "F444W"), size=128, n_sources=12)
+    ingest(field.files, folder / "stores")
+    store_psfs(Narrator(lambda line: None), StoreFolder(folder / "stores"), field)
+    field.truth.write(folder / CATALOG)
+    return folder

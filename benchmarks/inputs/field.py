@@ -18,11 +18,20 @@ from benchmarks.sizes import USUAL_BANDS, USUAL_SOURCES, Size
 from fpgpu import PSF_DTYPE, CircularRegion, MetaStore, PixelStore, PSFStore, Survey
 from fpgpu.backends.base import Backend
 from fpgpu.demo.telescope import Pointing
-from fpgpu.patch.pack import RADII
+from fpgpu.patch.pack import FORCEPHO_RADII as RADII
 from fpgpu.sky.sip import fit_sip
 from fpgpu.sky.wcs import SkyWCS
 
-__all__ = ["BANDS", "N_GAUSS", "POSITION", "Field", "field_bytes", "field_recipe", "write_field"]
+__all__ = [
+    "BANDS",
+    "N_GAUSS",
+    "POSITION",
+    "Field",
+    "field_bytes",
+    "field_recipe",
+    "write_field",
+    "write_psf",
+]
 
 BANDS = ["F090W", "F115W", "F150W", "F200W", "F356W", "F444W"]
 POSITION = (53.0, -27.0)
@@ -71,11 +80,11 @@ class Field:
         """Give a circle that every exposure covers; the radius in arcsec."""
         return CircularRegion(*POSITION, (radius or self.size.radius) / 3600)
 
-    def sources(self, number: int = USUAL_SOURCES) -> Table:
-        """Draw sources inside the usual region."""
+    def sources(self, number: int = USUAL_SOURCES, radius: float | None = None) -> Table:
+        """Draw sources inside the usual region, or one of another radius in arcsec."""
         offsets = np.random.default_rng(number).uniform(-0.6, 0.6, (2, number))
         ra, dec = (
-            centre + offset * self.size.radius / 3600
+            centre + offset * (radius or self.size.radius) / 3600
             for centre, offset in zip(POSITION, offsets, strict=True)
         )
         return Table([ra, dec], names=["ra", "dec"])
@@ -87,11 +96,12 @@ class Field:
         *,
         gwcs: bool = False,
         sharded: bool = False,
+        psf: Path | None = None,
     ) -> Survey:
-        """Open the stores."""
+        """Open the stores, or those with other PSFs."""
         meta = MetaStore(self.gwcs, use_gwcs=True) if gwcs else MetaStore(self.meta(a_band))
         pixels = PixelStore(self.sharded if sharded else self.pixels, mode="r")
-        return Survey(pixels, meta, PSFStore(self.psf), backend=backend)
+        return Survey(pixels, meta, PSFStore(psf or self.psf), backend=backend)
 
 
 def field_recipe(size: Size) -> dict[str, Any]:
@@ -118,7 +128,7 @@ def write_field(folder: Path, size: Size) -> None:
     for a_band in size.a_band:
         _write_meta(folder / f"meta-{a_band}.json", exposures, a_band, size.bands[-1], gwcs=False)
     _write_meta(folder / "gwcs.json", exposures, size.a_band[-1], USUAL_BANDS, gwcs=True)
-    _write_psf(folder / "psf.h5", size, rng)
+    write_psf(folder / "psf.h5", size, rng)
 
 
 def _exposures(size: Size, rng: np.random.Generator) -> Iterator[SimpleNamespace]:
@@ -174,12 +184,12 @@ def _write_meta(
     store.write_to_file(path)
 
 
-def _write_psf(path: Path, size: Size, rng: np.random.Generator) -> None:
+def write_psf(path: Path, size: Size, rng: np.random.Generator, n_gauss: int = N_GAUSS) -> None:
     """Write PSFs that vary over the detector."""
-    mixtures = np.zeros((_N_PSF, len(RADII) * N_GAUSS), PSF_DTYPE)
-    mixtures["amp"] = 1 / N_GAUSS
+    mixtures = np.zeros((_N_PSF, len(RADII) * n_gauss), PSF_DTYPE)
+    mixtures["amp"] = 1 / n_gauss
     mixtures["Cxx"], mixtures["Cyy"] = rng.uniform(1, 4, (2, *mixtures.shape))
-    mixtures["sersic_bin"] = np.repeat(np.arange(len(RADII)), N_GAUSS)
+    mixtures["sersic_bin"] = np.repeat(np.arange(len(RADII)), n_gauss)
     store = PSFStore(path)
     for band in BANDS[: size.bands[-1]]:
         store.add_psf(band, mixtures, rng.uniform(0, size.side, (_N_PSF, 2)))

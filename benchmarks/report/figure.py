@@ -35,6 +35,9 @@ _VARIABLES = {
     "radius": "radius of the region, arcsec",
     "bands": "bands",
     "sources": "sources",
+    "pixels": "pixels of the patch",
+    "Gaussians": "Gaussians a source",
+    "cores": "cores",
 }
 _WIDTH, _ROW, _PANEL, _TITLE = 11.0, 0.36, 4.4, 0.5  # inches
 _DPI = 110

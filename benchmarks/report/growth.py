@@ -10,6 +10,7 @@ from benchmarks.measurements import Measurement
 __all__ = ["Growth", "fit_exponent", "growths"]
 
 _FEWEST = 3
+_FEWEST_OF = {"cores": 2}  # many machines have no more, and one and all of them say enough
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,16 @@ class Growth:
         return self.points[0][0], self.points[-1][0]
 
 
-def fit_exponent(x: Iterable[float], y: Iterable[float]) -> tuple[float, float]:
+def fit_exponent(
+    x: Iterable[float], y: Iterable[float], fewest: int = _FEWEST
+) -> tuple[float, float]:
     """Fit ``y = c * x**exponent`` by least squares of the logarithms.
 
     Returns the exponent, and the root mean square of ``log(y)`` about the line.
     """
     log_x, log_y = np.log(np.asarray(list(x), float)), np.log(np.asarray(list(y), float))
-    if len(log_x) < _FEWEST or len(np.unique(log_x)) < _FEWEST:
-        raise ValueError(f"an exponent needs {_FEWEST} different inputs, found {np.exp(log_x)}")
+    if len(log_x) < fewest or len(np.unique(log_x)) < fewest:
+        raise ValueError(f"an exponent needs {fewest} different inputs, found {np.exp(log_x)}")
     if not (np.isfinite(log_x).all() and np.isfinite(log_y).all()):
         raise ValueError("an exponent needs positive inputs and positive times")
     slope, offset = np.polyfit(log_x, log_y, 1)
@@ -62,8 +65,9 @@ def growths(measurements: Iterable[Measurement]) -> list[Growth]:
             series.setdefault(way, {})[value] = found.value
     fits = []
     for (operation, column, detail, variable, _), values in series.items():
-        if len(values) >= _FEWEST and min(*values, *values.values()) > 0:
+        fewest = _FEWEST_OF.get(str(variable), _FEWEST)
+        if len(values) >= fewest and min(*values, *values.values()) > 0:
             points = tuple(sorted(values.items()))
-            law = fit_exponent(*zip(*points, strict=True))
+            law = fit_exponent(*zip(*points, strict=True), fewest)
             fits.append(Growth(*map(str, (operation, column, detail, variable)), points, *law))
     return sorted(fits, key=lambda fit: (fit.operation, fit.variable, fit.column, fit.detail))

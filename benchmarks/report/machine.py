@@ -15,7 +15,7 @@ from fpgpu import __version__
 from fpgpu.backends.availability import cuda_status
 from fpgpu.backends.choose import get_backend
 
-__all__ = ["gather_facts"]
+__all__ = ["gather_facts", "source_facts"]
 
 _HERE = Path(__file__).parent
 _PACKAGES = "numpy", "h5py", "astropy", "gwcs", "asdf", "scipy", "pytest-benchmark", "forcepho"
@@ -23,14 +23,10 @@ _PACKAGES = "numpy", "h5py", "astropy", "gwcs", "asdf", "scipy", "pytest-benchma
 
 def gather_facts(command: str, size: str, seconds: float) -> dict[str, Any]:
     """Say all that a reader needs to judge the figures and to make them again."""
-    changes = _output("git", "-C", str(_HERE), "status", "--short", "-uno")
     cuda = cuda_status()
     usable = cuda.problem is None
     return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
-        "commit": _output("git", "-C", str(_HERE), "rev-parse", "HEAD"),
-        "uncommitted changes": None if changes is None else bool(changes),
+        **source_facts(command),
         "size": size,
         "seconds": round(seconds),
         "machine": {
@@ -45,6 +41,17 @@ def gather_facts(command: str, size: str, seconds: float) -> dict[str, Any]:
             "nvidia-smi", "--id=0", "--query-gpu=driver_version", "--format=csv,noheader"
         ),
         "versions": _versions(),
+    }
+
+
+def source_facts(command: str) -> dict[str, Any]:
+    """Say what was run, when, and of which sources."""
+    changes = _output("git", "-C", str(_HERE), "status", "--short", "-uno")
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "commit": _output("git", "-C", str(_HERE), "rev-parse", "HEAD"),
+        "uncommitted changes": None if changes is None else bool(changes),
     }
 
 

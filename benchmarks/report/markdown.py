@@ -1,6 +1,6 @@
 """A report as a page."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchmarks.report.document import Report
@@ -38,6 +38,11 @@ def page(report: Report, picture: str) -> str:
     ]
     if report.diagnosis:
         lines += ["", "## Copies as `fpgpu doctor` measures them", "", *_copies(report.diagnosis)]
+    if report.steps:
+        lines += ["", "## Tried beside measuring", "", *_steps(report.steps)]
+    if report.failed:
+        lines += ["", "## Failed", ""]
+        lines += [f"- {name}: {reason}" for name, reason in report.failed.items()]
     if report.skipped:
         lines += ["", "## Left out", ""]
         lines += [f"- {count} x {reason}" for reason, count in sorted(report.skipped.items())]
@@ -50,6 +55,21 @@ def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in facts.items():
         flat.update(value if isinstance(value, dict) else {name: value})
     return flat
+
+
+def _steps(steps: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A line a step; what it found is in the file beside the page."""
+    rows = [
+        [
+            step["name"],
+            step["shows"],
+            step["outcome"],
+            f"{step['seconds']:.0f} s" if "seconds" in step else "",
+            str(step.get("error") or "").partition("\n")[0].replace("|", "/"),
+        ]
+        for step in steps
+    ]
+    return markdown_table(("step", "shows", "outcome", "took", "because"), rows)
 
 
 def _copies(diagnosis: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.report.document import Report, ReportError
+from benchmarks.report.document import Report, ReportError, report_files
 from benchmarks.report.goals import NOT_YET, SIZE, goal_table
 from benchmarks.report.markdown import device_or_cpu
 
@@ -12,7 +12,7 @@ __all__ = ["BEGIN", "END", "GPU_COMMAND", "RESULTS", "replaced", "speed_section"
 RESULTS = Path(__file__).parents[1] / "results"
 BEGIN = "<!-- speed: begin, written by python -m benchmarks readme -->"
 END = "<!-- speed: end -->"
-GPU_COMMAND = "python -m benchmarks --backend cuda"
+GPU_COMMAND = "python -m benchmarks gpu"
 
 _COLUMNS = ("fpgpu cpu", "fpgpu cuda")
 _MOST_LOAD = 1.5  # for each core
@@ -67,7 +67,7 @@ def _note_of_load(report: Report) -> list[str]:
 
 def _newest(folder: Path) -> Sequence[tuple[Path, Report]]:
     """Choose for each backend the newest report of a survey's size."""
-    reports = [(path, Report.read(path)) for path in sorted(folder.glob("*.json"))]
+    reports = [(path, Report.read(path)) for path in report_files(folder)]
     found: list[tuple[Path, Report]] = []
     for column in _COLUMNS:
         fitting = [

@@ -90,7 +90,12 @@ class Backend(Operations):
         """
 
     @abstractmethod
-    def time(self, call: Callable[[], object], repeat: int = 5) -> list[float]:
+    def time(
+        self,
+        call: Callable[[], object],
+        repeat: int = 5,
+        spoil: Callable[[], object] | None = None,
+    ) -> list[float]:
         """Time a call on the device's own clock.
 
         Parameters
@@ -99,6 +104,9 @@ class Backend(Operations):
             Starts operations of this backend. It is called once more before, to warm up.
         repeat : int, optional
             How often to time it.
+        spoil : callable, optional
+            Called after the warm-up, to fill outputs with what cannot be right: what is there
+            afterwards was then written while it was timed.
 
         Returns
         -------

@@ -130,7 +130,12 @@ class CpuBackend(Backend):
     def hand_over(self) -> None:
         """Do nothing, likewise."""
 
-    def time(self, call: Callable[[], object], repeat: int = 5) -> list[float]:
+    def time(
+        self,
+        call: Callable[[], object],
+        repeat: int = 5,
+        spoil: Callable[[], object] | None = None,
+    ) -> list[float]:
         """Time a call.
 
         Parameters
@@ -139,6 +144,9 @@ class CpuBackend(Backend):
             It is called once more before, to warm up.
         repeat : int, optional
             How often to time it.
+        spoil : callable, optional
+            Called after the warm-up, to fill outputs with what cannot be right: what is there
+            afterwards was then written while it was timed.
 
         Returns
         -------
@@ -146,6 +154,8 @@ class CpuBackend(Backend):
             Seconds of each repetition.
         """
         call()
+        if spoil is not None:
+            spoil()
         seconds = []
         for _ in range(repeat):
             start = time.perf_counter()

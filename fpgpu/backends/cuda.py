@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import cupy as cp
@@ -159,7 +160,12 @@ class CudaBackend(Backend):
         with self._on_device():
             self._streams.caller_after_all()
 
-    def time(self, call: Callable[[], object], repeat: int = 5) -> list[float]:
+    def time(
+        self,
+        call: Callable[[], object],
+        repeat: int = 5,
+        spoil: Callable[[], object] | None = None,
+    ) -> list[float]:
         """Time what a call lets the device do, by events on it.
 
         The device is held back until the call has returned, so that it finds its work waiting and
@@ -172,6 +178,9 @@ class CudaBackend(Backend):
             Starts operations of this backend. It is called once more before, to warm up.
         repeat : int, optional
             How often to time it.
+        spoil : callable, optional
+            Called after the warm-up, to fill outputs with what cannot be right: what is there
+            afterwards was then written while it was timed.
 
         Returns
         -------
@@ -179,6 +188,8 @@ class CudaBackend(Backend):
             Seconds of each repetition, transfers included.
         """
         call()
+        if spoil is not None:
+            spoil()
         seconds = []
         with self._on_device():
             for _ in range(repeat):
@@ -211,15 +222,17 @@ class CudaBackend(Backend):
         dict of str to callable
             Calls for `time`, by the name of the copy.
         """
+        # Made by the first copy that needs them: page-locked memory above all takes long to get.
+        pinned = cache(lambda: self._host_buffer(n_bytes))
         # Zeros never written to would be one page, which is read from the cache.
-        pinned, pageable = self._host_buffer(n_bytes), np.ones(n_bytes, np.uint8)
-        here, there = (self.empty((n_bytes,), np.uint8) for _ in range(2))
-        streams = self._streams
+        pageable = cache(lambda: np.ones(n_bytes, np.uint8))
+        device = cache(lambda place: self.empty((n_bytes,), np.uint8).data)
+        send, receive, copy = self._streams.send, self._streams.receive, self._streams.copy
         return {
-            "host to device, page-locked": lambda: streams.send(pinned, here.data.ptr),
-            "host to device, pageable": lambda: streams.send(pageable, here.data.ptr),
-            "device to host, page-locked": lambda: streams.receive(here.data.ptr, pinned),
-            "device to device": lambda: streams.copy(here.data.ptr, there.data.ptr, n_bytes),
+            "host to device, page-locked": lambda: send(pinned(), device(0).ptr),
+            "host to device, pageable": lambda: send(pageable(), device(0).ptr),
+            "device to host, page-locked": lambda: receive(device(0).ptr, pinned()),
+            "device to device": lambda: copy(device(0).ptr, device(1).ptr, n_bytes),
         }
 
     @contextmanager

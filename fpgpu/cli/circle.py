@@ -10,6 +10,7 @@ from fpgpu.cli.arguments import add_backend
 from fpgpu.errors import CatalogError, MissingStoreError, PlanError, UsageError
 
 if TYPE_CHECKING:
+    from fpgpu.likelihood.mixture import SersicMixture
     from fpgpu.patch.plan import PatchPlan
     from fpgpu.survey import Survey
 
@@ -17,8 +18,10 @@ __all__ = [
     "add_bands",
     "add_catalog",
     "add_circle",
+    "add_profiles",
     "add_selection",
     "flux_units",
+    "mixture_of",
     "require_exposures",
     "require_psf",
     "require_whole",
@@ -83,6 +86,23 @@ def add_catalog(parser: Any, what: str) -> None:
         type=float,
         default=0.5,
         help="take sources this far outside the circle, too: their light reaches in (default: 0.5)",
+    )
+
+
+def add_profiles(parser: Any) -> None:
+    """Add the option for the table of Sersic profiles.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser or group
+        Where to.
+    """
+    parser.add_argument(
+        "--profiles",
+        metavar="H5",
+        type=Path,
+        help="table of Sersic profiles that psf.h5 was made for, in forcepho's format (default: "
+        "fpgpu's own)",
     )
 
 
@@ -175,6 +195,30 @@ def sources_near(args: argparse.Namespace, radius: float) -> Any:
         raise CatalogError(f"{path}: {error}") from error
 
 
+def mixture_of(args: argparse.Namespace) -> "SersicMixture":
+    """Read the table of Sersic profiles.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        The option of `add_profiles`.
+
+    Returns
+    -------
+    SersicMixture
+        That which was named, else fpgpu's own.
+
+    Raises
+    ------
+    MissingStoreError, StoreFormatError
+        If there is no such file, or it is no such table.
+    """
+    from fpgpu.likelihood.mixture import SersicMixture
+    from fpgpu.psf.profiles import default_profiles
+
+    return SersicMixture.from_file(args.profiles) if args.profiles else default_profiles()
+
+
 def require_psf(survey: "Survey", folder: Path, catalog: Any) -> None:
     """Refuse sources without PSFs.
 
@@ -195,7 +239,7 @@ def require_psf(survey: "Survey", folder: Path, catalog: Any) -> None:
     if catalog is not None and len(catalog) and survey.psf is None:
         raise MissingStoreError(
             f"{folder / 'psf.h5'}: no such PSF store, but the catalogue has {len(catalog)} sources"
-            " here; add PSFs with fpgpu.PSFStore.add_psf, or leave --catalog out for pixels alone"
+            " here; make it from images with fpgpu psf, or leave --catalog out for pixels alone"
         )
 
 

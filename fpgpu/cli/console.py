@@ -1,4 +1,4 @@
-"""What the commands print with: a progress line and tables of plain text."""
+"""What the commands print with: progress and tables of plain text."""
 
 import json
 import math
@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from types import TracebackType
 from typing import Any, TextIO
+
+from fpgpu.progress import progress_bar
 
 __all__ = ["Progress", "format_bytes", "format_table", "print_json", "results_alone"]
 
@@ -67,9 +69,9 @@ def _finite(value: Any) -> Any:
 
 
 class Progress:
-    """Show how far a run over many files has come.
+    """Show how far a run over many files has come: a bar on a terminal, in a log a line a step.
 
-    On a terminal one line is drawn over and over; elsewhere (a log, a pipe) every step is a line.
+    Both go to standard error, so that standard output holds results only.
 
     Parameters
     ----------
@@ -77,23 +79,15 @@ class Progress:
         Number of steps.
     label : str
         What is being done.
-    stream : file object, optional
-        Where to draw; standard error by default, so that standard output holds results only.
     enabled : bool, optional
         False draws nothing but problems.
     """
 
-    WIDTH = 28
-
-    def __init__(
-        self, total: int, label: str, stream: TextIO | None = None, enabled: bool = True
-    ) -> None:
-        self.total = total
-        self.label = label
-        self.stream = stream if stream is not None else sys.stderr
-        self.enabled = enabled
-        self.done = 0
-        self._live = enabled and self.stream.isatty()
+    def __init__(self, total: int, label: str, enabled: bool = True) -> None:
+        is_terminal = sys.stderr.isatty()
+        self._heading = f"{label} {{}}/{total} {{}}" if enabled and not is_terminal else ""
+        self._bar = progress_bar(total, label, enabled and is_terminal)
+        self._done = 0
 
     def step(self, what: str) -> None:
         """Count one step as done.
@@ -103,13 +97,11 @@ class Progress:
         what : str
             Name of what was just finished.
         """
-        self.done += 1
-        if self._live:
-            filled = self.WIDTH * self.done // max(self.total, 1)
-            bar = "#" * filled + "." * (self.WIDTH - filled)
-            self._draw(f"{self.label} [{bar}] {self.done}/{self.total} {what}")
-        elif self.enabled:
-            print(f"{self.label} {self.done}/{self.total} {what}", file=self.stream)
+        self._done += 1
+        if self._heading:
+            print(self._heading.format(self._done, what), file=sys.stderr)
+        self._bar.set_postfix_str(what, refresh=False)
+        self._bar.update()
 
     def problem(self, message: str) -> None:
         """Print a problem on a line of its own, whether or not progress is drawn.
@@ -119,15 +111,7 @@ class Progress:
         message : str
             What went wrong, and where.
         """
-        if self._live:
-            self._draw("")
-        print(message, file=self.stream)
-
-    def _draw(self, text: str) -> None:
-        # Cut to the terminal so that a long file name does not wrap and leave a trail of lines.
-        columns = _columns(self.stream)
-        self.stream.write("\r\x1b[K" + text[: columns - 1])
-        self.stream.flush()
+        self._bar.write(message, file=sys.stderr)
 
     def __enter__(self) -> "Progress":
         return self
@@ -138,19 +122,7 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._live and self.done:
-            self.stream.write("\n")
-            self.stream.flush()
-
-
-def _columns(stream: TextIO) -> int:
-    """Width of the terminal behind a stream."""
-    import os
-
-    try:
-        return os.get_terminal_size(stream.fileno()).columns or 80
-    except (OSError, ValueError):
-        return 80
+        self._bar.close()
 
 
 def format_bytes(n_bytes: float) -> str:

@@ -17,6 +17,7 @@ DESCRIPTION = (
 )
 EXAMPLES = """examples:
   fpgpu demo
+  fpgpu demo --out demo
   fpgpu demo --page look
   fpgpu demo my_exposure_cal.fits
   fpgpu demo cutout_cal.fits --wcs fits --pad --out stores
@@ -65,8 +66,9 @@ def run(args: argparse.Namespace) -> int:
     """
     from importlib.util import find_spec
 
+    from fpgpu.demo.field import CENTER
     from fpgpu.demo.report import Check, Step
-    from fpgpu.demo.run import run_demo
+    from fpgpu.demo.run import CATALOG, run_demo
 
     def show(line: Step | Check) -> None:
         if isinstance(line, Step):
@@ -98,6 +100,10 @@ def run(args: argparse.Namespace) -> int:
         )
         if args.out is not None and not args.quiet:
             print(f"  the files are in {out}")
+            if not args.files:
+                place = "--ra {} --dec {} --radius 1".format(*CENTER)
+                print(f"  to go on: cd {out}")
+                print(f"            fpgpu plot stores residuals {place} --catalog {CATALOG}")
         if page is not None:
             print(f"wrote {page / 'index.html'}")
     verdict = "every check holds" if report.passed else "SOME CHECKS FAILED"

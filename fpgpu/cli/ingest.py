@@ -282,6 +282,7 @@ def run(args: argparse.Namespace) -> int:
             items,
             out,
             on_progress=report_row,
+            progress=False,
             strict=args.strict,
             backend=args.backend,
             executor=args.executor,

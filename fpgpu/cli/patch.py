@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "table with columns ra and dec in degrees: its sources in and near the circle are "
         "taken, which needs psf.h5 in DIR (default: pixels and geometry only)",
     )
+    circle.add_profiles(parser)
     parser.add_argument(
         "--out",
         metavar="FILE",
@@ -98,7 +99,8 @@ def run(args: argparse.Namespace) -> int:
             plan = survey.plan(region, args.bands, select=args.select, units=args.units)
         circle.require_exposures(survey, plan, args.bands)
         with _timed(seconds, "build"):
-            patch = survey.patch(plan, catalog, margin=None)
+            radii = circle.mixture_of(args).radii if args.profiles else None
+            patch = survey.patch(plan, catalog, radii=radii, margin=None)
         with patch:
             units = circle.flux_units(survey, plan)
             with _timed(seconds, "write"):

@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpgpu.cli import circle
@@ -31,8 +30,7 @@ EXAMPLES = """examples:
   fpgpu plot stores survey --depth magnitude --bands F200W F444W --out field
   fpgpu plot stores exposure --exposure F200W/jw01180_nrca1_cal
   fpgpu plot stores footprints coverage pixels --ra 53.16 --dec -27.79 --radius 3
-  fpgpu plot stores residuals --ra 53.16 --dec -27.79 --radius 3 --catalog fit.fits \\
-      --profiles sersic_splinedata.h5
+  fpgpu plot stores residuals --ra 53.16 --dec -27.79 --radius 1 --catalog sources.fits
   fpgpu plot stores times --ra 53.16 --dec -27.79 --radius 1 3 10
 """
 
@@ -111,12 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sources of times and residuals: columns ra, dec in degrees; for residuals also q, pa, "
         "sersic, rhalf and a flux for each band",
     )
-    place.add_argument(
-        "--profiles",
-        metavar="H5",
-        type=Path,
-        help="forcepho's table of the Gaussians that make Sersic profiles: residuals need it",
-    )
+    circle.add_profiles(place)
     circle.add_selection(place)
 
 
@@ -166,10 +159,8 @@ def _require_options(args: argparse.Namespace) -> None:
             f"{' and '.join(of_a_circle)} show a circle of sky: give {', '.join(lacking)}, too"
         )
     circle.require_whole(args)
-    lacking = [name for name in ("catalog", "profiles") if getattr(args, name) is None]
-    if "residuals" in args.kinds and lacking:
-        options = " and ".join(f"--{name}" for name in lacking)
-        raise UsageError(f"residuals are those of a model: give {options}, too")
+    if "residuals" in args.kinds and args.catalog is None:
+        raise UsageError("residuals are those of a model: give its sources with --catalog, too")
 
 
 def _survey(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]:
@@ -244,7 +235,6 @@ def _pixels(survey: "Survey", patch: "Patch", units: str) -> Iterator["Figure"]:
 
 def _residuals(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]:
     """Data, model, residual: the model is that of a catalogue of Sersic profiles."""
-    from fpgpu.likelihood.mixture import SersicMixture
     from fpgpu.likelihood.reference import evaluate
     from fpgpu.likelihood.scene import proposal_from_catalog
     from fpgpu.plots import pages, plot_residuals
@@ -255,7 +245,7 @@ def _residuals(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]
     catalog = circle.sources_near(args, radius)
     if not len(catalog):
         raise CatalogError(f"{args.catalog}: none of its sources is in or near {region!r}")
-    mixture = SersicMixture.from_file(args.profiles)
+    mixture = circle.mixture_of(args)
     circle.require_psf(survey, args.folder, catalog)
     plan = survey.plan(region, args.bands, select=args.select, units=args.units)
     circle.require_exposures(survey, plan, args.bands)
@@ -269,14 +259,13 @@ def _residuals(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]
 
 def _times(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]:
     """Where the time goes, a bar a radius."""
-    from fpgpu.likelihood.mixture import SersicMixture
     from fpgpu.patch.timing import time_patch
     from fpgpu.plots import plot_times
     from fpgpu.sky.regions import CircularRegion
 
     options: dict[str, Any] = {"backend": survey.backend, "select": args.select, "margin": None}
     if args.profiles is not None:
-        options["radii"] = SersicMixture.from_file(args.profiles).radii
+        options["radii"] = circle.mixture_of(args).radii
     times = []
     for radius in args.radius:
         region = CircularRegion(args.ra, args.dec, radius / 3600)

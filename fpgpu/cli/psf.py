@@ -30,6 +30,8 @@ EXAMPLES = """examples:
 """
 PROFILES = "profiles"
 MOST_TRIED = 8
+SMALLEST_ERROR = 1e-5
+"""Of the light in a circle: more Gaussians are not tried then, whose fit would not converge."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,6 +122,7 @@ def run(args: argparse.Namespace) -> int:
                     signed=args.signed,
                     max_error=args.max_error,
                     on_progress=partial(_step, progress, images.band),
+                    progress=False,
                 )
             )
     # All bands or none: nothing is written before all are fitted.
@@ -160,10 +163,12 @@ def _draw(args: argparse.Namespace, fit: "BandFit", table: "SersicMixture") -> P
     from fpgpu.psf import fit_psf
 
     one = replace(fit.images, images=fit.images.images[:1], positions=None)
-    tried = {
-        n: fit_psf(one, table.radii[:1], n_gauss=n, signed=args.signed).worst.energy
-        for n in range(1, MOST_TRIED + 1)
-    }
+    tried: dict[int, float] = {}
+    for n in range(1, MOST_TRIED + 1):
+        of_n = fit_psf(one, table.radii[:1], n_gauss=n, signed=args.signed, progress=False)
+        tried[n] = of_n.worst.energy
+        if tried[n] < SMALLEST_ERROR:
+            break
     return save(plot_psf(fit, errors_by_number=tried), f"{args.plot}_psf_{fit.images.band}.png")
 
 

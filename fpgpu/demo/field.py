@@ -2,7 +2,8 @@
 
 The files have the structure of real ``cal`` products: PRIMARY, SCI, ERR, DQ, AREA, VAR_POISSON,
 VAR_RNOISE, VAR_FLAT and an ASDF extension with a gWCS, with a SIP approximation of it in the SCI
-header. What is on the sky is known, and given in the truth table.
+header. What is on the sky is known, and given as a catalogue; so are images of the
+PSFs, as stpsf writes them.
 """
 
 import io
@@ -14,13 +15,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fpgpu.catalog import UNITS
 from fpgpu.demo.telescope import Pointing
 from fpgpu.ingest.flags import JWST
+from fpgpu.psf import default_profiles
 from fpgpu.sky.sip import fit_sip
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.names import each_band
 
-__all__ = ["Field", "Scene", "make_field", "pixel_scale", "psf_sigma"]
+__all__ = ["CENTER", "Field", "Scene", "make_field", "pixel_scale", "psf_sigma", "write_psfs"]
 
 Image = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -31,28 +34,31 @@ CENTER = (53.16, -27.79)
 _NANOJANSKY_PER_MEGAJANSKY = 1e15
 _SHORT_SCALE, _LONG_SCALE = 0.031, 0.063
 _BORDER = 4
+_PSF_REACH = 16  # pixels from the middle of a PSF's image to its edge
 _STAMP_SIGMAS = 7
+_LEAST_SHARE = 1e-9  # of a source's light in a Gaussian that is drawn
 _SKY_NOISE = 0.8  # nJy a pixel
 _NOISE_PER_FLUX = 0.05  # nJy of variance for every nJy
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Round Gaussian sources.
+    """Round Sersic profiles, made of the Gaussians of `fpgpu.psf.default_profiles`.
 
     Attributes
     ----------
     ra, dec : ndarray, shape (n_sources,)
         Degrees, ICRS.
-    sigma : ndarray, shape (n_sources,)
-        Intrinsic size in arcseconds.
+    sersic, rhalf : ndarray, shape (n_sources,)
+        Index, and half-light radius in arcseconds.
     flux : dict of str to ndarray, shape (n_sources,)
         Total flux in nJy, by band.
     """
 
     ra: Floats
     dec: Floats
-    sigma: Floats
+    sersic: Floats
+    rhalf: Floats
     flux: dict[str, Floats]
 
 
@@ -65,17 +71,20 @@ class Field:
     files : list of Path
         The exposures, by band, then in the order of the dithers.
     truth : astropy.table.Table
-        One row per source: ra, dec (deg), sigma (arcsec), flux_BAND (nJy).
-    truth_file : Path
-        The same as an ECSV file.
+        The sources, as a catalogue: ra, dec (deg), q, pa (rad), sersic, rhalf (arcsec), and a
+        flux for each band (nJy).
     center : tuple of float
         RA, Dec in degrees.
     """
 
     files: list[Path]
     truth: Any
-    truth_file: Path
     center: tuple[float, float]
+
+    @property
+    def bands(self) -> list[str]:
+        """The bands, in order."""
+        return [name for name in self.truth.colnames if name not in UNITS]
 
 
 def make_field(
@@ -123,10 +132,38 @@ def make_field(
         for number in range(n_per_band):
             pointing = _dither(random, band, number, shape, center)
             files.append(_write_exposure(folder, band, number, pointing, scene, random))
-    truth = _truth_table(scene)
-    truth_file = folder / "truth.ecsv"
-    truth.write(truth_file, format="ascii.ecsv", overwrite=True)
-    return Field(files, truth, truth_file, center)
+    return Field(files, _catalog(scene), center)
+
+
+def write_psfs(folder: str | Path, bands: Sequence[str] | str) -> list[Path]:
+    """Write an image of the PSF of each band, sampled four times a pixel, as stpsf does.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Where to write; made when missing.
+    bands : sequence of str or str
+        NIRCam filter names.
+
+    Returns
+    -------
+    list of Path
+        ``psf_BAND.fits``, in the order of the bands.
+    """
+    from astropy.io import fits
+
+    folder, samples = Path(folder), 4
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for band in each_band(bands):
+        step = pixel_scale(band) / samples
+        offset = np.arange(-_PSF_REACH * samples, _PSF_REACH * samples + 1) * step
+        profile = np.exp(-0.5 * (offset / psf_sigma(band)) ** 2)
+        image = fits.ImageHDU(np.outer(profile, profile), name="OVERSAMP")
+        image.header.update(OVERSAMP=samples, PIXELSCL=step, FILTER=band)
+        files.append(folder / f"psf_{band.lower()}.fits")
+        fits.HDUList([fits.PrimaryHDU(), image]).writeto(files[-1], overwrite=True)
+    return files
 
 
 def pixel_scale(band: str) -> float:
@@ -180,7 +217,8 @@ def _random_scene(
     return Scene(
         ra=(center[0] + east / np.cos(np.deg2rad(center[1]))) % 360,
         dec=center[1] + north,
-        sigma=random.uniform(0.02, 0.15, n_sources),
+        sersic=random.uniform(0.5, 2, n_sources),
+        rhalf=random.uniform(0.03, 0.15, n_sources),
         flux={band: brightness * random.uniform(0.5, 2, n_sources) for band in bands},
     )
 
@@ -231,8 +269,12 @@ def _simulate(
     """Give the images of an exposure by extension, ``im[x, y]``, in surface brightness."""
     area = pointing.area_map()
     x, y = wcs.invert(scene.ra, scene.dec, with_bounding_box=False)
-    width = np.hypot(scene.sigma, psf_sigma(band)) / pointing.scale
-    flux = _render(pointing.shape, x, y, width, scene.flux[band])
+    profiles = default_profiles()
+    shares = profiles.evaluate(scene.sersic, scene.rhalf).amplitudes
+    source, radius = np.nonzero(shares > _LEAST_SHARE)
+    width = np.hypot(profiles.radii[radius], psf_sigma(band)) / pointing.scale
+    light = scene.flux[band][source] * shares[source, radius]
+    flux = _render(pointing.shape, x[source], y[source], width, light)
     var_sky, var_poisson = np.full(pointing.shape, _SKY_NOISE**2), _NOISE_PER_FLUX * flux
     error = np.sqrt(var_sky + var_poisson)
     flux += error * random.standard_normal(pointing.shape)
@@ -361,14 +403,20 @@ def _asdf_extension(wcs: Any) -> Any:
     return fits.BinTableHDU.from_columns([column], name="ASDF")
 
 
-def _truth_table(scene: Scene) -> Any:
-    """Give the scene as a table."""
+def _catalog(scene: Scene) -> Any:
+    """Give the scene as a catalogue."""
     import astropy.units as u
     from astropy.table import Table
 
-    table = Table(
-        {"ra": scene.ra * u.deg, "dec": scene.dec * u.deg, "sigma": scene.sigma * u.arcsec}
+    round_ = np.ones_like(scene.ra)
+    return Table(
+        {
+            "ra": scene.ra * u.deg,
+            "dec": scene.dec * u.deg,
+            "q": round_,
+            "pa": 0 * round_ * u.rad,
+            "sersic": scene.sersic,
+            "rhalf": scene.rhalf * u.arcsec,
+            **{band: flux * u.nJy for band, flux in scene.flux.items()},
+        }
     )
-    for band, flux in scene.flux.items():
-        table[f"flux_{band}"] = flux * u.nJy
-    return table

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fpgpu import __version__, plots
 from fpgpu.backends.base import Backend
 from fpgpu.demo.field import Field
-from fpgpu.demo.patch import gaussian_mixture, open_stores, scene
+from fpgpu.demo.patch import scene
 from fpgpu.demo.report import DemoReport
 from fpgpu.errors import StoreWriteError
 from fpgpu.likelihood.reference import evaluate
 from fpgpu.likelihood.scene import proposal_from_catalog
 from fpgpu.patch.timing import time_patch
+from fpgpu.psf import default_profiles
 from fpgpu.sky.regions import CircularRegion
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.survey import Survey
+from fpgpu.survey import open as open_survey
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,7 +84,7 @@ def write_page(
     page = folder / "index.html"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open_stores(stores, engine, field) as survey:
+        with open_survey(stores.path, backend=engine) as survey:
             figures = [_figure(folder, picture) for picture in _pictures(survey, field)]
             region = scene(survey, field).region
             text = plots.ds9_regions(survey.meta, regions=[region])
@@ -97,8 +99,7 @@ def write_page(
 def _pictures(survey: Survey, field: Field | None) -> Iterator[_Picture]:
     """All kinds of pictures, none drawn yet."""
     meta, (region, catalog) = survey.meta, scene(survey, field)
-    radii = gaussian_mixture().radii
-    with survey.patch(region, catalog, radii=radii, margin=None) as patch:
+    with survey.patch(region, catalog, margin=None) as patch:
         plan, arrays, reference = patch.plan, patch.host_arrays(), patch.reference
     data, ierr = arrays["data"], arrays["ierr"]
     yield _Picture(
@@ -160,7 +161,7 @@ def _residuals(
     plan: "PatchPlan", arrays: dict[str, Any], reference: tuple[float, float], catalog: Any
 ) -> Iterator["Figure"]:
     """Data, model and residual of the true sources."""
-    proposal = proposal_from_catalog(catalog, plan.bandlist, gaussian_mixture(), reference)
+    proposal = proposal_from_catalog(catalog, plan.bandlist, default_profiles(), reference)
     model = evaluate(arrays, proposal).model
     draw = partial(plots.plot_residuals, plan, arrays["data"], arrays["ierr"], model)
     return plots.pages(plan, draw)

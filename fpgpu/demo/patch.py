@@ -1,11 +1,10 @@
 """The last steps of the demo: a patch of sky, there and back, and what is in it.
 
-The sources of the synthetic field are round Gaussians, which are Sersic profiles of index 0.5. So
-the machinery of real fits can be asked for their light, and what is left of the pixels must be the
-noise that was put in.
+The sources of the synthetic field are Sersic profiles made of the Gaussians of
+`fpgpu.psf.default_profiles`. So the machinery of real fits can be asked for their light, and what
+is left of the pixels must be the noise that was put in.
 """
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,15 +12,14 @@ import numpy.typing as npt
 
 import fpgpu.survey
 from fpgpu.backends.base import Backend
-from fpgpu.demo.field import Field, pixel_scale, psf_sigma
+from fpgpu.demo.field import Field, write_psfs
 from fpgpu.demo.report import Narrator
-from fpgpu.layout import MAXRADII, PSF_DTYPE
-from fpgpu.likelihood.mixture import SersicMixture
 from fpgpu.likelihood.reference import evaluate
 from fpgpu.likelihood.scene import proposal_from_catalog
 from fpgpu.patch.device import Patch
 from fpgpu.patch.pack import pack_metadata
 from fpgpu.patch.plan import PatchPlan
+from fpgpu.psf import default_profiles, fit_psf, read_psf_images
 from fpgpu.sky.regions import CircularRegion
 from fpgpu.sky.sphere import separation
 from fpgpu.stores.folder import StoreFolder
@@ -29,29 +27,32 @@ from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.psf import PSFStore
 from fpgpu.survey import Survey
 
-__all__ = [
-    "Scene",
-    "check_patch",
-    "gaussian_catalog",
-    "gaussian_mixture",
-    "open_stores",
-    "pixel_psf",
-    "scene",
-]
-
-Floats = npt.NDArray[np.float64]
+__all__ = ["Scene", "check_patch", "scene", "store_psfs"]
 
 ARCSEC = 1 / 3600
 RADIUS = 0.6 * ARCSEC
-# Sources further away than this from the region leave less light in it than rounding does.
-REACH = 1.6 * ARCSEC
 
-SERSIC_OF_GAUSSIAN = 0.5
-RHALF_OF_SIGMA = float(np.sqrt(2 * np.log(2)))
-"""Half of a round Gaussian's light is within this many standard deviations."""
 
-SIGMA_RANGE = (0.02, 0.15)
-"""Sizes of the field's sources, arcsec."""
+def store_psfs(tell: Narrator, folder: StoreFolder, field: Field) -> None:
+    """Write the field's PSFs beside the stores, as images, and fit them, as a user does his own.
+
+    Parameters
+    ----------
+    tell : Narrator
+        Told of the step.
+    folder : StoreFolder
+        The stores.
+    field : Field
+        The synthetic field.
+    """
+    with tell.step("fitted PSFs") as detail:
+        files = write_psfs(folder.path.parent / "psfs", field.bands)
+        fits = [fit_psf(images, n_gauss=1) for images in read_psf_images(files)]
+        with PSFStore(folder.psf) as store:
+            for fit in fits:
+                store.add_psf(fit.images.band, fit.parameters, fit.images.positions)
+        error = max(fit.worst.energy for fit in fits)
+        detail.append(f"{len(fits)} images, light in circles to {error:.1e}")
 
 
 def check_patch(tell: Narrator, engine: Backend, folder: StoreFolder, field: Field | None) -> None:
@@ -69,45 +70,18 @@ def check_patch(tell: Narrator, engine: Backend, folder: StoreFolder, field: Fie
         The synthetic field that they hold; None for a user's exposures, whose sources are not
         known.
     """
-    if field is not None:
-        with tell.step("stored PSFs") as detail, PSFStore(_psf_file(folder)) as psf:
-            for band in sorted({name[5:] for name in field.truth.colnames if "flux_" in name}):
-                psf.add_psf(band, pixel_psf(band))
-            detail.append(f"{', '.join(psf.bands)}: {psf.n_psf_per_source(band)} Gaussians each")
-    mixture = gaussian_mixture()
-    with open_stores(folder, engine, field) as survey:
+    with fpgpu.survey.open(folder.path, backend=engine) as survey:
         region, catalog = scene(survey, field)
         with tell.step("planned a patch") as detail:
             plan = survey.plan(region)
             detail.append(f"{plan.n_exp} exposures, {plan.n_pixels} pixels within 0.6 arcsec")
         with tell.step("built the patch") as detail:
-            patch = survey.patch(plan, catalog, radii=mixture.radii, margin=None)
+            patch = survey.patch(plan, catalog, margin=None)
             detail.append(f"{patch.n_sources} sources, {patch.nbytes / 1e6:.2f} MB")
         with patch:
-            _check_round_trip(tell, survey, patch, catalog, mixture)
+            _check_round_trip(tell, survey, patch, catalog)
             if catalog is not None:
-                _check_likelihood(tell, patch, catalog, mixture)
-
-
-def open_stores(folder: StoreFolder, engine: Backend, field: Field | None) -> Survey:
-    """Open the stores of a demo, with the PSFs of its synthetic field.
-
-    Parameters
-    ----------
-    folder : StoreFolder
-        The stores.
-    engine : Backend
-        Where patches are built.
-    field : Field or None
-        The synthetic field; None for a user's exposures.
-
-    Returns
-    -------
-    Survey
-        To be closed by its ``with`` block.
-    """
-    psf = None if field is None else _psf_file(folder)
-    return fpgpu.survey.open(folder.path, psf=psf, backend=engine)
+                _check_likelihood(tell, patch, catalog)
 
 
 class Scene(NamedTuple):
@@ -142,93 +116,7 @@ def scene(survey: Survey, field: Field | None) -> Scene:
     """
     if field is None:
         return Scene(_middle(survey), None)
-    region = _densest(field.truth)
-    return Scene(region, gaussian_catalog(field.truth, region))
-
-
-def gaussian_mixture() -> SersicMixture:
-    """Give a table of mixtures that makes round Gaussians of any size the field has.
-
-    A Gaussian is a smooth function of its size, so it is interpolated between those of a few
-    sizes, at Chebyshev's nodes: to a thousandth of its peak.
-
-    Returns
-    -------
-    SersicMixture
-        For sizes in `SIGMA_RANGE`; the same at every Sersic index near 0.5.
-    """
-    low, high = np.log(SIGMA_RANGE)
-    angles = np.pi * (np.arange(MAXRADII)[::-1] + 0.5) / MAXRADII
-    nodes = 0.5 * (low + high) + 0.5 * (high - low) * np.cos(angles)
-    sizes = np.linspace(low, high, 200)
-    shares = np.stack([_lagrange(nodes, k, sizes) for k in range(MAXRADII)], axis=-1)
-    indices = SERSIC_OF_GAUSSIAN + np.array([-0.2, -0.1, 0.1, 0.2])
-    table = np.broadcast_to(shares, (len(indices), *shares.shape))
-    return SersicMixture(indices, RHALF_OF_SIGMA * np.exp(sizes), table, np.exp(nodes))
-
-
-def pixel_psf(band: str) -> npt.NDArray[Any]:
-    """Give the PSF of the field's telescope, with the pixel that light is integrated over.
-
-    Four Gaussians stand for the square: along each axis they have its variance of 1/12 and its
-    fourth cumulant of -1/120.
-
-    Parameters
-    ----------
-    band : str
-        NIRCam filter name.
-
-    Returns
-    -------
-    ndarray of PSF_DTYPE, shape (4 * MAXRADII,)
-        The same for each radius of `gaussian_mixture`, pixels.
-    """
-    offset = (1 / 240) ** 0.25
-    variance = (psf_sigma(band) / pixel_scale(band)) ** 2 + 1 / 12 - offset**2
-    psf = np.zeros((MAXRADII, 4), PSF_DTYPE)
-    psf["amp"] = 0.25
-    psf["xcen"] = offset * np.array([-1, -1, 1, 1])
-    psf["ycen"] = offset * np.array([-1, 1, -1, 1])
-    psf["Cxx"] = psf["Cyy"] = variance
-    psf["sersic_bin"] = np.arange(MAXRADII)[:, None]
-    return psf.ravel()
-
-
-def gaussian_catalog(truth: Any, region: CircularRegion) -> Any:
-    """Give the sources whose light reaches a region, as a catalogue of Sersic profiles.
-
-    Parameters
-    ----------
-    truth : astropy.table.Table
-        Of a `Field`.
-    region : CircularRegion
-        The region.
-
-    Returns
-    -------
-    astropy.table.Table
-        Columns ra, dec, q, pa, sersic, rhalf and a flux for each band.
-    """
-    from astropy.table import Table
-
-    away = separation(region.ra, region.dec, np.asarray(truth["ra"]), np.asarray(truth["dec"]))
-    near = truth[away < region.radius + REACH]
-    fluxes = {name[5:]: near[name] for name in near.colnames if name.startswith("flux_")}
-    shape = {"q": 1.0, "pa": 0.0, "sersic": SERSIC_OF_GAUSSIAN}
-    columns = {name: np.full(len(near), value) for name, value in shape.items()}
-    rhalf = RHALF_OF_SIGMA * near["sigma"]
-    return Table({"ra": near["ra"], "dec": near["dec"], "rhalf": rhalf, **columns, **fluxes})
-
-
-def _psf_file(folder: StoreFolder) -> Path:
-    """Not the folder's psf.h5: other catalogues want PSFs for the radii of Sersic profiles."""
-    return folder.path / "psf_of_gaussians.h5"
-
-
-def _lagrange(nodes: Floats, k: int, x: Floats) -> Floats:
-    """The polynomial that is 1 at one node and 0 at all others."""
-    others = np.delete(nodes, k)
-    return np.asarray(np.prod((x[:, None] - others) / (nodes[k] - others), axis=1))
+    return Scene(_densest(field.truth), field.truth)
 
 
 def _densest(truth: Any) -> CircularRegion:
@@ -246,13 +134,9 @@ def _middle(survey: Survey) -> CircularRegion:
     return CircularRegion(float(ra), float(dec), RADIUS)
 
 
-def _check_round_trip(
-    tell: Narrator, survey: Survey, patch: Patch, catalog: Any, mixture: SersicMixture
-) -> None:
+def _check_round_trip(tell: Narrator, survey: Survey, patch: Patch, catalog: Any) -> None:
     """Compare what the backend holds with the stores, read in another way, bit for bit."""
-    packed = pack_metadata(
-        survey.meta, survey.psf, patch.plan, catalog, radii=mixture.radii, reference=patch.reference
-    )
+    packed = pack_metadata(survey.meta, survey.psf, patch.plan, catalog, reference=patch.reference)
     expected = {**packed.arrays, **_pixels_of(survey.pixels, patch.plan)}
     with tell.step("fetched the patch") as detail:
         fetched = patch.host_arrays()
@@ -283,11 +167,13 @@ def _pixels_of(pixels: PixelStore, plan: PatchPlan) -> dict[str, npt.NDArray[np.
     return dict(zip(("data", "ierr", "xpix", "ypix"), values, strict=True))
 
 
-def _check_likelihood(tell: Narrator, patch: Patch, catalog: Any, mixture: SersicMixture) -> None:
+def _check_likelihood(tell: Narrator, patch: Patch, catalog: Any) -> None:
     """Subtract the true sources: noise is left, which has a chi2 of 1 a pixel."""
     arrays = patch.host_arrays()
     with tell.step("compared with the truth") as detail:
-        proposal = proposal_from_catalog(catalog, patch.bandlist, mixture, patch.reference)
+        proposal = proposal_from_catalog(
+            catalog, patch.bandlist, default_profiles(), patch.reference
+        )
         fit = evaluate(arrays, proposal)
         detail.append(f"{patch.n_sources} sources, {patch.plan.n_pixels} pixels")
     n_used = int(np.count_nonzero(arrays["ierr"]))

@@ -11,7 +11,7 @@ from fpgpu.backends.choose import BackendName, get_backend
 from fpgpu.demo.check import TOLERANCE, compare, read_truth
 from fpgpu.demo.field import make_field
 from fpgpu.demo.page import write_page
-from fpgpu.demo.patch import check_patch
+from fpgpu.demo.patch import check_patch, store_psfs
 from fpgpu.demo.report import Check, DemoReport, Narrator, Step
 from fpgpu.errors import UnusableExposureError
 from fpgpu.ingest.pipeline import IngestReport, ingest
@@ -21,11 +21,12 @@ from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.superpixels import Window
 
-__all__ = ["run_demo"]
+__all__ = ["CATALOG", "run_demo"]
 
 Image = npt.NDArray[np.float32]
 
 ARCSEC = 1 / 3600
+CATALOG = "sources.fits"
 # Where regions are centred, as fractions of the first exposure's sides.
 PLACES = {"in the middle": (0.5, 0.5), "in a corner": (0.0, 0.0)}
 
@@ -48,7 +49,7 @@ def run_demo(
     files : sequence of Path
         Exposure files; with none, a synthetic field is made.
     out : Path
-        Folder for the synthetic files and the stores.
+        Folder for the stores, and for what is made: exposures, PSFs, the catalogue of sources.
     bitmask : int or str, optional
         Bad bits of DQ by number or name; the reader's default when not given.
     wcs : {"auto", "gwcs", "fits"}, optional
@@ -89,7 +90,9 @@ def run_demo(
             detail.append(f"{len(files)} synthetic JWST-like exposures, {size / 1e6:.1f} MB")
     folder = StoreFolder(out / "stores")
     with tell.step("ingested") as detail:
-        ingested = ingest(files, folder.path, bitmask=bitmask, wcs=wcs, pad=pad, backend=engine)
+        ingested = ingest(
+            files, folder.path, bitmask=bitmask, wcs=wcs, pad=pad, backend=engine, progress=False
+        )
         _require_some(ingested)
         detail.append(f"{len(ingested.added)} exposures, {ingested.n_pixels / 1e6:.2f} Mpix")
     _check_ingest(tell, ingested)
@@ -104,6 +107,9 @@ def run_demo(
             _check_region(
                 tell, engine, pixels, meta, place, (x * pixels.shape[0], y * pixels.shape[1])
             )
+    if field is not None:
+        store_psfs(tell, folder, field)
+        field.truth.write(out / CATALOG, overwrite=True)
     check_patch(tell, engine, folder, field)
     if page is not None:
         with tell.step("drew a page") as detail:

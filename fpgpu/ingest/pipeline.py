@@ -18,6 +18,7 @@ from fpgpu.ingest.machine import suggested_workers
 from fpgpu.ingest.readers import registered_readers
 from fpgpu.ingest.report import IngestReport, IngestRow, unknown_bands
 from fpgpu.ingest.resume import Earlier, Present, look, remove_own, tell_strays
+from fpgpu.progress import progress_bar
 from fpgpu.stores.commit import holding
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.pixel import PixelStore
@@ -51,6 +52,7 @@ def ingest(
     workers: int | None = None,
     resume: bool = False,
     break_lock: bool = False,
+    progress: bool | None = None,
 ) -> IngestReport:
     """Put exposures into a store folder; an exposure that is already there is replaced.
 
@@ -101,6 +103,8 @@ def ingest(
         changed since.
     break_lock : bool, optional
         Go on although another process seems to be changing the stores; only when it is dead.
+    progress : bool, optional
+        Whether to draw a progress bar; by default on a terminal and in a notebook.
 
     Returns
     -------
@@ -132,7 +136,16 @@ def ingest(
     folder = report.out.absolute()
     n = suggested_workers([item.path for item in items]) if workers is None else max(workers, 1)
     store = StoreFolder(folder).pixels
-    with holding(store, timeout=_WAIT, break_lease=break_lock):
+    with (
+        holding(store, timeout=_WAIT, break_lease=break_lock),
+        progress_bar(len(items), "ingest", progress) as bar,
+    ):
+
+        def tell(row: IngestRow) -> None:
+            bar.set_postfix_str(row.file.name, refresh=False)
+            bar.update()
+            on_progress(row)
+
         tell_strays(folder)
         present = look(folder, nside_full)
         earlier = Earlier(folder, present) if resume else None
@@ -145,7 +158,7 @@ def ingest(
             present=present,
             report=report,
             backend=get_backend("cpu") if backend is None else backend,
-            on_progress=on_progress,
+            on_progress=tell,
             strict=strict,
             earlier=earlier,
         )

@@ -114,9 +114,8 @@ def as_batch(
     """
     found = np.asarray(proposal)
     if found.dtype != SOURCE_DTYPE:
-        kind = f"has the fields {found.dtype.names}" if found.dtype.names else f"is {found.dtype}"
         raise LayoutError(
-            f"the proposal {kind}; expected fpgpu.layout.SOURCE_DTYPE, as"
+            f"the proposal {_kind(found.dtype)}; expected fpgpu.layout.SOURCE_DTYPE, as"
             " fpgpu.likelihood.scene.proposal_from_catalog makes it of a catalogue"
         )
     if found.ndim not in (1, 2) or found.shape[-1] != n_sources:
@@ -133,6 +132,18 @@ def as_batch(
                 raise
             raise LayoutError(f"scene {number}: {error}") from None
     return batch
+
+
+def _kind(dtype: np.dtype[Any]) -> str:
+    """Say what a proposal is that has another dtype."""
+    if dtype.names is None:
+        return f"is {dtype}"
+    if dtype.names != SOURCE_DTYPE.names:
+        return f"has the fields {dtype.names}"
+    other = [name for name in dtype.names if dtype[name] != SOURCE_DTYPE[name]]
+    if not other:
+        return "has its fields at other places"
+    return f"has {other[0]} as {dtype[other[0]]} and not as {SOURCE_DTYPE[other[0]]}"
 
 
 def log_likelihood(

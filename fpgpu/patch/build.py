@@ -10,7 +10,7 @@ from fpgpu.catalog import MARGIN
 from fpgpu.errors import PlanError
 from fpgpu.patch.clock import Clock, untimed
 from fpgpu.patch.device import Patch
-from fpgpu.patch.pack import RADII, background_offsets, pack_metadata
+from fpgpu.patch.pack import background_offsets, pack_metadata
 from fpgpu.patch.pixels import send_pixels
 from fpgpu.patch.plan import PatchPlan
 from fpgpu.patch.resident import ResidentExposures
@@ -25,7 +25,7 @@ def build_patch(
     catalog: Any = None,
     *,
     backend: Backend,
-    radii: npt.ArrayLike = RADII,
+    radii: npt.ArrayLike | None = None,
     margin: float | None = MARGIN,
     psf_per_source: bool = True,
     background_keyword: str | None = None,

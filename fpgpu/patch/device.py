@@ -30,6 +30,7 @@ from fpgpu.likelihood.scene import proposal_from_catalog
 from fpgpu.patch.images import ExposureImage, exposure_images, write_images
 from fpgpu.patch.pack import PatchMetadata
 from fpgpu.patch.plan import PatchPlan
+from fpgpu.psf.profiles import default_profiles
 from fpgpu.stores.meta import MetaStore
 
 __all__ = ["Patch"]
@@ -237,7 +238,7 @@ class Patch:
         one_each = self._metadata.psf_per_source if psf_per_source is None else psf_per_source
         return self._evaluator.evaluate(batch, psf_per_source=one_each, residual=residual)
 
-    def likelihood(self, catalog: Any, mixture: SersicMixture) -> LogLikelihood:
+    def likelihood(self, catalog: Any, mixture: SersicMixture | None = None) -> LogLikelihood:
         """Tell the logarithm of the likelihood of sources, ln L, and its gradient.
 
         ln L is that of independent Gaussian noise in each pixel, as ``ierr`` says, less its value
@@ -248,8 +249,9 @@ class Patch:
         catalog : astropy.table.Table, structured array, dict of lists or DataFrame
             A row for each source of the patch, in its order, with ra, dec, q, pa, sersic, rhalf and
             a flux in each band, as `fpgpu.likelihood.scene.proposal_from_catalog` takes them.
-        mixture : SersicMixture
-            Gaussians of the profiles, of the radii that the patch was packed with.
+        mixture : SersicMixture, optional
+            Gaussians of the profiles, of the radii that the patch was packed with; by default
+            `fpgpu.psf.default_profiles`.
 
         Returns
         -------
@@ -266,10 +268,12 @@ class Patch:
         ReleasedMemoryError
             When the patch was freed.
         """
+        mixture = default_profiles() if mixture is None else mixture
         if not np.array_equal(mixture.rad2, self._metadata.arrays["rad2"]):
             raise LayoutError(
                 f"the mixture has {mixture.n_radii} radii {mixture.radii} arcsec, which are not the"
-                f" {self.n_radii} that the patch was packed for; give them to Survey.patch(radii=)"
+                f" {self.n_radii} that the patch was packed for; give the mixture of those here, or"
+                " these radii to Survey.patch(radii=)"
             )
         proposal = proposal_from_catalog(catalog, self.bandlist, mixture, self.reference)
         if len(proposal) != self.n_sources:

@@ -20,15 +20,16 @@ from fpgpu.errors import LayoutError, MissingStoreError, UnusableExposureError
 from fpgpu.layout import PATCH_ARRAYS, PSF_DTYPE
 from fpgpu.patch.astrometry import Astrometry, WcsTable, local_astrometry, reference_position
 from fpgpu.patch.plan import PatchPlan
+from fpgpu.psf.profiles import RADII
 from fpgpu.sky.sphere import Floats
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.psf import PSFStore
 
-__all__ = ["RADII", "PatchMetadata", "background_offsets", "pack_metadata"]
+__all__ = ["FORCEPHO_RADII", "PatchMetadata", "background_offsets", "pack_metadata"]
 
 logger = logging.getLogger(__name__)
 
-RADII = np.array([0.0, *np.geomspace(0.012, 0.7, 7), 1.5])
+FORCEPHO_RADII = np.array([0.0, *np.geomspace(0.012, 0.7, 7), 1.5])
 """Standard deviations in arcsec of the Gaussians in forcepho's table of Sersic profiles."""
 
 
@@ -69,7 +70,7 @@ def pack_metadata(
     plan: PatchPlan,
     catalog: Any = None,
     *,
-    radii: npt.ArrayLike = RADII,
+    radii: npt.ArrayLike | None = None,
     margin: float | None = None,
     psf_per_source: bool = True,
     tweak_keyword: str | None = None,
@@ -89,7 +90,8 @@ def pack_metadata(
         The sources, as `fpgpu.catalog.catalog_column` takes them: with ra and dec in degrees
         or in the unit of the columns, or a SkyCoord; none by default.
     radii : array_like of float, shape (n_radii,), optional
-        Standard deviations in arcsec of the Gaussians that a profile is made of.
+        Standard deviations in arcsec of the Gaussians that a profile is made of; by default those
+        of `fpgpu.psf.default_profiles`, or forcepho's nine where the PSFs are for as many.
     margin : float, optional
         Degrees: sources that are outside the plan's region by more are left out. By default all are
         taken, wherever the WCS of all exposures reach, beyond their edges too.
@@ -126,7 +128,7 @@ def pack_metadata(
     if catalog is not None and margin is not None:
         sources = sources_in(plan.region, ra, dec, margin)
         ra, dec = ra[sources], dec[sources]
-    radii = np.asarray(radii, np.float64)
+    radii = np.asarray(_usual_radii(psf, plan) if radii is None else radii, np.float64)
     n_psf = _n_psf_per_source(psf, plan, bool(ra.size), radii.size)
     n_gaussians = int(n_psf.astype(np.int64) @ plan.band_N) * ra.size
     layout = plan.arena_layout(ra.size, radii.size, n_gaussians)
@@ -211,6 +213,14 @@ def _tell_rounding(
         )  # fmt: skip
 
 
+def _usual_radii(psf: PSFStore | None, plan: PatchPlan) -> Floats:
+    """Radii of the table that the PSFs were made for: fpgpu's, or forcepho's."""
+    stored = (
+        [] if psf is None else [psf.n_radii(band) for band in plan.bandlist if band in psf.bands]
+    )
+    return FORCEPHO_RADII if len(FORCEPHO_RADII) in stored else RADII
+
+
 def _n_psf_per_source(
     psf: PSFStore | None, plan: PatchPlan, has_sources: bool, n_radii: int
 ) -> npt.NDArray[np.int32]:
@@ -228,7 +238,8 @@ def _n_psf_per_source(
         if made_for not in (1, n_radii):
             raise LayoutError(
                 f"the PSF of {band} has Gaussians for {made_for} radii, but there are {n_radii}"
-                " radii; give the radii that the PSFs were made for"
+                " radii; give the table of profiles that the PSFs were made for (--profiles FILE;"
+                " radii=SersicMixture.from_file(FILE).radii), or fit the PSFs anew"
             )
         counts.append(psf.n_psf_per_source(band) * (n_radii // made_for))
     return np.array(counts, np.int32)

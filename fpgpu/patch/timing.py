@@ -34,12 +34,9 @@ class PatchTimes:
     backend : str
         Where it was built.
     repeats : int
-        How often it was built again.
-    first : dict of str to float
-        Seconds of each of `PHASES` when it was built for the first time: files that are not yet
-        indexed, memory that is not yet there.
-    again : dict of str to float
-        Medians when it was built again.
+        How often it was built.
+    seconds : dict of str to float
+        Median of each of `PHASES`.
     """
 
     region: Region
@@ -48,8 +45,7 @@ class PatchTimes:
     n_sources: int
     backend: str
     repeats: int
-    first: dict[str, float]
-    again: dict[str, float]
+    seconds: dict[str, float]
 
 
 def time_patch(
@@ -80,7 +76,8 @@ def time_patch(
     select : {"corners", "overlap"}, optional
         As in `fpgpu.patch.plan.make_plan`.
     repeats : int, optional
-        How often it is built again after the first time; at least once.
+        How often it is built, at least once; before that it is built once that does not count,
+        with which modules are imported, files indexed and memory made.
     **options
         Of `fpgpu.patch.build.build_patch`.
 
@@ -113,8 +110,7 @@ def time_patch(
             n_sources = patch.n_sources
         known = sum(clock.seconds.values())
         runs.append({**clock.seconds, "other": max(whole - known, 0.0)})
-    again = {phase: median(run.get(phase, 0.0) for run in runs[1:]) for phase in PHASES}
-    first = {phase: runs[0].get(phase, 0.0) for phase in PHASES}
+    seconds = {phase: median(run.get(phase, 0.0) for run in runs[1:]) for phase in PHASES}
     return PatchTimes(
-        region, plan.n_exp, plan.n_pixels, n_sources, backend.description, repeats, first, again
+        region, plan.n_exp, plan.n_pixels, n_sources, backend.description, repeats, seconds
     )

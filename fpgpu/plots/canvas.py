@@ -1,12 +1,9 @@
 """What all pictures are drawn on and with: figures, panels, colours, titles, files."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from textwrap import wrap
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import numpy.typing as npt
 
 from fpgpu.errors import MissingExtraError, StoreWriteError
 from fpgpu.patch.plan import ExposurePlan, PatchPlan
@@ -17,14 +14,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "GREY",
+    "DIVERGING",
     "MAP",
+    "MASKED",
     "MOST_EXPOSURES",
     "add_bar",
     "band_looks",
-    "entitle",
+    "break_name",
+    "finish_pixel_axes",
     "finish_sky_axes",
     "make_figure",
+    "make_groups",
     "make_panels",
     "pages",
     "region_look",
@@ -42,11 +42,17 @@ MOST_EXPOSURES = 12
 MAP = "cividis"
 """Colours of maps: the same to every colour vision, and lightness alone tells the order."""
 
+DIVERGING = "PuOr"
+"""Colours of differences, white where there is none, told apart by every colour vision."""
+
+MASKED = "magenta"
+"""Pixels without weight: to every colour vision far from all colours of both maps."""
+
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STYLES = ("-", "--", ":", "-.")
-GREY = "0.75"
 
-_TITLE_LINES = 4
+_GROUP_LINE = 72
+"""Characters of a title over a group of panels."""
 
 
 def require_matplotlib() -> None:
@@ -152,16 +158,31 @@ def make_figure(width: float, height: float) -> "Figure":
 
 
 def make_panels(
-    n_groups: int, n_each: int, columns: int = 4, side: float = 4.2
-) -> "tuple[Figure, list[Sequence[Axes]]]":
-    """Make a group of axes for each of several things; a row holds at most `columns` axes."""
-    groups = min(max(columns // n_each, 1), max(n_groups, 1))
-    n_rows = -(-max(n_groups, 1) // groups)
-    figure = make_figure(side * groups * n_each, side * n_rows + 0.6)
-    grid: Any = figure.subplots(n_rows, groups * n_each, squeeze=False).ravel()
-    for axes in grid[n_groups * n_each :]:
+    n_panels: int, width: float, height: float, columns: int = 4
+) -> "tuple[Figure, list[Axes]]":
+    """Make panels of a size in inches, `columns` in a row at most."""
+    columns = min(columns, max(n_panels, 1))
+    n_rows = -(-max(n_panels, 1) // columns)
+    figure = make_figure(width * columns, height * n_rows + 0.5)
+    panels: Any = figure.subplots(n_rows, columns, squeeze=False).ravel()
+    for axes in panels[n_panels:]:
         axes.remove()
-    return figure, [grid[k * n_each : (k + 1) * n_each] for k in range(n_groups)]
+    return figure, list(panels[:n_panels])
+
+
+def make_groups(
+    exposures: Sequence[ExposurePlan], n_each: int, width: float, height: float
+) -> "tuple[Figure, list[Sequence[Axes]]]":
+    """Make groups of panels, two in a row, each under the name of its exposure, y axis shared."""
+    columns = min(2, max(len(exposures), 1))
+    n_rows = -(-max(len(exposures), 1) // columns)
+    figure = make_figure(width * columns, height * n_rows + 0.5)
+    parts = figure.subfigures(n_rows, columns, squeeze=False).ravel()
+    groups = []
+    for exposure, part in zip(exposures, parts, strict=False):
+        part.suptitle(break_name(f"{exposure.band} {exposure.expID}", _GROUP_LINE), fontsize=11)
+        groups.append(part.subplots(1, n_each, sharey=True))
+    return figure, groups
 
 
 def band_looks(bands: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -181,12 +202,28 @@ def region_look() -> dict[str, Any]:
     return {"color": "black", "linewidth": 2.0, "linestyle": "-", "path_effects": around}
 
 
-def entitle(axes: "Axes", band: str, expID: str, what: str, width: int = 46) -> None:
-    """Name an exposure, in lines of `width` characters, and the axes of its pixels."""
-    lines = wrap(expID, width, max_lines=_TITLE_LINES, placeholder="...")
-    axes.set_title("\n".join([f"{band}: {what}", *lines]), fontsize=8)
+def break_name(name: str, width: int) -> str:
+    """Break a name into lines of `width` characters, where it may be broken: after / _ . and -."""
+    lines = [""]
+    for part in re.split(r"(?<=[ /_.-])", name):
+        if len(lines[-1]) + len(part) > width and lines[-1]:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
+
+
+def finish_pixel_axes(axes: "Axes", corners: tuple[float, float, float, float]) -> None:
+    """Show a square around the pixels between corners (x0, x1, y0, y1), hatched where none are."""
+    x0, x1, y0, y1 = corners
+    half = 0.5 * max(x1 - x0, y1 - y0)
+    axes.set_xlim(0.5 * (x0 + x1) - half, 0.5 * (x0 + x1) + half)
+    axes.set_ylim(0.5 * (y0 + y1) - half, 0.5 * (y0 + y1) + half)
+    axes.set_aspect("equal")
+    axes.patch.set(hatch="///", edgecolor="0.85", linewidth=0.0)
+    axes.locator_params(nbins=5, integer=True)
     axes.set_xlabel("x [pixel]")
-    axes.set_ylabel("y [pixel]")
+    if axes.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+        axes.set_ylabel("y [pixel]")
 
 
 def finish_sky_axes(axes: "Axes", unit: str, limits: Floats | None = None) -> None:
@@ -205,15 +242,16 @@ def finish_sky_axes(axes: "Axes", unit: str, limits: Floats | None = None) -> No
     axes.invert_xaxis()
 
 
-def add_bar(axes: "Axes", drawn: Any, label: str, ticks: npt.ArrayLike | None = None) -> None:
+def add_bar(axes: "Axes", drawn: Any, label: str, ticks: Sequence[float] | None = None) -> None:
     """Add a colour bar as high as the axes; with `ticks`, just these."""
     beside = axes.inset_axes((1.03, 0.0, 0.05, 1.0))
     bar = axes.figure.colorbar(drawn, cax=beside, label=label)
     if ticks is None:
         bar.ax.ticklabel_format(useOffset=False)
         return
-    values = np.asarray(ticks).tolist()
-    bar.set_ticks(values, labels=[f"{value:.3g}" for value in values])
+    bar.set_ticks(
+        list(ticks), labels=[f"{value:g}".replace("-", "\N{MINUS SIGN}") for value in ticks]
+    )
     bar.minorticks_off()
 
 

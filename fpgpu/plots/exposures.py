@@ -10,7 +10,8 @@ from fpgpu.patch.plan import PatchPlan
 from fpgpu.plots.canvas import (
     MAP,
     add_bar,
-    entitle,
+    break_name,
+    finish_pixel_axes,
     make_figure,
     make_panels,
     region_look,
@@ -31,6 +32,9 @@ __all__ = ["plot_layout", "plot_superpixels"]
 
 ACROSS = 6
 """Super-pixels along each side of the close-up."""
+
+_LINE = 42
+"""Characters of a title over one panel."""
 
 
 def plot_superpixels(meta: MetaStore, plan: PatchPlan, *, first: int = 0) -> "Figure":
@@ -56,10 +60,10 @@ def plot_superpixels(meta: MetaStore, plan: PatchPlan, *, first: int = 0) -> "Fi
         If matplotlib is missing.
     """
     shown = shown_exposures(plan, first)
-    figure, panels = make_panels(len(shown), 1)
+    figure, panels = make_panels(len(shown), 3.6, 3.8)
     from matplotlib.collections import PolyCollection
 
-    for exposure, (axes,) in zip(shown, panels, strict=True):
+    for exposure, axes in zip(shown, panels, strict=True):
         low = exposure.superpixels * plan.super_pixel_size - 0.5
         square = plan.super_pixel_size * np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
         axes.add_collection(
@@ -69,12 +73,11 @@ def plot_superpixels(meta: MetaStore, plan: PatchPlan, *, first: int = 0) -> "Fi
         axes.plot(*wcs.world_to_pixel(*region_outline(plan.region)), **region_look())
         x0, x1, y0, y1 = (plan.super_pixel_size * edge for edge in exposure.window)
         room = plan.super_pixel_size
-        axes.set_xlim(x0 - 0.5 - room, x1 - 0.5 + room)
-        axes.set_ylim(y0 - 0.5 - room, y1 - 0.5 + room)
-        axes.set_aspect("equal")
+        sides = (x0 - room, x1 + room, y0 - room, y1 + room)
+        finish_pixel_axes(axes, sides)
         nx, ny = exposure.shape
-        what = f"{exposure.n_superpixels} super-pixels, exposure {nx} x {ny}"
-        entitle(axes, exposure.band, exposure.expID, what)
+        what = f"{exposure.band}: {exposure.n_superpixels} super-pixels, exposure {nx} x {ny}"
+        axes.set_title(f"{what}\n{break_name(exposure.expID, _LINE)}", fontsize=9)
     figure.suptitle(f"super-pixels taken; the line is the region{shown_part(plan, first)}")
     return figure
 
@@ -122,7 +125,7 @@ def plot_layout(
         brightest = np.unravel_index(np.argmax(np.where(used, flux, -np.inf)), flux.shape)
         place = float(brightest[0]), float(brightest[1])
     window = _window_around(place, grid, size)
-    figure = make_figure(13.0, 6.4)
+    figure = make_figure(12.6, 6.1)
     whole, near = figure.subplots(1, 2)
 
     share = used.reshape(grid[0], size, grid[1], size).mean(axis=(1, 3))
@@ -136,8 +139,9 @@ def plot_layout(
         interpolation="nearest",
     )
     add_bar(whole, drawn, "part of each super-pixel with weight")
-    what = f"{grid[0]} x {grid[1]} super-pixels, {100 * (1 - used.mean()):.2f} % masked"
-    entitle(whole, band, expID, what)
+    finish_pixel_axes(whole, (-0.5, nx - 0.5, -0.5, ny - 0.5))
+    masked_part = 100 * (1 - used.mean())
+    whole.set_title(f"{grid[0]} x {grid[1]} super-pixels, {masked_part:.2f} % masked", fontsize=11)
     x0, x1, y0, y1 = (size * edge - 0.5 for edge in window)
     box = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)])
     # White under black is seen on every colour.
@@ -153,8 +157,11 @@ def plot_layout(
     near.scatter(*masked.T, marker="x", s=18, linewidth=1.0, color="black", zorder=5)
     _draw_grid(near, window, size)
     n_masked = len(masked)
-    entitle(near, band, expID, f"index of each super-pixel; crosses: {n_masked} masked pixels")
-    figure.suptitle(f"an exposure in super-pixels of {size} x {size} pixels")
+    near.set_title(f"index of each super-pixel; {n_masked} masked pixels", fontsize=11)
+    figure.suptitle(
+        f"{break_name(f'{band} {expID}', 100)}\nin super-pixels of {size} x {size} pixels;"
+        " magenta: masked"
+    )
     return figure
 
 
@@ -178,7 +185,7 @@ def _draw_grid(axes: "Axes", window: Window, size: int) -> None:
                 ix * size,
                 (iy + 1) * size - 1.0,
                 f"{ix}, {iy}",
-                fontsize=7,
+                fontsize=9,
                 va="top",
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.85},
             )

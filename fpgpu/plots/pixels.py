@@ -1,5 +1,7 @@
 """Pictures of the pixels of a patch: flux and weight, and data beside a model."""
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,11 +10,12 @@ import numpy.typing as npt
 from fpgpu.patch.images import ExposureImage, exposure_images
 from fpgpu.patch.plan import PatchPlan
 from fpgpu.plots.canvas import (
-    GREY,
+    DIVERGING,
     MAP,
+    MASKED,
     add_bar,
-    entitle,
-    make_panels,
+    finish_pixel_axes,
+    make_groups,
     shown_exposures,
     shown_part,
     shown_slice,
@@ -22,13 +25,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["flux_scale", "plot_pixels", "plot_residuals", "show_pixels"]
+__all__ = ["flux_scale", "plot_pixels", "plot_residuals", "round_ticks", "show_pixels"]
 
 SIGMAS = 5.0
 """Ends of the colours of residuals, in standard deviations."""
 
-_NARROW = 27
-_RESIDUAL_TICKS = (-5.0, -3.0, -1.0, 1.0, 3.0, 5.0)
+_RESIDUAL_TICKS = (-4.0, -2.0, 0.0, 2.0, 4.0)
+
+_APART = 0.09
+"""Ticks of a scale of fluxes are no nearer, in parts of the scale."""
+
+_MAGENTA = "magenta: without weight; hatched: not in the patch"
 
 
 def plot_pixels(
@@ -57,7 +64,7 @@ def plot_pixels(
     matplotlib.figure.Figure
         Two axes an exposure, with a colour bar each, for `MOST_EXPOSURES` at most: flux, on a
         scale that is linear near zero and logarithmic beyond, and inverse uncertainty. Pixels
-        without weight are grey.
+        without weight are magenta.
 
     Raises
     ------
@@ -68,19 +75,18 @@ def plot_pixels(
     """
     fluxes, weights = _cut(plan, first, data, ierr)
     shown = shown_exposures(plan, first)
-    figure, panels = make_panels(len(shown), 2)
-    for exposure, pair, flux, weight in zip(shown, panels, fluxes, weights, strict=True):
+    figure, groups = make_groups(shown, 2, 7.0, 3.4)
+    for pair, flux, weight in zip(groups, fluxes, weights, strict=True):
         used = np.where(weight.image > 0, 1.0, np.nan)
         values = flux.image * used
         norm, ticks = flux_scale(values)
         show_pixels(pair[0], flux, values, f"flux [{flux_units}]", norm, ticks)
-        entitle(pair[0], exposure.band, exposure.expID, "flux")
-        label = f"inverse uncertainty [1/{flux_units}]"
+        pair[0].set_title("flux", fontsize=10)
+        label = f"1 / sigma [1/{flux_units}]"
         show_pixels(pair[1], weight, weight.image * used, label)
         n_unused = int(np.count_nonzero(weight.image == 0))
-        what = f"inverse uncertainty, {n_unused} pixels without"
-        entitle(pair[1], exposure.band, exposure.expID, what)
-    figure.suptitle(f"pixels of the patch; grey: without weight{shown_part(plan, first)}")
+        pair[1].set_title(f"inverse uncertainty, {n_unused} without", fontsize=10)
+    figure.suptitle(f"pixels of the patch; {_MAGENTA}{shown_part(plan, first)}")
     return figure
 
 
@@ -112,7 +118,7 @@ def plot_residuals(
     -------
     matplotlib.figure.Figure
         Three axes an exposure, for `MOST_EXPOSURES` at most: data and model on the same scale,
-        and their difference in standard deviations. Pixels without weight are grey.
+        and their difference in standard deviations. Pixels without weight are magenta.
 
     Raises
     ------
@@ -126,26 +132,25 @@ def plot_residuals(
     light = np.asarray(model, np.float32)
     images = _cut(plan, first, data, ierr, light)
     shown = shown_exposures(plan, first)
-    figure, panels = make_panels(len(shown), 3, columns=6, side=3.1)
-    for exposure, axes, flux, weight, bright in zip(shown, panels, *images, strict=True):
+    figure, groups = make_groups(shown, 3, 7.6, 2.9)
+    spread = Normalize(-SIGMAS, SIGMAS)
+    for axes, flux, weight, bright in zip(groups, *images, strict=True):
         used = np.where(weight.image > 0, 1.0, np.nan)
         values, sigmas = flux.image * used, (flux.image - bright.image) * weight.image * used
         norm, ticks = flux_scale(values)
-        for place, image, what in ((0, values, "data"), (1, bright.image, "model")):
-            show_pixels(axes[place], flux, image, f"flux [{flux_units}]", norm, ticks)
-            entitle(axes[place], exposure.band, exposure.expID, what, _NARROW)
-        spread = Normalize(-SIGMAS, SIGMAS)
-        label = "residual / sigma"
-        show_pixels(axes[2], flux, sigmas, label, spread, np.array(_RESIDUAL_TICKS))
+        show_pixels(axes[0], flux, values, None, norm)
+        show_pixels(axes[1], flux, bright.image, f"flux [{flux_units}]", norm, ticks)
+        show_pixels(axes[2], flux, sigmas, "residual / sigma", spread, _RESIDUAL_TICKS, DIVERGING)
         counted = sigmas[np.isfinite(sigmas)].astype(np.float64)
         per_pixel = float(counted @ counted) / max(counted.size, 1)
-        what = f"chi2 a pixel {per_pixel:.2f}"
-        entitle(axes[2], exposure.band, exposure.expID, what, _NARROW)
-    figure.suptitle(f"data | model | residual; grey: without weight{shown_part(plan, first)}")
+        titles = ("data", "model", f"chi2 a pixel {per_pixel:.2f}")
+        for place, title in zip(axes, titles, strict=True):
+            place.set_title(title, fontsize=10)
+    figure.suptitle(f"data | model | residual; {_MAGENTA}{shown_part(plan, first)}")
     return figure
 
 
-def flux_scale(values: npt.NDArray[Any]) -> tuple[Any, npt.NDArray[np.float64] | None]:
+def flux_scale(values: npt.NDArray[Any]) -> tuple[Any, Sequence[float] | None]:
     """Choose the scale of an image of fluxes, linear near zero and logarithmic beyond, and ticks.
 
     Matplotlib's own ticks crowd where such a scale turns from linear to logarithmic.
@@ -158,31 +163,56 @@ def flux_scale(values: npt.NDArray[Any]) -> tuple[Any, npt.NDArray[np.float64] |
     low, high = float(finite.min()), float(finite.max())
     spread = 3 * 1.4826 * float(np.median(np.abs(finite - np.median(finite))))
     norm = AsinhNorm(spread or 1.0, vmin=low, vmax=high)
-    return norm, np.asarray(norm.inverse(np.linspace(0.0, 1.0, 6)))
+    return norm, round_ticks(norm)
+
+
+def round_ticks(norm: Any) -> Sequence[float] | None:
+    """Choose ticks of such a scale: 0 and 1, 5, 2 times powers of ten, with room between them.
+
+    None where that leaves fewer than three: the scale is narrow, and matplotlib's will do.
+    """
+    largest = max(abs(norm.vmin), abs(norm.vmax))
+    powers = range(
+        math.floor(math.log10(largest)), math.floor(math.log10(norm.linear_width)) - 2, -1
+    )
+    sizes = [float(f"{digit}e{power}") for digit in (1, 5, 2) for power in powers]
+    kept: list[float] = []
+    for value in (0.0, *(sign * size for size in sizes for sign in (1, -1))):
+        if norm.vmin <= value <= norm.vmax and all(
+            abs(norm(value) - norm(other)) >= _APART for other in kept
+        ):
+            kept.append(value)
+    return sorted(kept) if len(kept) > 2 else None
 
 
 def show_pixels(
     axes: "Axes",
     image: ExposureImage,
     values: npt.NDArray[Any],
-    label: str,
+    label: str | None,
     norm: Any = None,
-    ticks: npt.NDArray[np.float64] | None = None,
+    ticks: Sequence[float] | None = None,
+    colors: str = MAP,
 ) -> None:
-    """Draw values in the pixels of an exposure; NaN in the patch is grey, outside white."""
+    """Draw values in the pixels of an exposure; NaN in the patch has the colour of masked ones.
+
+    Without a label there is no colour bar.
+    """
     from matplotlib.colors import ListedColormap, Normalize
 
     (x0, y0), (nx, ny) = image.origin, image.image.shape
     extent = (x0 - 0.5, x0 + nx - 0.5, y0 - 0.5, y0 + ny - 0.5)
     taken = np.where(np.isfinite(image.image), 1.0, np.nan)
-    axes.imshow(taken.T, origin="lower", extent=extent, cmap=ListedColormap([GREY]))
+    axes.imshow(taken.T, origin="lower", extent=extent, cmap=ListedColormap([MASKED]))
     if norm is None:
         finite = values[np.isfinite(values)]
         norm = Normalize(*((finite.min(), finite.max()) if finite.size else (0.0, 1.0)))
     drawn = axes.imshow(
-        values.T, origin="lower", extent=extent, norm=norm, cmap=MAP, interpolation="nearest"
+        values.T, origin="lower", extent=extent, norm=norm, cmap=colors, interpolation="nearest"
     )
-    add_bar(axes, drawn, label, ticks)
+    if label is not None:
+        add_bar(axes, drawn, label, ticks)
+    finish_pixel_axes(axes, extent)
 
 
 def _cut(

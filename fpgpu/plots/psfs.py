@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fpgpu.plots.canvas import COLORS, add_bar, make_figure
+from fpgpu.plots.canvas import COLORS, DIVERGING, add_bar, make_figure
 from fpgpu.psf.mixtures import render
 
 if TYPE_CHECKING:
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from fpgpu.psf.fit import BandFit
 
 __all__ = ["plot_psf"]
-
-DIVERGING = "PuOr"
 
 
 def plot_psf(

@@ -27,9 +27,6 @@ __all__ = ["plot_coverage", "plot_footprints"]
 GRID = 160
 """Points along each side of a map of coverage."""
 
-FEW = 6
-"""Exposures of which every super-pixel is drawn; of more, only the edge of what is taken."""
-
 _ROOM = 1.15
 
 
@@ -46,7 +43,7 @@ def plot_footprints(meta: MetaStore, plan: PatchPlan) -> "Figure":
     Returns
     -------
     matplotlib.figure.Figure
-        Two axes: whole exposures, and what is taken of them.
+        Two axes: whole exposures, and the edge of the super-pixels taken of each.
 
     Raises
     ------
@@ -63,11 +60,10 @@ def plot_footprints(meta: MetaStore, plan: PatchPlan) -> "Figure":
         wcs = meta.sky_wcs(exposure.band, exposure.expID)
         outline = closed(*wcs.footprint(16).T)
         whole.plot(*offsets(plan.region.center, *outline), **looks[exposure.band])
-        draw = _superpixel_outlines if plan.n_exp <= FEW else _staircase
-        sky = wcs.pixel_to_world(*draw(exposure, plan.super_pixel_size))
-        near.plot(*offsets(plan.region.center, *sky), linewidth=0.7, **looks[exposure.band])
+        sky = wcs.pixel_to_world(*_staircase(exposure, plan.super_pixel_size))
+        near.plot(*offsets(plan.region.center, *sky), linewidth=1.2, **looks[exposure.band])
     edge = offsets(plan.region.center, *region_outline(plan.region))
-    for axes, title in ((whole, "whole exposures"), (near, "super-pixels taken")):
+    for axes, title in ((whole, "whole exposures"), (near, "edges of the super-pixels taken")):
         axes.plot(*edge, label="region", **region_look())
         axes.set_title(title)
         finish_sky_axes(axes, "arcsec")
@@ -114,14 +110,14 @@ def plot_coverage(
         counts[exposure.band] += _has_weight(
             weight.image, x - weight.origin[0], y - weight.origin[1]
         )
-    figure, panels = make_panels(plan.n_bands, 1, side=4.6)
+    figure, panels = make_panels(plan.n_bands, 4.4, 3.7, columns=3)
     most = max((float(count.max()) for count in counts.values()), default=1.0)
-    for (axes,), (band, count), n_exp in zip(panels, counts.items(), plan.band_N, strict=True):
+    for axes, (band, count), n_exp in zip(panels, counts.items(), plan.band_N, strict=True):
         show_depth(axes, count, along, along, "exposures", most)
         axes.plot(*offsets(center, *region_outline(plan.region)), **region_look())
         inside = plan.region.contains_sky(*sky)
         low, high = _range(count[inside])
-        axes.set_title(f"{band}: {low} to {high} of {n_exp} exposures in the region", fontsize=9)
+        axes.set_title(f"{band}: {low} to {high} of {n_exp} exposures in the region", fontsize=10)
         finish_sky_axes(axes, "arcsec", np.array([(-reach, reach)] * 2))
     what = "pixels with weight" if ierr is not None else "super-pixels taken"
     figure.suptitle(f"coverage by {what}\n{_around(plan)}", fontsize=11)
@@ -148,13 +144,6 @@ def _around(plan: PatchPlan) -> str:
     ra, dec = plan.region.center
     plural = "s" if plan.n_exp != 1 else ""
     return f"{plan.n_exp} exposure{plural} around ra {ra:.5f}, dec {dec:+.5f} deg"
-
-
-def _superpixel_outlines(exposure: ExposurePlan, size: int) -> tuple[Floats, Floats]:
-    """Pixels x, y of the corners of super-pixels, with NaN between one outline and the next."""
-    square = size * np.array([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0), (np.nan, np.nan)])
-    corners = exposure.superpixels[:, None] * size - 0.5 + square
-    return corners[..., 0].ravel(), corners[..., 1].ravel()
 
 
 def _staircase(exposure: ExposurePlan, size: int) -> tuple[Floats, Floats]:

@@ -93,24 +93,27 @@ def plot_survey(
     center = mean_position([outlines[k] for k in members])
     sheet = _sheet([keys[k] for k in members], [outlines[k] for k in members], center)
 
-    figure, panels = make_panels(1 + len(sheet.bands), 1, side=4.6)
-    (overview,), *depths = panels
+    height = float(np.ptp(sheet.y) / np.ptp(sheet.x))
+    figure, panels = make_panels(1 + len(sheet.bands), 4.2, 2.9 * height + 1.0)
+    overview, *depths = panels
     _draw_footprints(overview, sheet)
     maps = {band: _depth_of(band, sheet, pixels) for band in sheet.bands}
     values = np.concatenate([m[np.isfinite(m)] for m in maps.values()])
     least = 0.0 if pixels is None else float(values.min(initial=np.inf))
     most = float(values.max(initial=1.0 if pixels is None else -np.inf))
     label = "exposures" if pixels is None else 'AB mag, 5 sigma within 0.15"'
-    for (axes,), (band, depth) in zip(depths, maps.items(), strict=True):
+    for axes, (band, depth) in zip(depths, maps.items(), strict=True):
         show_depth(axes, depth, sheet.x, sheet.y, label, most, least)
         axes.set_title(f"{band}: {_deepest(depth, pixels is not None)}", fontsize=10)
-    for (axes,) in panels:
+    for axes in panels:
         if region is not None:
             edge = offsets(center, *region_outline(region), unit=sheet.scale)
             axes.plot(*edge, label="region", **region_look())
         finish_sky_axes(axes, sheet.unit, np.array([sheet.x[[0, -1]], sheet.y[[0, -1]]]))
     legend = figure.legend(
-        *overview.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(maps), 6)
+        *overview.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=min(1 + len(maps), 6),
     )
     for line in legend.get_lines():
         line.set_linewidth(2.0)

@@ -1,7 +1,7 @@
 """The picture of where the time of a patch goes."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_times"]
 
 # Any two differ in lightness or hatching: phases that take no time leave others side by side.
-_LOOKS = {
+_LOOKS: dict[str, dict[str, Any]] = {
     "plan": {"color": "#1B2A49"},
     "metadata": {"color": "#D55E00", "hatch": "//"},
     "read": {"color": "#0072B2"},
@@ -36,7 +36,7 @@ def plot_times(times: Sequence[PatchTimes]) -> "Figure":
     Returns
     -------
     matplotlib.figure.Figure
-        Two axes, bars from the first one down: built again (medians), and for the first time.
+        Bars from the first one down.
 
     Raises
     ------
@@ -47,33 +47,30 @@ def plot_times(times: Sequence[PatchTimes]) -> "Figure":
     """
     if not times:
         raise PlanError("no times of a patch to draw; measure some with time_patch")
-    figure = make_figure(11.0, 3.0 + 1.1 * len(times))
-    panels = figure.subplots(2, 1)
+    figure = make_figure(11.0, 1.6 + 0.7 * len(times))
+    axes = figure.subplots()
     labels = [
         f"{2 * 3600 * _degrees(t):.3g} arcsec across\n{t.n_exp} exp., {t.n_pixels / 1e6:.3g} Mpix,"
         f" {t.n_sources} src"
         for t in times
     ]
+    rows, left = range(len(times)), [0.0] * len(times)
+    for phase in PHASES:
+        width = [1e3 * t.seconds[phase] for t in times]
+        axes.barh(rows, width, left=left, label=phase, edgecolor="white", **_LOOKS[phase])
+        left = [a + b for a, b in zip(left, width, strict=True)]
+    for row, total in enumerate(left):
+        axes.text(total, row, f"  {total:.3g} ms", va="center")
+    axes.set_yticks(rows, labels)
+    axes.set_xlim(0, 1.14 * max(left))
+    axes.invert_yaxis()
+    axes.set_xlabel("time [ms]")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6)
     repeats = " or ".join(str(n) for n in sorted({t.repeats for t in times}))
-    for axes, kind, title in (
-        (panels[0], "again", f"built again (median of {repeats})"),
-        (panels[1], "first", "the first time: files not yet indexed, memory not yet there"),
-    ):
-        rows, left = range(len(times)), [0.0] * len(times)
-        for phase in PHASES:
-            width = [1e3 * getattr(t, kind)[phase] for t in times]
-            axes.barh(rows, width, left=left, label=phase, edgecolor="white", **_LOOKS[phase])
-            left = [a + b for a, b in zip(left, width, strict=True)]
-        for row, total in enumerate(left):
-            axes.text(total, row, f"  {total:.3g} ms", va="center", fontsize=10)
-        axes.set_yticks(rows, labels)
-        axes.set_xlim(0, 1.14 * max(left))
-        axes.invert_yaxis()
-        axes.set_xlabel("time [ms]")
-        axes.set_title(title, fontsize=10)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     backends = ", ".join(dict.fromkeys(t.backend for t in times))
-    figure.suptitle(f"where the time of a patch goes, on {backends}", fontsize=11)
+    figure.suptitle(
+        f"where the time of a patch goes, on {backends}: median of {repeats}", fontsize=11
+    )
     return figure
 
 

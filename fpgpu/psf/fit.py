@@ -15,8 +15,10 @@ import numpy.typing as npt
 
 from fpgpu.errors import PSFError
 from fpgpu.layout import PSF_DTYPE
+from fpgpu.progress import progress_bar
 from fpgpu.psf.images import PSFImages
 from fpgpu.psf.mixtures import SMALLEST_SIGMA, Mixture, fit_mixture, render
+from fpgpu.psf.profiles import RADII
 
 __all__ = ["BandFit", "FitError", "fit_psf"]
 
@@ -104,12 +106,13 @@ class BandFit:
 
 def fit_psf(
     images: PSFImages,
-    radii: npt.ArrayLike,
+    radii: npt.ArrayLike | None = None,
     *,
     n_gauss: int = 4,
     signed: bool = False,
     max_error: float | None = None,
     on_progress: Callable[[int], None] = lambda done: None,
+    progress: bool | None = None,
 ) -> BandFit:
     """Fit mixtures of Gaussians to the PSFs of a band.
 
@@ -117,9 +120,9 @@ def fit_psf(
     ----------
     images : PSFImages
         From `read_psf_images` or `PSFImages.from_arrays`.
-    radii : array_like, shape (n_radii,)
+    radii : array_like, shape (n_radii,), optional
         Standard deviations, arcsec, of the Gaussians that sources are made of
-        (`SersicMixture.radii`).
+        (`SersicMixture.radii`); by default those of `fpgpu.psf.default_profiles`.
     n_gauss : int, optional
         Gaussians of the PSF itself, which a point source gets.
     signed : bool, optional
@@ -128,6 +131,8 @@ def fit_psf(
         Refuse a mixture that misses more of the light in any circle of 0.1 arcsec or more.
     on_progress : callable, optional
         Called with the number of places that are done.
+    progress : bool, optional
+        Whether to draw a progress bar; by default on a terminal and in a notebook.
 
     Returns
     -------
@@ -151,25 +156,28 @@ def fit_psf(
     """
     if n_gauss < 1:
         raise PSFError(f"{n_gauss} Gaussians; at least one is needed")
+    radii = RADII if radii is None else radii
     variances = (np.asarray(radii, np.float64) / images.pixel_scale) ** 2
     mixtures: list[Mixture] = []
     errors = []
-    for k, image in enumerate(images.images):
-        samples = _Samples.of(image, images.oversample)
-        near = mixtures[_nearest(images.positions, k)] if mixtures else None
-        mixture = _fitted(samples, n_gauss, signed, near, INNER / images.pixel_scale)
-        if not all(np.isfinite(part).all() for part in mixture):
-            raise PSFError(f"{images.band}: the fit of image {k} did not converge")
-        error = samples.error(mixture, INNER / images.pixel_scale)
-        if max_error is not None and error.energy > max_error:
-            raise PSFError(
-                f"{images.band}: {n_gauss} Gaussians miss {error.energy:.2%} of the light of image "
-                f"{k} in a circle; at most {max_error:.2%} were allowed. Take more Gaussians, or "
-                "signed ones"
-            )
-        mixtures.append(mixture)
-        errors.append(error)
-        on_progress(k + 1)
+    with progress_bar(len(images.images), f"fit {images.band}", progress) as bar:
+        for k, image in enumerate(images.images):
+            samples = _Samples.of(image, images.oversample)
+            near = mixtures[_nearest(images.positions, k)] if mixtures else None
+            mixture = _fitted(samples, n_gauss, signed, near, INNER / images.pixel_scale)
+            if not all(np.isfinite(part).all() for part in mixture):
+                raise PSFError(f"{images.band}: the fit of image {k} did not converge")
+            error = samples.error(mixture, INNER / images.pixel_scale)
+            if max_error is not None and error.energy > max_error:
+                raise PSFError(
+                    f"{images.band}: {n_gauss} Gaussians miss {error.energy:.2%} of the light of "
+                    f"image {k} in a circle; at most {max_error:.2%} were allowed. Take more "
+                    "Gaussians, or signed ones"
+                )
+            mixtures.append(mixture)
+            errors.append(error)
+            on_progress(k + 1)
+            bar.update()
     by_radius = [_thinned(mixtures, variance, signed) for variance in variances]
     return BandFit(
         images,

@@ -6,6 +6,7 @@ seen. So the flux within three half-light radii is right, which is what photomet
 beyond the widest Gaussian is left out.
 """
 
+from functools import cache
 from importlib.resources import as_file, files
 from os import PathLike
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from fpgpu.errors import PSFError, StoreWriteError
 from fpgpu.likelihood.mixture import SersicMixture
 
-__all__ = ["ProfileTable", "default_profiles", "make_profiles"]
+__all__ = ["RADII", "ProfileTable", "default_profiles", "make_profiles"]
 
 Float = npt.NDArray[np.float64]
 
@@ -141,6 +142,7 @@ def make_profiles(
     return ProfileTable(n, r, amplitudes, widths, error)
 
 
+@cache
 def default_profiles() -> SersicMixture:
     """Return the table that comes with fpgpu: n 0.5 to 6, half-light radii 0.005" to 2".
 

@@ -245,6 +245,12 @@ class MemoryConformance:
         assert all(second >= 0 for second in seconds)
         assert len(calls) == 4, "once to warm up"
 
+    def test_what_the_warm_up_wrote_can_be_spoilt(self, backend: Backend) -> None:
+        done: list[str] = []
+        spoil = lambda: done.append("spoilt")  # noqa: E731
+        backend.time(lambda: done.append("called"), repeat=2, spoil=spoil)
+        assert done == ["called", "spoilt", "called", "called"]
+
     def test_every_copy_to_time_can_be_timed(self, backend: Backend) -> None:
         for call in backend.copies_to_time(1 << 16).values():
             assert min(backend.time(call, repeat=2)) >= 0

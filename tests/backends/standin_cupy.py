@@ -15,7 +15,8 @@ import sys
 import threading
 import types
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -185,6 +186,7 @@ class _State:
 
 _state = _State()
 _state.current()
+Stream.null = _state.null[0]
 
 
 class OutOfMemoryError(MemoryError): ...
@@ -213,7 +215,7 @@ class _Block:
         self.stream = _state.current()[-1]
 
     def __del__(self) -> None:
-        if hasattr(self, "bytes"):
+        if hasattr(self, "bytes") and _state is not None:  # as it is when Python ends
             _state.used -= self.size
             memory = self.bytes
             # What is lent again is overwritten by its next user, in the order of this stream. A
@@ -267,6 +269,12 @@ class ndarray:  # noqa: N801
         return ndarray(
             self.shape[1:], self.dtype, MemoryPointer(self.data.mem, self._at(index * step))
         )
+
+    def fill(self, value: float) -> None:
+        """Write a value everywhere, in the order of the current stream."""
+        pattern = np.full(self.size, value, self.dtype)
+        copy_async(self.data.ptr, pattern.ctypes.data, self.nbytes, _state.current()[-1])
+        _state.current()[-1]._submit(lambda: id(pattern) and None)
 
     def reshape(self, *shape: int) -> "ndarray":
         rest = -self.size // int(np.prod(shape)) if -1 in shape else 0
@@ -372,6 +380,28 @@ def malloc_async(size: int) -> MemoryPointer:
     return pointer
 
 
+class MemoryAsyncPool:
+    """Whose method is CUDA's asynchronous allocator."""
+
+    malloc = staticmethod(malloc_async)
+
+
+def set_allocator(allocator: Callable[[int], Any]) -> None:
+    """Take memory from another allocator, in every thread."""
+    _state.allocator = allocator
+
+
+@contextmanager
+def using_allocator(allocator: Callable[[int], Any]) -> Iterator[None]:
+    """Take memory from another allocator in a ``with`` block."""
+    before = _state.allocator
+    set_allocator(allocator)
+    try:
+        yield
+    finally:
+        set_allocator(before)
+
+
 def make_module(kernels: HostKernels) -> types.ModuleType:
     """Build the module ``cupy``, whose kernels are those given."""
     _state.allocator = MemoryPool().malloc
@@ -397,6 +427,9 @@ def make_module(kernels: HostKernels) -> types.ModuleType:
         Stream=Stream,
         UnownedMemory=UnownedMemory,
         MemoryPool=MemoryPool,
+        MemoryAsyncPool=MemoryAsyncPool,
+        set_allocator=set_allocator,
+        using_allocator=using_allocator,
         get_allocator=lambda: _state.allocator,
         alloc=lambda size: _state.allocator(size),
         function=types.SimpleNamespace(Module=Module),
@@ -416,8 +449,11 @@ def make_module(kernels: HostKernels) -> types.ModuleType:
     return cupy
 
 
-def install(kernels: HostKernels) -> Any:
-    """Put the stand-in in the place of CuPy and return the CUDA backend's class made with it."""
+def install(kernels: HostKernels, *, to_stay: bool = False) -> Any:
+    """Put the stand-in in the place of CuPy and return the CUDA backend's class made with it.
+
+    Unless it is to stay, whoever imports CuPy later gets the real one.
+    """
     names = ("cupy", "fpgpu.backends.cuda", "fpgpu.backends.devicememory")
     before = {name: sys.modules.pop(name, None) for name in names}
     sys.modules["cupy"] = make_module(kernels)
@@ -427,7 +463,7 @@ def install(kernels: HostKernels) -> Any:
         cuda.machine_code = text_as_code
         _state.forget.append(sys.modules["fpgpu.backends.devicememory"]._idle.clear)
     finally:
-        for name, module in before.items():
+        for name, module in () if to_stay else before.items():
             sys.modules.pop(name, None)
             if module is not None:
                 sys.modules[name] = module

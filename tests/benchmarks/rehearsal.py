@@ -1,23 +1,24 @@
-"""``python -m benchmarks --backend cuda`` where there is no GPU, over a stand-in for CuPy.
+"""Run a module where there is no GPU as if there were one, over a stand-in for CuPy.
 
-Arguments: a folder for compiled kernels, and those of ``python -m benchmarks``.
+Arguments: a folder for compiled kernels, a module (``benchmarks``, ``pytest``), and its arguments.
 """
 
+import runpy
 import sys
 from pathlib import Path
 
 import fpgpu.backends.availability
-import fpgpu.backends.choose
-import fpgpu.doctor
 from fpgpu.backends.availability import CudaStatus, DriverStatus
-from tests.backends import standin_cupy
-from tests.kernels.host_kernels import HostKernels
 
-cuda_class = standin_cupy.install(HostKernels(Path(sys.argv[1])))
-fpgpu.backends.availability.cuda_status = lambda device=0: CudaStatus(DriverStatus())
-fpgpu.backends.choose.get_backend = lambda name, device=0: cuda_class(0)
-fpgpu.doctor.diagnose = lambda: fpgpu.doctor.Diagnosis("cuda", "", {}, None, (), (), ())
+WORKS = CudaStatus(DriverStatus((12, 9), 1), "14.2.0", (12, 9), (12, 9), capability=90)
+fpgpu.backends.availability.cuda_status = lambda device=0: WORKS  # before others take it by name
 
-from benchmarks.__main__ import main  # noqa: E402
+from benchmarks.gpu.job import launch_by  # noqa: E402
+from tests.backends import standin_cupy  # noqa: E402
+from tests.kernels.host_kernels import HostKernels  # noqa: E402
 
-sys.exit(main(sys.argv[2:]))
+_, kernels, module, *arguments = sys.argv
+standin_cupy.install(HostKernels(Path(kernels)), to_stay=True)
+launch_by([sys.executable, "-m", __spec__.name, kernels])
+sys.argv = [module, *arguments]
+runpy.run_module(module, run_name="__main__", alter_sys=True)

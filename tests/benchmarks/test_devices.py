@@ -18,6 +18,23 @@ def test_a_device_is_compared_with_its_own_copy(cuda_class: Any, copy: str) -> N
     assert min(limit.times()) >= 0
 
 
+def test_buffers_of_a_copy_are_made_once_and_only_those(
+    cuda_class: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, made = cuda_class(0), []
+    for name in ("_host_buffer", "_allocate"):
+        make = getattr(backend, name)
+
+        def counted(n_bytes: int, name: str = name, make: Any = make) -> Any:
+            made.append(name)
+            return make(n_bytes)
+
+        monkeypatch.setattr(backend, name, counted)
+    limit = copy_of(backend, "device to device", 4096)
+    limit.median_with(limit.times())
+    assert made == ["_allocate"] * 2
+
+
 def test_the_host_has_one_copy() -> None:
     assert copy_of(get_backend("cpu"), TO_DEVICE, 4096).name == "memcpy"
 

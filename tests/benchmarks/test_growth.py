@@ -49,6 +49,11 @@ def test_only_measurements_that_differ_in_one_thing_are_fitted_together() -> Non
     assert growth.range == (1, 15)
 
 
+def test_two_numbers_of_cores_are_enough() -> None:
+    (growth,) = growths([measurement("m", 1.0 / n, at={"cores": n}) for n in (1, 2)])
+    assert growth.exponent == pytest.approx(-1)
+
+
 def test_the_table_prints_the_exponent() -> None:
     table = growth_table([measurement("m", n**2, at={"radius": n}) for n in (1, 2, 10)])
     assert table[2] == "| m | fpgpu cpu | radius | 2.00 | 1 to 10 | 3 | 0% |"

@@ -16,7 +16,9 @@ from tests.kernels.host_kernels import has_compiler
 ROOT = Path(__file__).parents[2]
 
 
-def call(*arguments: str, module: str = "benchmarks") -> subprocess.CompletedProcess[str]:
+def call(
+    *arguments: str, module: str = "benchmarks", timeout: float = 240
+) -> subprocess.CompletedProcess[str]:
     # What is called is no part of this run, whose tests may be shared among processes.
     own = {name: value for name, value in os.environ.items() if "XDIST" not in name}
     return subprocess.run(
@@ -26,7 +28,7 @@ def call(*arguments: str, module: str = "benchmarks") -> subprocess.CompletedPro
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=timeout,
     )
 
 
@@ -67,6 +69,25 @@ def test_a_run_that_measures_nothing_writes_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_benchmarks_that_fail_are_told_and_the_others_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p tests.benchmarks.spoilt")
+    chosen = "memory_and_disk or (kernels and test_superpixelize)"
+    result = call("--backend", "cpu", "--size", "small", "-k", chosen, "--out", str(tmp_path))
+    assert result.returncode == 1
+    (data,) = tmp_path.glob("*.json")
+    found = Report.read(data)
+    assert {m.operation for m in found.measurements} >= {"disk read", "write and fsync"}
+    assert not {m.operation for m in found.measurements} & {"memcpy", "superpixelize a batch"}
+    failed = "test_machine.py::test_memory_and_disk[memcpy]"
+    assert found.failed[failed] == "AssertionError: a wrong result"
+    assert f"failed: {failed}: AssertionError: a wrong result" in result.stderr
+    assert f"- {failed}: AssertionError: a wrong result" in data.with_suffix(".md").read_text()
+    # What did its work in the warm-up alone.
+    assert sum("test_superpixelize" in name for name in found.failed) == 8
+
+
 def test_what_would_begin_too_late_is_left_out_and_said(tmp_path: Path) -> None:
     options = "--size", "small", "-k", "machine", "--minutes"
     assert call(*options, "0", "--out", str(tmp_path / "none")).returncode == 1
@@ -79,6 +100,7 @@ def test_the_command_for_a_gpu_makes_its_report(tmp_path: Path) -> None:
     kernels.mkdir()
     result = call(
         str(kernels),
+        "benchmarks",
         *("--backend", "cuda", "--size", "small", "--out", str(tmp_path / "results")),
         *("-k", "with_resident or staging_memory or copies_of"),
         module="tests.benchmarks.rehearsal",

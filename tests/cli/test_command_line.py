@@ -9,10 +9,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 
@@ -156,10 +157,11 @@ def test_an_interrupt_ends_any_command_with_a_line(
 class TestTerminal:
     """With a pseudo-terminal as standard error."""
 
-    def start(self, *words: object) -> tuple[subprocess.Popen[bytes], int]:
+    def start(self, *words: object, program: Sequence[str] = FPGPU) -> tuple[Any, int]:
         ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, 80))
         process = subprocess.Popen(
-            [*FPGPU, *map(str, words)],
+            [*program, *map(str, words)],
             stdin=theirs, stdout=subprocess.DEVNULL, stderr=theirs, start_new_session=True,
         )  # fmt: skip
         os.close(theirs)
@@ -183,8 +185,8 @@ class TestTerminal:
         process, terminal = self.start("ingest", *tiny_exposures, "--out", tmp_path / "s")
         shown = self.read(terminal)
         assert process.wait(60) == 0
-        assert shown.count(b"\r\x1b[K") >= 6
-        assert b"[############################] 6/6" in shown
+        assert shown.count(b"\r") >= 6
+        assert b" 6/6 [" in shown
         # One line feed: after the last drawing.
         assert shown.count(b"\n") == 1
         assert shown.endswith(b"\n")
@@ -207,6 +209,18 @@ class TestTerminal:
         assert "Traceback" not in shown.decode()
         if (out / "pixels.h5").exists():
             assert main(["verify", str(out), "--json"]) == 0
+
+    def test_python_draws_a_bar_too_unless_told_not_to(
+        self, tiny_exposures: list[Path], tmp_path: Path
+    ) -> None:
+        for progress, expected in ((None, b" 6/6 ["), (False, b"")):
+            call = f"ingest({list(map(str, tiny_exposures))}, {str(tmp_path / 's')!r}, "
+            call += f"progress={progress}, executor='serial')"
+            code = f"from fpgpu.ingest.pipeline import ingest; {call}"
+            process, terminal = self.start(code, program=(sys.executable, "-c"))
+            shown = self.read(terminal)
+            assert process.wait(60) == 0
+            assert expected in shown if expected else shown == b""
 
 
 class TestCompletion:

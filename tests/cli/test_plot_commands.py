@@ -4,32 +4,15 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from astropy.table import Table
 
 from fpgpu.cli.plot import OF_A_CIRCLE, WHOLE
-from fpgpu.demo.field import make_field
-from fpgpu.demo.patch import gaussian_catalog, gaussian_mixture, pixel_psf
-from fpgpu.ingest.pipeline import ingest
-from fpgpu.likelihood.mixture import SersicMixture
-from fpgpu.sky.regions import CircularRegion
-from fpgpu.stores.psf import PSFStore
+from fpgpu.psf import make_profiles
 from tests.cli.conftest import Run
 
 PLACE = ("--ra", 53.16, "--dec", -27.79, "--radius", 0.6)
-
-
-@pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two exposures with PSFs, and beside them a catalogue of the sources that are in them."""
-    folder = tmp_path_factory.mktemp("field")
-    field = make_field(folder / "exposures", bands=["F200W"], size=128)
-    ingest(field.files, folder / "stores")
-    with PSFStore(folder / "stores" / "psf.h5") as psf:
-        psf.add_psf("F200W", pixel_psf("F200W"))
-    catalog = gaussian_catalog(field.truth, CircularRegion(53.16, -27.79, 1 / 3600))
-    catalog.write(folder / "stores" / "sources.fits")
-    return folder / "stores"
 
 
 @pytest.fixture(autouse=True)
@@ -41,18 +24,28 @@ def is_png(path: Path) -> bool:
     return path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_every_kind_is_drawn_and_named(
-    fpgpu_command: Run, stores: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mixture = gaussian_mixture()
-    monkeypatch.setattr(SersicMixture, "from_file", lambda path: mixture)
+def test_every_kind_is_drawn_and_named(fpgpu_command: Run, demo_folder: Path) -> None:
     kinds = [*WHOLE, *OF_A_CIRCLE]
-    sources = ("--catalog", stores / "sources.fits", "--profiles", "table.h5")
-    done = fpgpu_command("plot", stores, *kinds, *PLACE, *sources, "--out", "look")
+    sources = ("--catalog", demo_folder / "sources.fits")
+    done = fpgpu_command("plot", demo_folder / "stores", *kinds, *PLACE, *sources, "--out", "look")
     assert done.code == 0, done.err
     assert done.out.splitlines() == [f"wrote look_{kind}.png" for kind in kinds]
     assert all(is_png(Path(f"look_{kind}.png")) for kind in kinds)
     assert done.err.splitlines()[-1] == f"plot {len(kinds)}/{len(kinds)} times"
+
+
+def test_residuals_take_the_table_that_the_psfs_were_made_for(
+    fpgpu_command: Run, demo_folder: Path
+) -> None:
+    grid = {"sersic": [0.5, 1, 1.5, 2], "rhalf": [0.02, 0.05, 0.1, 0.2]}
+    for n_radii in (10, 4):
+        make_profiles(np.geomspace(0.01, 3, n_radii), **grid).write(Path(f"{n_radii}.h5"))
+    args = ("residuals", *PLACE, "--catalog", demo_folder / "sources.fits", "--profiles")
+    assert fpgpu_command("plot", demo_folder / "stores", *args, "10.h5").code == 0
+    refused = fpgpu_command("plot", demo_folder / "stores", *args, "4.h5")
+    assert refused.code == 2
+    assert "has Gaussians for 10 radii, but there are 4" in refused.err
+    assert "--profiles FILE" in refused.err
 
 
 def test_json_and_format(fpgpu_command: Run, tiny_stores: Path) -> None:
@@ -80,7 +73,7 @@ class TestRefusals:
         [
             (("coverage", "--ra", 53.16), "coverage show a circle of sky: give --dec, --radius"),
             (("survey", "--ra", 53.16), "a circle needs --ra, --dec and --radius together"),
-            (("residuals", *PLACE), "give --catalog and --profiles, too"),
+            (("residuals", *PLACE), "give its sources with --catalog, too"),
             (("exposure", "--exposure", "F444W/exp_f444w_07"), "did you mean F444W/exp_f444w_0"),
             (("exposure", "--at", 500, 3), "pixel (500.0, 3.0) is not on"),
             (("survey", "--bands", "F44W"), "did you mean F444W?"),

@@ -1,20 +1,16 @@
 """The demo's patch: its sources are the field's, and its checks can fail."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from scipy.special import ndtr
 
 from fpgpu import get_backend
-from fpgpu.demo.field import Field, make_field
-from fpgpu.demo.patch import check_patch, gaussian_catalog, gaussian_mixture, pixel_psf
+from fpgpu.demo.field import Field, make_field, pixel_scale, psf_sigma
+from fpgpu.demo.patch import check_patch, store_psfs
 from fpgpu.demo.report import Check, DemoReport, Narrator
 from fpgpu.ingest.pipeline import ingest
-from fpgpu.sky.regions import CircularRegion
+from fpgpu.psf import default_profiles
 from fpgpu.stores.folder import StoreFolder
-
-FULL_WIDTH_HALF_MAXIMUM = np.sqrt(8 * np.log(2))
+from fpgpu.stores.psf import PSFStore
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +21,9 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Field:
 
 @pytest.fixture(scope="module")
 def stores(field: Field, tmp_path_factory: pytest.TempPathFactory) -> StoreFolder:
-    folder = StoreFolder(tmp_path_factory.mktemp("stores"))
+    folder = StoreFolder(tmp_path_factory.mktemp("demo") / "stores")
     ingest(field.files, folder.path)
+    store_psfs(Narrator(lambda line: None), folder, field)
     return folder
 
 
@@ -37,39 +34,17 @@ def checks_of(stores: StoreFolder, field: Field | None) -> list[Check]:
     return tell.report.checks
 
 
-@pytest.mark.parametrize("sigma", [0.0201, 0.033, 0.0777, 0.1499])
-def test_the_mixture_is_a_gaussian_of_the_source_s_size(sigma: float) -> None:
-    mixture = gaussian_mixture()
-    # Half of the light of a round Gaussian is within half its full width at half maximum.
-    found = mixture.evaluate(0.5, sigma * FULL_WIDTH_HALF_MAXIMUM / 2)
-    r, blur2 = np.linspace(0, 0.8, 100), 0.0335**2
-    variances = mixture.radii**2 + blur2
-    profile = (found.amplitudes[0] / variances) @ np.exp(-0.5 * r**2 / variances[:, None])
-    variance = sigma**2 + blur2
-    expected = np.exp(-0.5 * r**2 / variance) / variance
-    np.testing.assert_allclose(profile, expected, rtol=0, atol=1e-3 * expected.max())
-    assert found.amplitudes.sum() == pytest.approx(1, abs=1e-6)
-
-
-def test_the_psf_is_that_of_a_gaussian_integrated_over_pixels() -> None:
-    psf, blur = pixel_psf("F200W")[:4], (0.02 + 0.03 * 200 / 444) / 0.031
-    x = np.arange(-8, 9)
-    columns = psf["amp"] / np.sqrt(2 * np.pi * psf["Cxx"])
-    offsets = x[:, None] - psf["xcen"]
-    profile = np.sum(columns * np.exp(-0.5 * offsets**2 / psf["Cxx"]), axis=1)
-    edges = (np.arange(-8, 10) - 0.5) / blur
-    np.testing.assert_allclose(profile, np.diff(ndtr(edges)), rtol=0, atol=2e-4)
-
-
-def test_only_sources_whose_light_reaches_the_region_are_taken(field: Field) -> None:
-    region = CircularRegion(*field.center, 0.1 / 3600)
-    catalog = gaussian_catalog(field.truth, region)
-    cosine = np.cos(np.deg2rad(field.center[1]))
-    east = (np.asarray(field.truth["ra"]) - field.center[0]) * cosine
-    distance = 3600 * np.hypot(east, np.asarray(field.truth["dec"]) - field.center[1])
-    assert len(catalog) == (distance < 1.7).sum()
-    assert 0 < len(catalog) < 40
-    assert {"F200W", "F444W", "sersic", "rhalf"} < set(catalog.colnames)
+def test_the_psfs_are_beside_the_stores_and_those_of_the_field(
+    stores: StoreFolder, field: Field
+) -> None:
+    with PSFStore(stores.psf) as psf:
+        assert psf.bands == field.bands == ["F200W", "F444W"]
+        for band in psf.bands:
+            found = psf.lookup(band)[0]
+            sigma = psf_sigma(band) / pixel_scale(band)
+            assert found["Cxx"] == pytest.approx(sigma**2, rel=0.03)
+            assert found["amp"] == pytest.approx(1, abs=2e-3)
+            assert psf.n_radii(band) == default_profiles().n_radii
 
 
 def test_the_true_sources_explain_the_pixels(stores: StoreFolder, field: Field) -> None:
@@ -81,7 +56,7 @@ def test_the_true_sources_explain_the_pixels(stores: StoreFolder, field: Field) 
 
 @pytest.mark.parametrize(
     ("column", "change"),
-    [("dec", 0.006 / 3600), ("flux_F200W", 300.0), ("sigma", 0.004)],
+    [("dec", 0.006 / 3600), ("F200W", 300.0), ("rhalf", 0.01)],
 )
 def test_other_sources_do_not(
     stores: StoreFolder, field: Field, column: str, change: float
@@ -89,14 +64,13 @@ def test_other_sources_do_not(
     altered = field.truth.copy()
     altered[column] = np.asarray(altered[column]) + change
     altered[column].unit = field.truth[column].unit
-    altered["sigma"] = np.clip(altered["sigma"], 0.02, 0.1499)
-    truth = Field(field.files, altered, field.truth_file, field.center)
+    truth = Field(field.files, altered, field.center)
     verdict = checks_of(stores, truth)[1]
     assert not verdict.passed, verdict.detail
 
 
 def test_exposures_without_known_sources_make_a_round_trip_only(
-    stores: StoreFolder, tmp_path: Path
+    stores: StoreFolder,
 ) -> None:
     checks = checks_of(stores, None)
     assert [check.what for check in checks] == ["every array of the patch comes back as it went"]

@@ -29,6 +29,11 @@ def test_the_synthetic_field_is_shown_with_its_model(tmp_path: Path) -> None:
     text = page.read_text()
     assert "every check holds" in text
     assert all(check.what in text for check in report.checks)
+    assert {path.name for path in (tmp_path / "psfs").iterdir()} == {
+        "psf_f090w.fits", "psf_f200w.fits", "psf_f444w.fits"
+    }  # fmt: skip
+    assert (tmp_path / "stores" / "psf.h5").is_file()
+    assert (tmp_path / "sources.fits").is_file()
     assert (page.parent / "survey.reg").read_text().count("polygon(") == 6
 
 

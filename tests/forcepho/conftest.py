@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from fpgpu.patch.pack import RADII
+from fpgpu.patch.pack import FORCEPHO_RADII as RADII
 
 
 @pytest.fixture(scope="session")

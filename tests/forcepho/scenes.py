@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from fpgpu.patch.pack import RADII
+from fpgpu.patch.pack import FORCEPHO_RADII as RADII
 
 __all__ = ["Scene"]
 

@@ -14,7 +14,7 @@ from fpgpu.errors import LayoutError
 from fpgpu.forcepho import CPUPatch
 from fpgpu.forcepho.upstream import forcepho_module, require_same_layout
 from fpgpu.layout import PSF_DTYPE
-from fpgpu.patch.pack import RADII
+from fpgpu.patch.pack import FORCEPHO_RADII as RADII
 from fpgpu.stores.psf import PSFStore
 
 patches = forcepho_module("patches")

@@ -7,14 +7,16 @@ import pytest
 from astropy.table import Table
 
 from fpgpu import CircularRegion, get_backend
-from fpgpu.errors import CatalogError, LayoutError, ReleasedMemoryError
+from fpgpu.errors import CatalogError, LayoutError, MissingStoreError, ReleasedMemoryError
 from fpgpu.layout import SOURCE_DTYPE
 from fpgpu.likelihood import reference
 from fpgpu.likelihood.mixture import SersicMixture
 from fpgpu.likelihood.scene import proposal_from_catalog
 from fpgpu.patch.build import build_patch
-from fpgpu.patch.pack import RADII
+from fpgpu.patch.device import Patch
+from fpgpu.patch.pack import FORCEPHO_RADII as RADII
 from fpgpu.patch.plan import make_plan
+from fpgpu.patch.stores import Stores
 from tests.likelihood.superpixel_scenes import assert_as_judged
 
 
@@ -170,16 +172,40 @@ def test_sources_that_cannot_be_are_refused_but_not_in_a_loop(patch, scene, name
         assert np.isnan(found.chi2[2]).any()
 
 
-def test_proposals_of_another_kind_are_refused(patch, scene):
-    fields = [(name, "f8", scene.dtype[name].shape) for name in scene.dtype.names]
+def test_proposals_of_another_kind_are_refused_before_anything_is_computed(
+    patch, scene, monkeypatch
+):
+    monkeypatch.setattr(Patch, "evaluate_unchecked", lambda *_, **__: pytest.fail("computed"))
+
+    def with_fields(**changed: Any) -> Any:
+        kinds = {name: scene.dtype[name] for name in scene.dtype.names} | changed
+        return np.zeros(3, list(kinds.items()))
+
+    places = {"offsets": [SOURCE_DTYPE.fields[name][1] + 4 for name in SOURCE_DTYPE.names]}
+    places |= {"names": SOURCE_DTYPE.names, "itemsize": SOURCE_DTYPE.itemsize + 4}
+    places["formats"] = [SOURCE_DTYPE[name] for name in SOURCE_DTYPE.names]
     for proposal, message in (
-        (scene.astype(fields), r"has the fields .*; expected fpgpu\.layout\.SOURCE_DTYPE"),
+        (with_fields(q="f8"), "has q as float64 and not as float32; expected fpgpu.layout.SOURCE"),
+        (with_fields(fluxes=("f4", 3)), r"has fluxes as \('<f4', \(3,\)\) and not as .*\(30,\)"),
+        (with_fields(id="i4"), r"has the fields \('ra', .*'id'\); expected"),
+        (np.zeros(3, np.dtype(places)), "has its fields at other places"),
         (np.zeros((3, 66), "f4"), "the proposal is float32; expected"),
         (scene[:2], r"shape \(2,\); the patch has 3 sources"),
         (scene[None, None], r"shape \(1, 1, 3\)"),
     ):  # fmt: skip
         with pytest.raises(LayoutError, match=message):
             patch.evaluate(proposal)
+
+
+def test_a_patch_without_psfs_takes_no_sources_and_stays_as_it_is(stores, patch, sources, backend):
+    without = Stores(stores.pixels, stores.meta, None)
+    with pytest.raises(MissingStoreError, match="there are sources but no PSF store"):
+        build_patch(without, patch.plan, sources, backend=backend)
+    with build_patch(without, patch.plan, backend=backend) as pixels:
+        with pytest.raises(MissingStoreError, match="there are sources but no PSF store"):
+            pixels.replace_metadata(sources)
+        assert pixels.n_sources == 0
+        assert not pixels.freed
 
 
 def test_a_freed_patch_says_so(patch, scene, backend):

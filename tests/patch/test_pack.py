@@ -19,8 +19,10 @@ from fpgpu.errors import (
     WCSError,
 )
 from fpgpu.layout import PATCH_ARRAYS
-from fpgpu.patch.pack import RADII, background_offsets, pack_metadata
+from fpgpu.patch.pack import FORCEPHO_RADII as RADII
+from fpgpu.patch.pack import background_offsets, pack_metadata
 from fpgpu.patch.plan import ExposurePlan, PatchPlan
+from fpgpu.psf import default_profiles
 from tests.patch.fields import meta_of
 from tests.sky.made_wcs import tan_header
 
@@ -162,9 +164,11 @@ def test_a_psf_that_is_the_same_for_all_radii_is_packed_for_each(stores, plan, s
         for band in plan.bandlist:
             psf.add_psf(band, mixture)
         found = pack_metadata(stores.meta, psf, plan, sources).arrays
-    assert found["n_psf_per_source"].tolist() == [2 * len(RADII)] * plan.n_bands
-    gauss = found["psfgauss"].reshape(plan.n_exp, len(sources), len(RADII), 2)
-    assert (gauss["sersic_bin"] == np.arange(len(RADII))[:, None]).all()
+    n_radii = default_profiles().n_radii
+    np.testing.assert_array_equal(found["rad2"], default_profiles().rad2)
+    assert found["n_psf_per_source"].tolist() == [2 * n_radii] * plan.n_bands
+    gauss = found["psfgauss"].reshape(plan.n_exp, len(sources), n_radii, 2)
+    assert (gauss["sersic_bin"] == np.arange(n_radii)[:, None]).all()
     for name in ("amp", "Cxx", "Cyy", "xcen"):
         assert (gauss[name] == mixture[name]).all()
 
@@ -202,6 +206,10 @@ def test_tables_and_quantities_are_as_good_as_arrays(pack, sources):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
 
 
+def test_radii_are_forcepho_s_where_the_psfs_were_made_for_its_table(pack, sources):
+    np.testing.assert_allclose(pack(sources).arrays["rad2"], RADII**2, rtol=1e-6)
+
+
 def test_positions_are_relative_to_the_reference_given(pack, sources):
     found = pack(sources, reference=(53.0, -27.0))
     expected = np.stack([sources["ra"] - 53.0, sources["dec"] + 27.0], axis=-1).astype("f4")
@@ -222,6 +230,7 @@ def test_sources_over_ra_0_are_packed_close_together():
     plan = PatchPlan(CircularRegion(0, 10, 1 / 3600), ("F200W",), (exposure,), 8, "corners")
     catalog = Table({"ra": [359.9999, 0.0001, 0.0002], "dec": [10.0, 10.0, 10.0]})
     psf = SimpleNamespace(
+        bands=["F200W"],
         n_psf_per_source=lambda band: 1,
         n_radii=lambda band: len(RADII),
         lookup_many=lambda band, xy: np.zeros((len(xy), 1), PSF_DTYPE),

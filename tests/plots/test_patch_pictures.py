@@ -101,7 +101,11 @@ def test_pixels_are_shown_where_they_are_and_those_without_weight_are_not(
 ) -> None:
     figure = plots.plot_pixels(plan, pixels["data"], pixels["ierr"], flux_units="nJy")
     assert len(panels(figure)) == 2 * plan.n_exp
-    assert all(len(axes.child_axes) == 1 for axes in figure.axes)  # a colour bar each
+    assert all(len(axes.child_axes) == 1 for axes in panels(figure))  # a colour bar each
+    for axes in panels(figure):
+        assert np.ptp(axes.get_xlim()) == np.ptp(axes.get_ylim())  # all panels are of one size
+    for part, exposure in zip(figure.subfigs, plan.exposures, strict=True):
+        assert part.get_suptitle() == f"{exposure.band} {exposure.expID}"
     first = plan.exposures[0]
     flux, ierr = survey.pixels.read_exposure(first.band, first.expID)
     shown = panels(figure)[0].images[1].get_array().T
@@ -223,6 +227,7 @@ def test_residuals_stand_beside_data_and_model(
     )
     assert left.get_clim() == middle.get_clim()
     assert right.get_clim() == (-5.0, 5.0)
+    assert right.get_cmap().name == "PuOr"
     start = plan.exposure_start[first]
     part = np.s_[start : start + plan.exposure_N[first]]
     chi2 = np.mean((0.5 * data[part] * ierr[part])[ierr[part] > 0].astype(float) ** 2)
@@ -245,15 +250,97 @@ def test_pages_hold_all_exposures_once(
         assert exposure.expID in title
 
 
-def test_long_names_are_told_whole_in_several_lines(survey: fpgpu.Survey, plan: PatchPlan) -> None:
-    from matplotlib.figure import Figure
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("jw01234_nrcblong_f444w_cal", ["jw01234_nrcblong_", "f444w_cal"]),
+        ("visit7/j8hqq1_flc-sci1.x", ["visit7/j8hqq1_flc-", "sci1.x"]),
+        ("a" * 25 + "_b", ["a" * 25 + "_", "b"]),
+        ("short", ["short"]),
+    ],
+)
+def test_long_names_are_told_whole_and_broken_between_their_parts(
+    name: str, lines: list[str]
+) -> None:
+    from fpgpu.plots.canvas import break_name
 
-    from fpgpu.plots.canvas import entitle
+    assert break_name(name, 20).split("\n") == lines
 
-    name = "jw01234001001_02101_00007_nrcblong_f444w_cal"
-    axes = Figure().subplots()
-    entitle(axes, "F444W", name, "data", 20)
-    assert axes.get_title().replace("\n", "").endswith(name)
+
+# Machado, Oliveira & Fernandes (2009): what people without one kind of cones see, linear RGB.
+COLOUR_VISIONS = {
+    "all cones": np.eye(3),
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+
+
+def cie_lab(rgb: Any, vision: Any) -> np.ndarray:
+    """L*, a*, b* of sRGB colours as somebody sees them."""
+    rgb = np.asarray(rgb, float)
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.transpose(vision), 0, 1)
+    matrix = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    xyz = seen @ np.transpose(matrix) / (0.9505, 1.0, 1.089)
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.stack(
+        [116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1
+    )
+
+
+@pytest.mark.parametrize("vision", COLOUR_VISIONS.values(), ids=COLOUR_VISIONS.keys())
+def test_masked_pixels_have_a_colour_far_from_those_of_the_maps(vision: Any) -> None:
+    import matplotlib
+    from matplotlib.colors import to_rgb
+
+    from fpgpu.plots.canvas import DIVERGING, MAP, MASKED
+
+    masked = cie_lab(to_rgb(MASKED), vision)
+    for name in (MAP, DIVERGING):
+        shown = cie_lab(matplotlib.colormaps[name](np.linspace(0, 1, 256))[:, :3], vision)
+        # 2 is a difference that is just seen.
+        assert np.linalg.norm(shown - masked, axis=-1).min() > 25
+    # Too much and too little are told apart, and none is white.
+    low, middle, high = cie_lab(matplotlib.colormaps[DIVERGING]([0.1, 0.5, 0.9])[:, :3], vision)
+    assert np.linalg.norm(low - high) > 40
+    assert middle[0] > 95
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "spread"),
+    [(-2.2, 313.0, 3.0), (-2.4, 96.0, 2.4), (-1e-4, 0.02, 1e-4), (-5e3, 4e4, 2e2), (-9.0, -1.0, 1)],
+)
+def test_ticks_of_fluxes_are_round_and_have_room(low: float, high: float, spread: float) -> None:
+    from matplotlib.colors import AsinhNorm
+
+    from fpgpu.plots.pixels import round_ticks
+
+    norm = AsinhNorm(spread, vmin=low, vmax=high)
+    ticks = round_ticks(norm)
+    assert ticks is not None
+    assert 3 <= len(ticks) <= 12
+    assert all(f"{abs(tick):.0e}"[0] in "0125" and float(f"{tick:.0e}") == tick for tick in ticks)
+    assert min(np.diff(norm(ticks))) >= 0.09
+    assert low <= ticks[0] < ticks[-1] <= high
+
+
+def test_a_narrow_scale_of_fluxes_keeps_the_ticks_of_matplotlib() -> None:
+    from fpgpu.plots.pixels import flux_scale
+
+    assert flux_scale(np.linspace(7.1, 7.3, 50))[1] is None
 
 
 def test_twenty_eight_bands_look_different() -> None:
