@@ -431,7 +431,7 @@ def _recovered(state: State, index: Index) -> Iterator[tuple[Key, Entry]]:
             with suppress(StoreFormatError):
                 # A shard of ours, in a file of links that another program has written to.
                 shard = read_shard(path)
-                if shard.key == key:
+                if (shard.key, shard.store) == (key, state.store):
                     entries[key] = shard.entry
                     continue
         extent = state.extent(key)

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 
+from fpgpu.stores.disk import open_regular
+
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
@@ -245,7 +247,7 @@ def opened_guarded(filename: str) -> Iterator[h5py.File]:
     h5py.File
         Open for reading.
     """
-    descriptor = os.open(filename, os.O_RDONLY)
+    descriptor = open_regular(filename)
     try:
         with opened(RandomAccess(descriptor), "r") as h5:
             yield h5
