@@ -1,7 +1,8 @@
 """Opens damaged pixel stores one after another, in a process of its own that may be lost.
 
 Each line printed is a number of a corruption and what became of it: ``ok``, the name of an error of
-fpgpu, or ``!`` and another error. The process that dies or hangs leaves the number of the culprit.
+fpgpu, or ``!`` and another error, or pixels that were verified and are wrong. The process that dies
+or hangs leaves the number of the culprit.
 """
 
 import faulthandler
@@ -11,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import h5py
@@ -18,11 +20,14 @@ import numpy as np
 
 from fpgpu.errors import FpgpuError
 from fpgpu.stores.pixel import PixelStore
+from fpgpu.stores.pixels.records import update_checksum
 from fpgpu.stores.shard import find_orphans, read_shard
-from tests.stores.imagesets import image_set, new_store
-from tests.stores.shardsets import exposure, sharded_store
+from fpgpu.superpixels import superpixelize
+from tests.stores.imagesets import image_set
+from tests.stores.shardsets import exposure, sharded_store, single_store
 
 SIDE = 16
+KEYS = [("F090W", "a"), ("F090W", "visit/b"), ("F200W", "a")]
 SECONDS = 20
 # The names of shards are random; a corruption with a number must always be the same.
 _numbers = itertools.count()
@@ -31,12 +36,28 @@ _numbers = itertools.count()
 Files = dict[str, bytes]
 
 
+def write_old(path: Path, *imsets: SimpleNamespace) -> None:
+    """Write exposures with what forcepho and fpgpu 0.1 note of them, in one file, without index."""
+    with h5py.File(path, "w") as h5:
+        shape = imsets[0].im.shape
+        h5.attrs.update(nside_full=np.array(shape), super_pixel_size=8)
+        for imset in imsets:
+            values = superpixelize(imset.im, imset.ierr, 8)
+            dataset = h5.create_dataset(f"{imset.band}/{imset.expID}/data", data=values)
+            dataset.attrs.update(
+                counts_to_flux=1.0,
+                flux_units="image",
+                image_name="image.fits",
+                fpgpu_version="0.1.0",
+                fpgpu_checksum=update_checksum(values),
+            )
+
+
 def pristine(folder: Path) -> dict[str, Files]:
     """Return the files of small stores of every kind, of which most bytes are metadata."""
     path = folder / "pristine.h5"
-    keys = [("F090W", "a"), ("F090W", "visit/b"), ("F200W", "a")]
-    new_store(path, *(image_set(*key, side=SIDE) for key in keys))
-    stores = {"fpgpu": {"pixels.h5": path.read_bytes()}}
+    write_old(path, *(image_set(*key, side=SIDE) for key in KEYS))
+    stores = {"0.1": {"pixels.h5": path.read_bytes()}}
     for libver in ("earliest", "latest"):
         with h5py.File(path, "w", libver=libver) as h5:
             h5.attrs.update(nside_full=SIDE, super_pixel_size=8)
@@ -48,11 +69,12 @@ def pristine(folder: Path) -> dict[str, Files]:
             h5["F200W/sum/data"].attrs.update(counts_to_flux=1.0, flux_units="nJy", im="x.fits")
         stores[libver] = {"pixels.h5": path.read_bytes()}
     path.unlink()
-    with mock.patch("secrets.token_hex", lambda n: f"{next(_numbers):0{2 * n}x}"):
-        home = sharded_store(folder / "sharded", *(exposure(*key, side=SIDE) for key in keys))
-    names = ["pixels.h5", *(str(p.relative_to(home)) for p in home.rglob("pixels.shards/*/*.h5"))]
-    stores["sharded"] = {name: (home / name).read_bytes() for name in names}
-    shutil.rmtree(home)
+    for kind, make in {"sharded": sharded_store, "single": single_store}.items():
+        with mock.patch("secrets.token_hex", lambda n: f"{next(_numbers):0{2 * n}x}"):
+            home = make(folder / kind, *(exposure(*key, side=SIDE) for key in KEYS))
+        files = [home / "pixels.h5", *home.rglob("pixels.shards/[F_]*/*.h5")]
+        stores[kind] = {str(path.relative_to(home)): path.read_bytes() for path in files}
+        shutil.rmtree(home)
     return stores
 
 
@@ -86,6 +108,15 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
     return bytes(damage)
 
 
+def check(store: PixelStore, band: str, expID: str) -> None:
+    """Read an exposure, which is right if it is verified."""
+    im, ierr = store.read_exposure(band, expID)
+    if store.verify(band, expID).verified and (band, expID) in KEYS:
+        made = image_set(band, expID, side=SIDE)
+        if not (np.array_equal(im, made.im) and np.array_equal(ierr, made.ierr)):
+            raise AssertionError(f"{band}/{expID} was verified and is wrong")
+
+
 def visit(path: Path) -> Iterator[str]:
     """Do with a store all that can be done, and yield what each step met."""
 
@@ -108,16 +139,21 @@ def visit(path: Path) -> Iterator[str]:
         yield f"!{exc!r}"
         return
     for key in keys[:10]:
-        yield met(lambda key=key: store.read_exposure(*key))
+        yield met(lambda key=key: check(store, *key))
         yield met(lambda key=key: store.record(*key))
     yield met(store.verify)
     yield met(lambda: repr(store))
     yield met(lambda: find_orphans(path.parent))
-    for shard in path.parent.rglob("pixels.shards/*/*.h5"):
-        yield met(lambda shard=shard: read_shard(shard).meta_entry())
+    for shard in path.parent.rglob("pixels.shards/[F_]*/*.h5"):
+        yield met(lambda shard=shard: read_shard(shard).verify())
+    sound = [
+        key for key in keys[:10] if key in KEYS and met(lambda k=key: check(store, *k)) == "ok"
+    ]
     if max(store.shape) <= 4 * SIDE:
         yield met(lambda: store.add_exposure(image_set("F090W", "a", side=store.shape)))
         yield met(lambda: store.add_exposure(image_set("F770W", "new", side=store.shape)))
+        for key in sound:  # what could be read before can be read after
+            yield met(lambda key=key: check(store, *key)).replace("IntegrityError", "!lost")
     yield met(lambda: store.data.close())
     store.close()
 
@@ -130,7 +166,7 @@ def main() -> None:
     for number in range(first, last):
         rng = random.Random(number)
         shutil.rmtree(folder / "pixels.shards", ignore_errors=True)
-        kind = "sharded" if number % 4 == 3 else rng.choice(sorted({*stores} - {"sharded"}))
+        kind = sorted(stores)[number % len(stores)]
         write_damaged(folder, stores[kind], rng)
         sys.stdout.write(f"\n{number}")
         sys.stdout.flush()

@@ -12,15 +12,18 @@ import pytest
 from fpgpu.errors import IntegrityError, StoreError, StoreFormatError
 from fpgpu.stores.hdf5.guard import opened_guarded
 from fpgpu.stores.pixel import PixelStore
+from tests.stores.corruptions import write_old
 from tests.stores.imagesets import assert_holds, image_set, new_store
+from tests.stores.shardsets import exposure, sharded_store, single_store
 
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.timeout(3600)
 def test_random_damage_is_survived(tmp_path, long_form):
-    n_corruptions = 2000 if long_form else 60
+    n_corruptions = 3000 if long_form else 60
     command = [sys.executable, "-m", "tests.stores.corruptions", tmp_path, "0", str(n_corruptions)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3000)
     lines = run.stdout.strip().splitlines()
     assert run.returncode == 0, f"died of corruption {lines[-1:]}: {run.stderr[-2000:]}"
     assert len(lines) == n_corruptions
@@ -29,16 +32,15 @@ def test_random_damage_is_survived(tmp_path, long_form):
     assert outcomes >= {"ok", "StoreFormatError", "IntegrityError"}
 
 
-def test_a_changed_pixel_is_found_and_its_exposure_named(tmp_path):
-    path = tmp_path / "pixels.h5"
+@pytest.mark.parametrize("make", [sharded_store, single_store])
+def test_a_changed_pixel_is_found_and_its_exposure_named(make, tmp_path):
     keys = [("F090W", "a"), ("F200W", "sub/b"), ("F200W", "c")]
-    store = new_store(path, *(image_set(*key) for key in keys))
+    path = make(tmp_path, *(exposure(*key) for key in keys)) / "pixels.h5"
+    store = PixelStore(path)
     assert sorted(store.verify().verified) == sorted(keys)
-    offset = store.data["F200W/sub/b/data"].id.get_offset()
-    store.close()
-    with path.open("r+b") as file:
-        file.seek(offset + 1000)
-        file.write(b"\xff")
+    extent = store.state.extent(("F200W", "sub/b"))
+    damage(Path(extent.filename), extent.offset + 1000, b"\xff")
+    store = PixelStore(path)
     with pytest.raises(IntegrityError, match=r"1 of 3 exposures do not match.*: F200W/sub/b;"):
         store.verify()
     with pytest.raises(IntegrityError, match="F200W/sub/b"):
@@ -51,11 +53,9 @@ def test_a_changed_pixel_is_found_and_its_exposure_named(tmp_path):
 
 @pytest.fixture
 def heap(tmp_path):
-    """A store, and where the global heap with the strings of its exposure begins."""
+    """A store of fpgpu 0.1, and where the global heap with the strings of its exposure begins."""
     path = tmp_path / "pixels.h5"
-    imset = image_set()
-    imset.names = "image.fits"
-    new_store(path, imset)
+    write_old(path, image_set())
     content = path.read_bytes()
     assert content.count(b"GCOL") == 1
     return path, content.find(b"GCOL")
@@ -123,10 +123,11 @@ def test_an_attribute_of_fpgpu_that_lost_its_type_is_an_error_and_not_an_absent_
         PixelStore(path).verify()
 
 
-def test_attributes_of_other_programs_do_not_matter(tmp_path):
+@pytest.mark.parametrize("make", [write_old, new_store])
+def test_attributes_of_other_programs_do_not_matter(make, tmp_path):
     path = tmp_path / "pixels.h5"
     imset = image_set()
-    store = new_store(path, imset)
+    make(path, imset)
     with h5py.File(path, "r+") as h5:
         attributes = h5["F200W/e1/data"].attrs
         attributes["table"] = np.zeros(3, [("a", "f4"), ("b", "i4")])
@@ -135,7 +136,10 @@ def test_attributes_of_other_programs_do_not_matter(tmp_path):
         attributes["flag"] = True
         attributes["nothing"] = h5py.Empty("f4")
         attributes["link"] = h5["F200W"].ref
+        del attributes  # which keeps the shard open that it is in
+    store = PixelStore(path)
     assert store.record("F200W", "e1").flux_units == "image"
+    store.add_exposure(image_set(expID="e2"))
     store.add_exposure(imset)
     assert_holds(store, imset)
 
