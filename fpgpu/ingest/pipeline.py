@@ -17,7 +17,7 @@ from fpgpu.ingest.inputs import CalibrationOptions, Input, ReadOptions
 from fpgpu.ingest.machine import suggested_workers
 from fpgpu.ingest.readers import registered_readers
 from fpgpu.ingest.report import IngestReport, IngestRow, unknown_bands
-from fpgpu.ingest.resume import Earlier, Present, look, remove_own, tell_strays
+from fpgpu.ingest.resume import Earlier, Present, look, remove_own, take_up, tell_strays
 from fpgpu.progress import progress_bar
 from fpgpu.stores.commit import holding
 from fpgpu.stores.folder import StoreFolder
@@ -146,6 +146,8 @@ def ingest(
             bar.update()
             on_progress(row)
 
+        if resume:
+            take_up(folder, items)
         tell_strays(folder)
         present = look(folder, nside_full)
         earlier = Earlier(folder, present) if resume else None

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -12,16 +13,17 @@ from fpgpu.ingest.flags import ANY_BIT
 from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.record import is_current
 from fpgpu.ingest.report import IngestRow, by_cause
+from fpgpu.stores.commit import commit_shards
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.pixels.geometry import Geometry
 from fpgpu.stores.pixels.records import CalibrationRecord
-from fpgpu.stores.shard import find_orphans, find_parts
+from fpgpu.stores.shard import find_orphans, find_parts, read_shard
 from fpgpu.stores.units import stored_unit
 from fpgpu.superpixels import SUPER_PIXEL_SIZE
 
-__all__ = ["Earlier", "Present", "look", "remove_own", "tell_strays"]
+__all__ = ["Earlier", "Present", "look", "remove_own", "take_up", "tell_strays"]
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +121,31 @@ class Earlier:
         records = self._by_input.get(str(item.path), [])
         current = [record for record in records if is_current(record.provenance, item)]
         return [_unchanged(item, record) for record in current]
+
+
+def take_up(folder: Path, items: Iterable[Input]) -> None:
+    """Commit the complete shards that a killed run has written of inputs that are the same now.
+
+    Parameters
+    ----------
+    folder : Path
+        The store folder.
+    items : iterable of Input
+        With absolute paths.
+    """
+    inputs = {str(item.path): item for item in items if item.exposure is None}
+    shards = []
+    for path in find_orphans(folder):
+        with suppress(StoreError):  # damaged ones are told, and their inputs read again
+            shard = read_shard(path)
+            item = inputs.get(str(shard.record.provenance.get("input", "")))
+            if item is None or shard.entry.row.meta is None:
+                continue
+            if is_current(shard.record.provenance, item):
+                shards.append(shard)
+    if shards:
+        commit_shards(StoreFolder(folder).pixels, shards)
+        logger.info("%s: %d shards of a run that was killed are taken up", folder, len(shards))
 
 
 def tell_strays(folder: Path) -> None:

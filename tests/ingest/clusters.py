@@ -63,7 +63,7 @@ def dask_cluster(folder: Path, n_workers: int = 2, preload: str = "") -> Iterato
         ]
     try:
         deadline = time.monotonic() + 60
-        while not file.exists() and time.monotonic() < deadline:
+        while not (file.exists() and file.read_text()) and time.monotonic() < deadline:
             time.sleep(0.05)
         address = json.loads(file.read_text())["address"]
         import distributed

@@ -21,12 +21,13 @@ from typing import Any
 from fpgpu.ingest import coordinator, executors
 from fpgpu.ingest.pipeline import ingest
 from fpgpu.stores.shard import find_orphans
+from fpgpu.stores.upkeep.repair import repair
 from tests.ingest.clusters import ROOT, dask_cluster, mpi_command
 from tests.ingest.contents import contents
 from tests.ingest.smallfiles import make_small_files
 
 OLD, NEW = {"bitmask": 4}, {"bitmask": 1}
-LOCK_AND_SHARDS = {"meta.fpgpu.npz", "meta.json", "pixels.h5", "pixels.shards"}
+STORE = {"meta.json", "pixels.h5", "pixels.shards"}
 
 
 def run_ingest(executor: str, told: Path, out: Path, files: list[str]) -> None:
@@ -187,9 +188,10 @@ class Killer:
             self.problems.append(f"{where}: strays are left: {find_orphans(out)}")
         if contents(out) != self.new:
             self.problems.append(f"{where}: the resumed run gave something else")
+        repair(out)
         left = {path.name for path in out.iterdir()}
-        if left != LOCK_AND_SHARDS:
-            self.problems.append(f"{where}: leaves {left ^ LOCK_AND_SHARDS}")
+        if left != STORE:
+            self.problems.append(f"{where}: leaves {left ^ STORE}")
 
     def _cleaned(self, out: Path) -> bool:
         ingest(self.files, out, executor="serial", resume=True, **NEW)
