@@ -9,13 +9,16 @@ from typing import Any, NamedTuple, Self
 
 from fpgpu.backends.base import Backend
 from fpgpu.backends.choose import BackendName, get_backend
-from fpgpu.errors import MissingStoreError, PlanError
+from fpgpu.catalog import MARGIN, select_sources
+from fpgpu.errors import MissingStoreError, PlanError, StoreError
 from fpgpu.patch.build import build_patch
 from fpgpu.patch.device import Patch
 from fpgpu.patch.plan import PatchPlan, Selection, make_plan
 from fpgpu.patch.resident import ResidentExposures
 from fpgpu.patch.stream import PatchStream, StreamEntry
-from fpgpu.sky.regions import Region
+from fpgpu.paths import as_path
+from fpgpu.sky.angles import AngleLike
+from fpgpu.sky.regions import RegionLike, as_region
 from fpgpu.stores.files.sync import StrPath
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
@@ -49,6 +52,11 @@ class Survey:
         Exposures kept in the backend's memory, which patches are made from.
     verify : bool, optional
         Whether exposures are compared with their checksums before patches are made from them.
+
+    Attributes
+    ----------
+    closed : bool
+        Whether it was closed.
     """
 
     def __init__(
@@ -68,6 +76,7 @@ class Survey:
         self.backend = backend
         self.resident = resident
         self.verify = verify
+        self.closed = False
         self._verified: dict[tuple[str, str], object] = {}
 
     @property
@@ -75,9 +84,65 @@ class Survey:
         """Bands in the meta store's order."""
         return self.meta.bands
 
+    def find_exposures(
+        self, region: RegionLike, bands: Iterable[str] | None = None
+    ) -> list[tuple[str, str]]:
+        """Find the exposures that have any point in common with a region.
+
+        Parameters
+        ----------
+        region : CircularRegion, RectangularRegion, PolygonRegion or SkyRegion of regions
+            The region.
+        bands : iterable of str, optional
+            The bands, or one; all by default.
+
+        Returns
+        -------
+        list of (str, str)
+            Band and expID of each, by band, then in the meta store's order.
+
+        Raises
+        ------
+        RegionError
+            When it is no region.
+        NotInStoreError
+            When the store does not have a band; the message names what is near.
+        StoreError
+            When the survey was closed.
+        """
+        self._require_open()
+        bandlist = None if bands is None else each_band(bands, self.bands)
+        return self.meta.exposures_touching(as_region(region), bandlist)
+
+    def sources(self, region: RegionLike, catalog: Any, *, margin: AngleLike = MARGIN) -> Any:
+        """Take the sources of a catalogue that are in a region or near it, as a patch does.
+
+        Parameters
+        ----------
+        region : CircularRegion, RectangularRegion, PolygonRegion or SkyRegion of regions
+            The region.
+        catalog : astropy.table.Table, structured array, dict of lists or path
+            The sources, as in `patch`.
+        margin : float or Quantity, optional
+            Degrees, or with units, by which they may be outside; half an arcsec by default.
+
+        Returns
+        -------
+        astropy.table.Table or structured array
+            Their rows, in the order of the catalogue.
+
+        Raises
+        ------
+        CatalogError
+            When it has no usable positions, or is a file that cannot be read.
+        RegionError
+            When it is no region, or the margin no angle.
+        """
+        return select_sources(catalog, region, margin)
+
     def plan(
         self,
-        region: Region,
+        region: RegionLike,
         bands: Iterable[str] | None = None,
         *,
         select: Selection = "corners",
@@ -87,7 +152,7 @@ class Survey:
 
         Parameters
         ----------
-        region : CircularRegion, RectangularRegion or PolygonRegion
+        region : CircularRegion, RectangularRegion, PolygonRegion or SkyRegion of regions
             The region.
         bands : iterable of str, optional
             The bands, or one, in the order that the patch shall have; all by default.
@@ -104,6 +169,8 @@ class Survey:
 
         Raises
         ------
+        StoreError
+            When the survey was closed.
         PlanError
             When the patch is over a limit, or over the free memory of the backend; when a band
             mixes units here.
@@ -114,6 +181,7 @@ class Survey:
         WCSError
             When the WCS of an exposure cannot be used.
         """
+        self._require_open()
         return make_plan(
             self.pixels,
             self.meta,
@@ -126,7 +194,7 @@ class Survey:
 
     def patch(
         self,
-        region: Region | PatchPlan,
+        region: RegionLike | PatchPlan,
         catalog: Any = None,
         bands: Iterable[str] | None = None,
         *,
@@ -138,13 +206,13 @@ class Survey:
 
         Parameters
         ----------
-        region : CircularRegion, RectangularRegion, PolygonRegion or PatchPlan
+        region : CircularRegion, RectangularRegion, PolygonRegion, SkyRegion of regions or PatchPlan
             What to build; a plan is taken as it is.
-        catalog : astropy.table.Table, structured array or dict of lists, optional
+        catalog : astropy.table.Table, structured array, dict of lists or path, optional
             The sources, with ra and dec in degrees or in the unit of the columns, or a SkyCoord;
             none by default. Those in the region are taken, and those outside by no more than the
-            option ``margin`` (degrees; half an arcsec by default, None for all): the patch's
-            ``sources`` are their rows.
+            option ``margin`` (degrees, or a Quantity; half an arcsec by default, None for all): the
+            patch's ``sources`` are their rows.
         bands : iterable of str, optional
             As in `plan`; not with a plan, which has its own.
         select : {"corners", "overlap"}, optional
@@ -184,6 +252,7 @@ class Survey:
 
     def _build(self, plan: PatchPlan, catalog: Any = None, **options: Any) -> Patch:
         """Build a patch, of exposures that are what their checksums say if that is asked for."""
+        self._require_open()
         for exposure in plan.exposures if self.verify else ():
             key = exposure.band, exposure.expID
             files = self.pixels.reader.files_of(*key)
@@ -197,7 +266,7 @@ class Survey:
 
     def stream(
         self,
-        regions: Iterable[StreamEntry] | Region | PatchPlan,
+        regions: Iterable[StreamEntry] | RegionLike | PatchPlan,
         catalog: Any = None,
         bands: Iterable[str] | None = None,
         *,
@@ -242,7 +311,8 @@ class Survey:
         NotInStoreError
             When the store does not have a band.
         """
-        if isinstance(regions, Region | PatchPlan):
+        self._require_open()
+        if not isinstance(regions, Iterable):
             regions = [regions]
         bandlist = None if bands is None else each_band(bands, self.bands)
         plan = partial(
@@ -251,8 +321,17 @@ class Survey:
         build = partial(self._build, **options)
         return PatchStream(regions, plan, build, self.backend, catalog=catalog, depth=depth)
 
+    def _require_open(self) -> None:
+        """Refuse to work on stores that were closed."""
+        if self.closed:
+            raise StoreError(
+                f"{self.pixels.h5file}: the survey was closed, as the end of its with block"
+                " does; open it again with fpgpu.open"
+            )
+
     def close(self) -> None:
-        """Close the stores, and free resident exposures."""
+        """Close the stores, and free resident exposures; nothing more can be asked of it then."""
+        self.closed = True
         if self.resident is not None:
             self.resident.free()
         self.pixels.close()
@@ -367,19 +446,20 @@ def _files(
             "no survey was named to open: give the folder that 'fpgpu ingest' made, or pixels= and"
             " meta= (and psf= for PSFs)"
         )
-    if psf is not None and not Path(psf).is_file():
+    folder, pixels, meta, psf = (
+        None if name is None else as_path(name) for name in (folder, pixels, meta, psf)
+    )
+    if psf is not None and not psf.is_file():
         raise MissingStoreError(f"{psf}: no such PSF store; leave psf= out to go without")
     if folder is None:
         usual = StoreFolder(Path())
         found_psf = None
     else:
-        usual = StoreFolder(Path(folder))
+        usual = StoreFolder(folder)
         if pixels is None and meta is None:
             usual.require()
         found_psf = usual.psf if usual.psf.is_file() else None
-    return _Files(
-        Path(pixels or usual.pixels), Path(meta or usual.meta), Path(psf) if psf else found_psf
-    )
+    return _Files(pixels or usual.pixels, meta or usual.meta, psf or found_psf)
 
 
 def _open_meta(path: Path, use_gwcs: bool | None) -> MetaStore:

@@ -1,9 +1,8 @@
 """``fpgpu info``: what a store folder holds."""
 
 import argparse
-from pathlib import Path
 
-from fpgpu.cli.arguments import add_folder, add_json
+from fpgpu.cli.arguments import add_folder, add_json, path_name
 from fpgpu.cli.console import format_bytes, format_table, print_json
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
@@ -46,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         metavar="FILE",
-        type=Path,
+        type=path_name,
         help="with --exposures: write all of it to a table, .ecsv, .fits or .json",
     )
 

@@ -20,6 +20,7 @@ from fpgpu.ingest.machine import suggested_workers
 from fpgpu.ingest.readers import registered_readers
 from fpgpu.ingest.report import IngestReport, IngestRow, unknown_bands
 from fpgpu.ingest.resume import Earlier, Present, look, remove_strays
+from fpgpu.paths import as_path
 from fpgpu.progress import progress_bar
 from fpgpu.stores.alone import alone_in
 from fpgpu.stores.folder import StoreFolder
@@ -124,12 +125,12 @@ def ingest(
     options = ReadOptions(
         wcs=wcs,
         pad=pad,
-        framedir=None if framedir is None else Path(framedir),
+        framedir=None if framedir is None else as_path(framedir),
         split_by_detector=split_by_detector,
     )
     calibration = CalibrationOptions(bitmask=bitmask, do_fluxcal=do_fluxcal)
     items = find_inputs(files, options, calibration)
-    report = IngestReport(Path(out))
+    report = IngestReport(as_path(out))
     folder = report.out.absolute()
     n = suggested_workers([item.path for item in items]) if workers is None else max(workers, 1)
     with (

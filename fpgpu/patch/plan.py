@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from fpgpu.backends.arena import ArenaLayout
 from fpgpu.backends.base import Backend
-from fpgpu.errors import LayoutError, NotInStoreError, PlanError, RegionError, StoreConflictError
+from fpgpu.errors import LayoutError, NotInStoreError, PlanError, StoreConflictError
 from fpgpu.patch.select import Selection, select_superpixels
 from fpgpu.patch.windows import Candidates
-from fpgpu.sky.regions import CircularRegion, Region
+from fpgpu.sky.regions import CircularRegion, Region, RegionLike, as_region
 from fpgpu.sky.sphere import positions
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.pixel import PixelStore
@@ -252,7 +252,7 @@ class PatchPlan:
 def make_plan(
     pixels: PixelStore,
     meta: MetaStore,
-    region: Region,
+    region: RegionLike,
     bandlist: Iterable[str] | None = None,
     *,
     select: Selection = "corners",
@@ -267,7 +267,7 @@ def make_plan(
         Where the pixels are.
     meta : MetaStore
         Where the exposures are on the sky; its choice between FITS WCS and gWCS holds.
-    region : CircularRegion, RectangularRegion or PolygonRegion
+    region : CircularRegion, RectangularRegion, PolygonRegion or SkyRegion of regions
         The region.
     bandlist : iterable of str, optional
         The bands, or one, in the order that the patch shall have; all of the meta store by default.
@@ -311,6 +311,7 @@ def make_plan(
     comes with a gWCS, which misses by up to 0.03 px; here it is exact. A circle that fits
     between the corners of a super-pixel selects nothing there.
     """
+    region = as_region(region)
     meta.image_shape = pixels.shape
     keys = meta.exposures_touching(_surroundings(region), bandlist)
     size, shape = pixels.super_pixel_size, pixels.shape
@@ -370,15 +371,12 @@ def _starts(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 def _surroundings(region: Region) -> CircularRegion:
     """Return a circle that holds all that any selection can reach."""
-    if not isinstance(region, Region):
-        raise RegionError(
-            f"a patch was asked for of {region!r}; expected a CircularRegion, RectangularRegion or"
-            " PolygonRegion"
-        )
+    from astropy.units import Quantity
+
     centre, radius = region.bounding_cap
     ra, dec = positions(centre)
     wider = _ROOM * np.rad2deg(radius) + _ROOM_DEGREES
-    return CircularRegion(float(ra), float(dec), min(float(wider), 180.0))
+    return CircularRegion(float(ra), float(dec), Quantity(min(float(wider), 180.0), "deg"))
 
 
 def _require_same(pixels: PixelStore, meta: MetaStore, exposures: Sequence[ExposurePlan]) -> None:

@@ -18,13 +18,13 @@ from fpgpu.errors import DeviceMemoryError, FpgpuError, PlanError
 from fpgpu.patch.device import Patch
 from fpgpu.patch.plan import PatchPlan
 from fpgpu.patch.worker import Task, Worker
-from fpgpu.sky.regions import Region
+from fpgpu.sky.regions import RegionLike
 
 __all__ = ["PatchStream", "StreamEntry", "StreamedPatch"]
 
 _THREAD = "fpgpu-stream"
 
-StreamEntry: TypeAlias = Region | PatchPlan | tuple[Region | PatchPlan, Any]
+StreamEntry: TypeAlias = RegionLike | PatchPlan | tuple[RegionLike | PatchPlan, Any]
 """A region or a plan; or one of them and the catalogue of its sources."""
 
 
@@ -48,7 +48,9 @@ class StreamedPatch:
         What was asked for.
     """
 
-    def __init__(self, index: int, region: Region | PatchPlan, outcome: Patch | Exception) -> None:
+    def __init__(
+        self, index: int, region: RegionLike | PatchPlan, outcome: Patch | Exception
+    ) -> None:
         self.index = index
         self.region = region
         self._outcome = outcome
@@ -138,7 +140,7 @@ class PatchStream(Iterator[StreamedPatch]):
     def __init__(
         self,
         regions: Iterable[StreamEntry],
-        plan: Callable[[Region], PatchPlan],
+        plan: Callable[[RegionLike], PatchPlan],
         build: Callable[[PatchPlan, Any], Patch],
         backend: Backend,
         *,
@@ -293,17 +295,17 @@ class _Job:
     """
 
     index: int
-    region: Region | PatchPlan
+    region: RegionLike | PatchPlan
     catalog: Any
     task: Task[Patch] | None = None
     alone: bool = False
 
 
 def _built(
-    plan: Callable[[Region], PatchPlan],
+    plan: Callable[[RegionLike], PatchPlan],
     build: Callable[[PatchPlan, Any], Patch],
     backend: Backend,
-    region: Region | PatchPlan,
+    region: RegionLike | PatchPlan,
     catalog: Any,
 ) -> Patch:
     """Plan, read and upload one patch: what the thread does."""

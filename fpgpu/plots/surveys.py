@@ -11,7 +11,7 @@ from fpgpu.plots.canvas import band_looks, finish_sky_axes, make_panels, region_
 from fpgpu.plots.depth import show_depth
 from fpgpu.plots.skyplane import ARCMIN, ARCSEC, mean_position, offsets, region_outline
 from fpgpu.sky.coverage import depth_map
-from fpgpu.sky.regions import Region
+from fpgpu.sky.regions import RegionLike
 from fpgpu.sky.sphere import Floats, unit_vectors
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.names import each_band
@@ -47,7 +47,7 @@ def plot_survey(
     bands: Iterable[str] | None = None,
     *,
     pixels: PixelStore | None = None,
-    region: Region | None = None,
+    region: RegionLike | None = None,
     field: int = 1,
 ) -> "Figure":
     """Draw the footprints of a survey by band, and a map of the depth of each band.
@@ -62,7 +62,7 @@ def plot_survey(
         When given, depth is the magnitude (AB) of five standard deviations of the flux within
         0.15 arcsec, from the weights of a sample of super-pixels of each exposure, as if noise
         were independent from pixel to pixel. When not, it is the number of exposures.
-    region : Region, optional
+    region : Region, or SkyRegion of regions, optional
         Drawn on top.
     field : int, optional
         Which field, from 1, by number of exposures, where the survey is of several that are

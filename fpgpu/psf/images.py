@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fpgpu.errors import MissingFileError, PSFError
+from fpgpu.paths import as_path
 
 __all__ = ["PSFImages", "read_psf_images"]
 
@@ -189,7 +190,7 @@ def read_psf_images(
     """
     paths = [files] if isinstance(files, (str, Path)) else list(files)
     found: dict[str, list[PSFImages]] = {}
-    for path in map(Path, paths):
+    for path in map(as_path, paths):
         images = _read(path, band, oversample, pixel_scale, integrated, recenter)
         found.setdefault(images.band, []).append(images)
     return [_joined(parts) for parts in found.values()]

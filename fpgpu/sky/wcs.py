@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fpgpu.errors import WCSError
+from fpgpu.sky.angles import AngleLike, PositionLike, sky_position
 from fpgpu.sky.cards import has_lookup, settle_cards
 from fpgpu.sky.celestial import (
     axis_count,
@@ -261,13 +262,15 @@ class SkyWCS:
             ra, dec = self.frame.to_icrs(ra, dec)
         return wrapped(ra).reshape(x.shape), dec.reshape(x.shape)
 
-    def world_to_pixel(self, ra: npt.ArrayLike, dec: npt.ArrayLike) -> tuple[Floats, Floats]:
+    def world_to_pixel(
+        self, ra: PositionLike, dec: AngleLike | None = None
+    ) -> tuple[Floats, Floats]:
         """Give the pixels of positions: the exact inverse of `pixel_to_world`.
 
         Parameters
         ----------
-        ra, dec : array_like
-            Degrees, shapes that broadcast together.
+        ra, dec : array_like or Quantity
+            Degrees, or with units, shapes that broadcast together; or a SkyCoord alone.
 
         Returns
         -------
@@ -279,7 +282,7 @@ class SkyWCS:
         -----
         Inverse polynomials that come with the WCS are not used: they only approximate.
         """
-        return invert(self.pixel_to_world, ra, dec, self._linearisation())
+        return invert(self.pixel_to_world, *sky_position(ra, dec), self._linearisation())
 
     def native_world_to_pixel(self, ra: npt.ArrayLike, dec: npt.ArrayLike) -> tuple[Floats, Floats]:
         """Give the pixels of positions by the inverse that comes with the WCS.
