@@ -30,7 +30,7 @@ FLOORS = [
     {"backends"},
     {"stores"},
     {"likelihood"},
-    {"ingest", "doctor", "patch", "psf"},
+    {"ingest", "doctor", "patch", "psf", "depth"},
     {"plots", "storage", "survey", "forcepho"},
     {"demo"},
     {"cli", "__main__"},

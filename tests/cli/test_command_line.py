@@ -60,6 +60,12 @@ class TestHelp:
         assert "--json" in build_parser().commands[name].options
 
 
+def test_the_bare_word_prints_help(fpgpu_command: Run) -> None:
+    done = fpgpu_command()
+    assert (done.code, done.err) == (0, "")
+    assert done.out == fpgpu_command("--help").out
+
+
 @pytest.mark.parametrize("text", ["-27.79", "-2.2e-05", "-2E-5", "-.5", "-3", "-1.", "2.2"])
 def test_numbers_below_zero_are_no_options(text: str) -> None:
     words = ["patch", "s", "--ra", text, "--dec", text, "--radius", "3"]
