@@ -132,7 +132,7 @@ class TestIngest:
     ) -> None:
         refused = fpgpu_command("ingest", *tiny_exposures, "--out", "")
         assert refused.code == 2
-        assert "name of the folder is empty" in refused.err
+        assert "name of the file or folder is empty" in refused.err
 
 
 class TestInfo:
