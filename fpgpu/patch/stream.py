@@ -176,14 +176,14 @@ class PatchStream(Iterator[StreamedPatch]):
             raise failure or StopIteration
         job = self._ahead[0]
         outcome = self._outcome(job)
-        if isinstance(outcome, DeviceMemoryError) and not job.alone:
-            outcome = self._built_alone(job)
+        if isinstance(outcome, DeviceMemoryError) and not job.exclusive:
+            outcome = self._built_exclusively(job)
         if not isinstance(outcome, Patch | Exception):
             self.close()
             raise outcome
         if isinstance(outcome, Patch):
             # The thread has started the patch's copies and kernels, which may be under way.
-            self.backend.hand_over()
+            self.backend.make_current_stream_wait()
             try:
                 outcome.check()
             except FpgpuError as error:
@@ -252,23 +252,23 @@ class PatchStream(Iterator[StreamedPatch]):
         for job in self._ahead:
             if job.task is None:
                 # Before the first of all nothing is built that could hold memory.
-                self._hand_over(job, alone=job is self._ahead[0])
+                self._submit(job, exclusive=job is self._ahead[0])
 
-    def _hand_over(self, job: "_Job", *, alone: bool) -> Task[Patch]:
+    def _submit(self, job: "_Job", *, exclusive: bool) -> Task[Patch]:
         """Let the thread build a patch."""
         build = partial(_built, self._plan, self._build, self.backend, job.region, job.catalog)
-        job.task, job.alone = self._worker.submit(build), alone
+        job.task, job.exclusive = self._worker.submit(build), exclusive
         return job.task
 
     def _outcome(self, job: "_Job") -> Patch | BaseException:
         """Wait for a patch, or for the error that came instead."""
-        return self._worker.outcome(job.task or self._hand_over(job, alone=False))
+        return self._worker.outcome(job.task or self._submit(job, exclusive=False))
 
-    def _built_alone(self, job: "_Job") -> Patch | BaseException:
+    def _built_exclusively(self, job: "_Job") -> Patch | BaseException:
         """Build a patch with all the memory that the stream can give."""
         for other in self._ahead:
             self._withdraw(other)
-        self._hand_over(job, alone=True)
+        self._submit(job, exclusive=True)
         outcome = self._outcome(job)
         self._fill()
         return outcome
@@ -289,8 +289,8 @@ class _Job:
     Attributes
     ----------
     task : Task or None
-        Of its patch; None when it is not handed over.
-    alone : bool
+        Of its patch; None when it is not submitted.
+    exclusive : bool
         Whether no other patch of the stream holds memory while this one is built.
     """
 
@@ -298,7 +298,7 @@ class _Job:
     region: RegionLike | PatchPlan
     catalog: Any
     task: Task[Patch] | None = None
-    alone: bool = False
+    exclusive: bool = False
 
 
 def _built(
