@@ -11,6 +11,7 @@ from fpgpu.backends.base import Backend
 from fpgpu.backends.choose import BackendName, get_backend
 from fpgpu.catalog import MARGIN, select_sources
 from fpgpu.errors import MissingStoreError, PlanError, StoreError
+from fpgpu.html import html_table
 from fpgpu.patch.build import build_patch
 from fpgpu.patch.device import Patch
 from fpgpu.patch.plan import PatchPlan, Selection, make_plan
@@ -350,7 +351,17 @@ class Survey:
     ) -> None:
         self.close()
 
+    def _repr_html_(self) -> str:
+        psf = () if self.psf is None else self.psf.bands
+        rows = [
+            [band, len(self.meta.exposures(band)), "yes" if band in psf else "no"]
+            for band in self.bands
+        ]
+        return html_table(repr(self).strip("<>"), ["band", "exposures", "PSF"], rows)
+
     def __repr__(self) -> str:
+        if self.closed:
+            return f"<Survey of {self.pixels.h5file}, closed>"
         bands = ", ".join(f"{band} {len(self.meta.exposures(band))}" for band in self.bands)
         nx, ny = self.pixels.shape
         psf = "PSFs" if self.psf is not None else "no PSFs"

@@ -16,6 +16,7 @@ from fpgpu.patch.plan import PatchPlan
 from fpgpu.patch.resident import ResidentExposures
 from fpgpu.patch.stores import StoreSet
 from fpgpu.sky.angles import AngleLike
+from fpgpu.stores.units import units_of
 
 if TYPE_CHECKING:
     from astropy.coordinates import SkyCoord
@@ -111,6 +112,7 @@ def build_patch(
     )
     with clock("metadata"):
         metadata = pack(catalog, reference=reference)
-    patch = Patch(plan, backend, stores.meta, metadata, pack, fill)
+    units = units_of(stores.pixels, [(e.band, e.expID) for e in plan.exposures])
+    patch = Patch(plan, backend, stores.meta, metadata, pack, fill, units)
     patch.send()
     return patch

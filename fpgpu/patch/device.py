@@ -2,11 +2,11 @@
 
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from fpgpu.backends.arena import Arena
 from fpgpu.backends.base import Backend
 from fpgpu.backends.memory import Array
 from fpgpu.errors import LayoutError, ReleasedMemoryError
+from fpgpu.html import html_table
 from fpgpu.likelihood.cpu import HostLikelihood
 from fpgpu.likelihood.cuda import DeviceLikelihood
 from fpgpu.likelihood.evaluation import (
@@ -27,11 +28,15 @@ from fpgpu.likelihood.evaluation import (
 )
 from fpgpu.likelihood.mixture import SersicMixture
 from fpgpu.likelihood.scene import proposal_from_catalog
-from fpgpu.patch.images import ExposureImage, exposure_images, write_images
+from fpgpu.patch.images import ExposureImage, ccd_images, exposure_images, write_images
 from fpgpu.patch.pack import PatchMetadata
 from fpgpu.patch.plan import PatchPlan
+from fpgpu.paths import as_path
 from fpgpu.psf.profiles import default_profiles
 from fpgpu.stores.meta import MetaStore
+
+if TYPE_CHECKING:
+    from astropy.nddata import CCDData
 
 __all__ = ["Patch"]
 
@@ -60,6 +65,8 @@ class Patch:
     fill : callable
         ``fill(out=PatchPixels)`` reads the pixels into arrays of the backend, and gives a callable
         that raises what is wrong with them.
+    units : mapping of (str, str) to str
+        Units of the fluxes, by band and expID.
 
     Attributes
     ----------
@@ -77,6 +84,7 @@ class Patch:
         metadata: PatchMetadata,
         pack: Callable[..., PatchMetadata],
         fill: Callable[..., Callable[[], None]],
+        units: Mapping[tuple[str, str], str],
     ) -> None:
         self.plan = plan
         self.backend = backend
@@ -84,6 +92,7 @@ class Patch:
         self._metadata = metadata
         self._pack = pack
         self._fill = fill
+        self._units = units
         # The second one differs from the first when sources were replaced by another number.
         self._pixels: Arena | None = None
         self._sources: Arena | None = None
@@ -151,6 +160,11 @@ class Patch:
     def __repr__(self) -> str:
         state = "freed" if self.freed else f"{self.nbytes:,} bytes on {self.backend.description}"
         return f"<Patch of {self.n_sources} sources and {self.plan!r}: {state}>"
+
+    def _repr_html_(self) -> str:
+        state = "freed" if self.freed else f"{self.nbytes:,} bytes on {self.backend.description}"
+        title = f"Patch of {self.n_sources} sources, {self.plan.n_pixels:,} pixels: {state}"
+        return html_table(title, *self.plan.as_rows())
 
     # --- what it says of a scene -------------------------------------------------------------
 
@@ -527,6 +541,36 @@ class Patch:
             raise LayoutError(f"{name!r} is no array of pixels; those are {arrays}")
         return exposure_images(self.plan, self.retrieve(name), crop=crop, fill=fill)
 
+    def ccddata(self, name: str = "residual", *, crop: bool = True) -> "list[CCDData]":
+        """Fetch a pixel array as images known to astropy, with their WCS and unit.
+
+        Parameters
+        ----------
+        name : str, optional
+            ``"data"``, ``"ierr"``, ``"xpix"``, ``"ypix"`` or ``"residual"``.
+        crop : bool, optional
+            As for `images`.
+
+        Returns
+        -------
+        list of CCDData
+            One an exposure, in the order of the plan: values ``[y, x]``, of which those outside the
+            patch are masked; data and residual with their uncertainty, and a mask where it is
+            infinite. The WCS is the one that the patch was packed with, as SIP.
+
+        Raises
+        ------
+        LayoutError
+            When there is no such pixel array.
+        ReleasedMemoryError
+            When the patch was freed.
+        WCSError
+            When a WCS cannot be expressed as SIP.
+        """
+        images = self.images(name, crop=crop)
+        ierr = self.images("ierr", crop=crop) if name in ("data", "residual") else None
+        return ccd_images(images, name, self._meta, self._units, ierr)
+
     def write_fits(
         self,
         folder: str | os.PathLike[str],
@@ -560,7 +604,9 @@ class Patch:
             When a WCS cannot be expressed as SIP.
         """
         images = self.images(name, crop=crop, fill=fill)
-        return write_images(Path(folder), name, images, self._meta, overwrite=overwrite)
+        return write_images(
+            as_path(folder), name, images, self._meta, units=self._units, overwrite=overwrite
+        )
 
     # --- its memory --------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from fpgpu.backends.arena import ArenaLayout
 from fpgpu.backends.base import Backend
 from fpgpu.errors import LayoutError, NotInStoreError, PlanError, StoreConflictError
+from fpgpu.html import html_table
 from fpgpu.patch.select import Selection, select_superpixels
 from fpgpu.patch.windows import Candidates
 from fpgpu.sky.regions import CircularRegion, Region, RegionLike, as_region
@@ -221,6 +222,28 @@ class PatchPlan:
                 " bands"
             )
 
+    def as_rows(self) -> tuple[list[str], list[list[Any]]]:
+        """Tell what is taken of each exposure, as a table.
+
+        Returns
+        -------
+        (list of str, list of list)
+            Names of the columns; a row for each exposure.
+        """
+        rows = [
+            [e.band, e.expID, e.n_superpixels, int(n), f"{x0}:{x1}, {y0}:{y1}"]
+            for e, n in zip(self.exposures, self.exposure_N, strict=True)
+            for x0, x1, y0, y1 in [e.window]
+        ]
+        return ["band", "exposure", "super-pixels", "pixels", "window x, y"], rows
+
+    def _repr_html_(self) -> str:
+        title = (
+            f"Plan of {self.region!r}, {self.select}: {self.n_exp} exposures,"
+            f" {self.n_pixels:,} pixels, {self.pixel_bytes:,} bytes to read"
+        )
+        return html_table(title, *self.as_rows())
+
     def __str__(self) -> str:
         """Write a line for each exposure and a summary."""
         width = max((len(f"{e.band}/{e.expID}") for e in self.exposures), default=8)
@@ -228,13 +251,9 @@ class PatchPlan:
             f"{self.region!r}, super-pixels chosen by {self.select}",
             f"{'exposure':<{width}}  {'super-pixels':>12}  {'pixels':>12}  window x, y",
         ]
-        for exposure, n_pixels in zip(self.exposures, self.exposure_N, strict=True):
-            x0, x1, y0, y1 = exposure.window
-            name = f"{exposure.band}/{exposure.expID}"
-            lines.append(
-                f"{name:<{width}}  {exposure.n_superpixels:>12,}  {n_pixels:>12,}"
-                f"  {x0}:{x1}, {y0}:{y1}"
-            )
+        for band, expID, n_superpixels, n_pixels, window in self.as_rows()[1]:
+            name = f"{band}/{expID}"
+            lines.append(f"{name:<{width}}  {n_superpixels:>12,}  {n_pixels:>12,}  {window}")
         bands = ", ".join(self.bandlist) or "no bands"
         lines.append(
             f"{self.n_exp} exposures in {self.n_bands} bands ({bands}): {self.n_pixels:,} pixels,"
