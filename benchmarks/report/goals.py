@@ -35,6 +35,7 @@ class Goal:
 
 
 _USUAL = {"exposures a band": 12, "bands": 3}
+_SCENE = {"pixels": 1_158_656, "sources": 5, "Gaussians": 36}  # of 36 exposures within 3"
 
 GOALS: Sequence[Goal] = (
     Goal(
@@ -131,6 +132,31 @@ GOALS: Sequence[Goal] = (
         {"sources": 15, "exposures a band": 12},
         detail="gWCS",
         forcepho="gWCS",
+        cuda=None,
+    ),
+    Goal(
+        'a scene of 5 sources and its derivatives, r = 3", one core',
+        "evaluate with derivatives",
+        "15 x forcepho",
+        _SCENE,
+        detail="one core",
+        forcepho="one core",
+        cuda=None,
+    ),
+    Goal(
+        "the same, all cores",
+        "evaluate with derivatives",
+        "30 x forcepho on 2 cores",
+        _SCENE,
+        detail="all cores",
+        forcepho="one core",
+        cuda=None,
+    ),
+    Goal(
+        'a fit by forcepho, r = 3", 5 sources: build, optimise, write',
+        "build, optimise and write",
+        "10 x forcepho",
+        {"radius": 3},
         cuda=None,
     ),
     Goal(

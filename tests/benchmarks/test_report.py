@@ -97,7 +97,7 @@ def test_nothing_in_the_picture_is_cut_and_every_goal_is_in_it(gpu_report: Repor
         box, whole = ax.get_tightbbox(), figure.bbox
         assert whole.x0 <= box.x0 < box.x1 <= whole.x1, ax
         assert whole.y0 <= box.y0 < box.y1 <= whole.y1, ax
-    assert len(axes) == 6
+    assert len(axes) == 8
 
 
 def test_a_report_of_nothing_that_grows_has_a_picture_too() -> None:
