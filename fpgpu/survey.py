@@ -58,6 +58,12 @@ class Survey:
     ----------
     closed : bool
         Whether it was closed.
+
+    Examples
+    --------
+    >>> with fpgpu.open("stores", backend="cpu") as survey:
+    ...     survey.bands
+    ['F200W', 'F444W']
     """
 
     def __init__(
@@ -110,6 +116,13 @@ class Survey:
             When the store does not have a band; the message names what is near.
         StoreError
             When the survey was closed.
+
+        Examples
+        --------
+        >>> [band for band, expID in survey.find_exposures(region)]
+        ['F200W', 'F200W', 'F444W', 'F444W']
+        >>> len(survey.find_exposures(region, "F444W"))
+        2
         """
         self._require_open()
         bandlist = None if bands is None else each_band(bands, self.bands)
@@ -138,6 +151,12 @@ class Survey:
             When it has no usable positions, or is a file that cannot be read.
         RegionError
             When it is no region, or the margin no angle.
+
+        Examples
+        --------
+        >>> near = survey.sources(region, "sources.fits", margin=0.2 * u.arcsec)
+        >>> 0 < len(near) < len(catalog)
+        True
         """
         return select_sources(catalog, region, margin)
 
@@ -181,6 +200,12 @@ class Survey:
             When pixel and meta store do not agree.
         WCSError
             When the WCS of an exposure cannot be used.
+
+        Examples
+        --------
+        >>> plan = survey.plan(region, "F200W")
+        >>> plan.n_exp, plan.pixel_bytes == 8 * plan.n_pixels
+        (2, True)
         """
         self._require_open()
         return make_plan(
@@ -242,6 +267,12 @@ class Survey:
             that verifies, when an exposure does not have its checksum.
         DeviceMemoryError, StagingError
             When there is not enough memory.
+
+        Examples
+        --------
+        >>> with survey.patch(region, catalog) as patch:
+        ...     patch.bandlist
+        ('F200W', 'F444W')
         """
         if not isinstance(region, PatchPlan):
             plan = self.plan(region, bands, select=select, units=units)
@@ -311,6 +342,13 @@ class Survey:
             When the depth is not positive.
         NotInStoreError
             When the store does not have a band.
+
+        Examples
+        --------
+        >>> regions = [fpgpu.CircularRegion(53.16, -27.79, k * u.arcsec) for k in (0.5, 1)]
+        >>> with survey.stream(regions) as stream:
+        ...     [item.patch.plan.n_exp for item in stream]
+        [4, 4]
         """
         self._require_open()
         if not isinstance(regions, Iterable):
@@ -420,6 +458,12 @@ def open(  # noqa: A001 - read as fpgpu.open
         When the backend cannot be used.
     LayoutError
         When `resident_bytes` is negative.
+
+    Examples
+    --------
+    >>> with fpgpu.open("stores", backend="cpu") as survey:
+    ...     survey.meta.nexp, survey.psf.bands
+    (4, ['F200W', 'F444W'])
     """
     files = _files(folder, pixels, meta, psf)
     chosen = backend if isinstance(backend, Backend) else get_backend(backend)

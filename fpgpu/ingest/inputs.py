@@ -254,6 +254,12 @@ class Input:
     ------
     UnusableExposureError
         When a companion has a role that does not exist.
+
+    Examples
+    --------
+    >>> item = Input("x_sci.fits", {"err": "x_rms.fits"}, ReadOptions(tile=128))
+    >>> item.path.name, item.options.tile
+    ('x_sci.fits', (128, 128))
     """
 
     path: Path

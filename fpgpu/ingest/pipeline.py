@@ -121,6 +121,14 @@ def ingest(
         When the executor cannot be started or is lost.
     FpgpuError
         With `strict`, why the first refused exposure was refused.
+
+    Examples
+    --------
+    >>> report = fpgpu.ingest("exposures/*_cal.fits", tmp_path / "stores")
+    >>> report
+    <IngestReport of ...: 4 stored>
+    >>> report.added[0].band, report.added[0].unit
+    ('F200W', 'nJy')
     """
     options = ReadOptions(
         wcs=wcs,

@@ -74,6 +74,13 @@ class Patch:
         What is in it.
     backend : Backend
         Where it lives.
+
+    Examples
+    --------
+    >>> with survey.patch(region, catalog) as patch:
+    ...     flux = patch.retrieve("data")
+    ...     patch.n_sources == len(patch.sources), flux.size == patch.plan.n_pixels
+    (True, True)
     """
 
     def __init__(
@@ -200,6 +207,16 @@ class Patch:
             be; nothing was computed then.
         ReleasedMemoryError
             When the patch was freed.
+
+        Examples
+        --------
+        >>> from fpgpu.likelihood.scene import proposal_from_catalog
+        >>> from fpgpu.psf import default_profiles
+        >>> sources = catalog[patch.sources]
+        >>> args = patch.bandlist, default_profiles(), patch.reference
+        >>> found = patch.evaluate(proposal_from_catalog(sources, *args))
+        >>> found.chi2.shape == (2,), found.derivatives.shape == (2, len(sources), 7)
+        (True, True)
         """
         self._arenas()
         batch = as_batch(proposal, self.n_sources, self.plan.n_bands, self.n_radii)
@@ -281,6 +298,15 @@ class Patch:
             radii.
         ReleasedMemoryError
             When the patch was freed.
+
+        Examples
+        --------
+        >>> sources = catalog[patch.sources]
+        >>> ln_l = patch.likelihood(sources)
+        >>> ln_l.value > 0  # more likely than no sources
+        True
+        >>> ln_l.gradient.dtype.names
+        ('ra', 'dec', 'q', 'pa', 'sersic', 'rhalf', 'F200W', 'F444W')
         """
         mixture = default_profiles() if mixture is None else mixture
         if not np.array_equal(mixture.rad2, self._metadata.arrays["rad2"]):
@@ -445,6 +471,11 @@ class Patch:
             When there is no such array.
         ReleasedMemoryError
             When the patch was freed.
+
+        Examples
+        --------
+        >>> patch.array("xpix").shape == (patch.plan.n_pixels,)
+        True
         """
         arena, section = self._place(name)
         return arena.section(section)
@@ -465,6 +496,11 @@ class Patch:
         ------
         ReleasedMemoryError
             When the patch was freed.
+
+        Examples
+        --------
+        >>> sorted(patch.arrays())[:3]
+        ['CW', 'D', 'G']
         """
         return {name: self.array(name) for name in self._metadata.layout.sections}
 
@@ -487,6 +523,12 @@ class Patch:
             When there is no such array.
         ReleasedMemoryError
             When the patch was freed.
+
+        Examples
+        --------
+        >>> ierr = patch.retrieve("ierr")  # of all exposures, one after the other
+        >>> ierr.dtype, bool((ierr >= 0).all())
+        (dtype('float32'), True)
         """
         arena, section = self._place(name)
         return arena.download(section)
@@ -504,6 +546,11 @@ class Patch:
         ------
         ReleasedMemoryError
             When the patch was freed.
+
+        Examples
+        --------
+        >>> patch.host_arrays()["n_sources"] == patch.n_sources
+        True
         """
         names = [name for name in self._metadata.layout.sections if name != "residual"]
         counts = {"n_sources": self.n_sources, "n_radii": self.n_radii}
@@ -535,6 +582,12 @@ class Patch:
             When there is no such pixel array.
         ReleasedMemoryError
             When the patch was freed.
+
+        Examples
+        --------
+        >>> image = patch.images("data")[0]
+        >>> image.band, image.image.ndim
+        ('F200W', 2)
         """
         if name not in _PIXEL_ARRAYS:
             arrays = ", ".join(_PIXEL_ARRAYS)
@@ -566,6 +619,12 @@ class Patch:
             When the patch was freed.
         WCSError
             When a WCS cannot be expressed as SIP.
+
+        Examples
+        --------
+        >>> ccd = patch.ccddata("data")[0]
+        >>> print(ccd.unit, ccd.wcs.pixel_n_dim, ccd.meta["FILTER"])
+        nJy 2 F200W
         """
         images = self.images(name, crop=crop)
         ierr = self.images("ierr", crop=crop) if name in ("data", "residual") else None
@@ -602,6 +661,12 @@ class Patch:
             When a file exists or cannot be written.
         WCSError
             When a WCS cannot be expressed as SIP.
+
+        Examples
+        --------
+        >>> paths = patch.write_fits(tmp_path, "data")
+        >>> len(paths), paths[0].parent.name
+        (4, 'F200W')
         """
         images = self.images(name, crop=crop, fill=fill)
         return write_images(

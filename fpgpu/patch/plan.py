@@ -100,6 +100,14 @@ class PatchPlan:
         Pixels along each side of a super-pixel.
     select : {"corners", "overlap"}
         How super-pixels were chosen.
+
+    Examples
+    --------
+    >>> plan = survey.plan(region)
+    >>> plan.n_exp, plan.bandlist
+    (4, ('F200W', 'F444W'))
+    >>> plan.n_pixels == 64 * plan.n_superpixels
+    True
     """
 
     region: Region

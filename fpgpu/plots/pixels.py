@@ -72,6 +72,10 @@ def plot_pixels(
         If matplotlib is missing.
     LayoutError
         If the arrays do not have as many values as the plan has pixels.
+
+    Examples
+    --------
+    >>> figure = plot_pixels(patch.plan, patch.retrieve("data"), patch.retrieve("ierr"))
     """
     fluxes, weights = _cut(plan, first, data, ierr)
     shown = shown_exposures(plan, first)

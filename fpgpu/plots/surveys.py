@@ -78,6 +78,12 @@ def plot_survey(
         If there are no exposures, or no such field.
     WCSError
         If an exposure has no usable WCS.
+
+    Examples
+    --------
+    >>> figure = plot_survey(survey.meta, region=region)
+    >>> len(figure.axes) > 2
+    True
     """
     keys = _exposures(meta, bands)
     outlines = [meta.footprint(*key) for key in keys]

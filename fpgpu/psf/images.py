@@ -104,7 +104,8 @@ class PSFImages:
         >>> import numpy as np
         >>> r2 = np.add.outer(np.arange(-12, 13) ** 2, np.arange(-12, 13) ** 2)
         >>> star = np.exp(-r2 / (2 * 1.5**2))
-        >>> PSFImages.from_arrays("F200W", star, pixel_scale=0.03).images.sum().round(6)
+        >>> images = PSFImages.from_arrays("F200W", star, pixel_scale=0.03)
+        >>> round(float(images.images.sum()), 6)
         1.0
         """
         cube = np.asarray(images, np.float64)

@@ -50,9 +50,9 @@ def in_degrees(angle: AngleLike, name: str, *, plain: str = "deg", sixty: str = 
 
     Examples
     --------
-    >>> in_degrees("-27:47:24", "dec")
+    >>> round(in_degrees("-27:47:24", "dec"), 9)
     -27.79
-    >>> in_degrees("12:00:00", "ra", sixty="hourangle")
+    >>> round(in_degrees("12:00:00", "ra", sixty="hourangle"), 9)
     180.0
     >>> in_degrees(1.5, "radius", plain="arcmin")
     0.025

@@ -46,6 +46,15 @@ class FootprintIndex:
     RegionError
         When an outline has a wrong shape, fewer than three vertices, a value that is not finite
         or out of range, or does not fit in a hemisphere.
+
+    Examples
+    --------
+    >>> square = [(53.1, -27.8), (53.2, -27.8), (53.2, -27.7), (53.1, -27.7)]
+    >>> index = FootprintIndex([square])
+    >>> index.containing(53.16, -27.79).tolist()
+    [0]
+    >>> index.touching(fpgpu.CircularRegion(54, -27.79, "10 arcsec")).tolist()
+    []
     """
 
     def __init__(self, footprints: Sequence[npt.ArrayLike]) -> None:

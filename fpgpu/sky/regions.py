@@ -76,11 +76,10 @@ class CircularRegion(Region):
     --------
     >>> import astropy.units as u
     >>> from astropy.coordinates import SkyCoord
-    >>> CircularRegion(53.16, -27.79, 3 * u.arcsec)
-    CircularRegion(ra=53.16, dec=-27.79, radius=0.0008333333333333334)
-    >>> center = SkyCoord(53.16, -27.79, unit="deg")
-    >>> CircularRegion(center, 3 * u.arcsec) == CircularRegion(53.16, -27.79, 3 / 3600)
-    True
+    >>> CircularRegion(53.16, -27.79, 3.6 * u.arcsec)
+    CircularRegion(ra=53.16, dec=-27.79, radius=0.001)
+    >>> CircularRegion(SkyCoord(53.16, -27.79, unit="deg"), 3.6 * u.arcsec)
+    CircularRegion(ra=53.16, dec=-27.79, radius=0.001)
     """
 
     ra: float

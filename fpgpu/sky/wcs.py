@@ -77,6 +77,15 @@ class SkyWCS:
     Notes
     -----
     Positions are ICRS, whatever the frame of the WCS.
+
+    Examples
+    --------
+    >>> from astropy.wcs import WCS
+    >>> wcs = WCS({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 53.16, "CRVAL2": -27.79,
+    ...            "CRPIX1": 11, "CRPIX2": 21, "CDELT1": -1e-5, "CDELT2": 1e-5})
+    >>> x, y = SkyWCS.from_native(wcs).world_to_pixel(53.16, -27.79)
+    >>> print(f"{x:.3f} {y:.3f}")  # zero-based
+    10.000 20.000
     """
 
     __slots__ = ("_columns", "_start", "bounding_box", "frame", "kind", "native", "shape")
