@@ -17,7 +17,7 @@ _SIZES = {
     "exposures": "{0:,g} exposure{s}",
     "exposures a band": "{0:g} exposure{s} a band",
     "bands": "{0:g} band{s}",
-    "pixels": "{0:,g} pixel{s}",
+    "pixels": "{0:,.0f} pixel{s}",
     "sources": "{0:g} source{s}",
     "Gaussians": "{0:g} Gaussian{s} a source",
     "cores": "{0:g} core{s}",

@@ -95,25 +95,26 @@ def test_fpgpu_of_shards(measure: Measure, field: Field, backend: Backend, size:
         )
 
 
+@pytest.mark.parametrize("planned", [False, True], ids=["region", "plan given"])
 def test_fpgpu_with_resident_exposures(
-    measure: Measure, field: Field, backend: Backend, size: Size
+    measure: Measure, field: Field, backend: Backend, size: Size, planned: bool
 ) -> None:
     case = cases(size)[0]
     region, bands = field.region(case.radius), field.bands(case.bands)
     with field.open(backend, case.a_band) as survey:
         survey.resident = ResidentExposures(backend, size.few * 8 * size.side**2)
+        plan = survey.plan(region, bands)
 
         def build() -> None:
-            with survey.patch(region, bands=bands):
+            with survey.patch(plan) if planned else survey.patch(region, bands=bands):
                 backend.synchronize()
 
         build()
-        plan = survey.plan(region, bands)
         measure(
             OPERATION,
             f"fpgpu {backend.name}",
             build,
-            detail="resident exposures",
+            detail="resident exposures, plan given" if planned else "resident exposures",
             at=case.at,
             n_bytes=plan.pixel_bytes,
             limit=copy_of(backend, "device to device", plan.pixel_bytes),

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from fpgpu.ingest.inputs import Input as Input
     from fpgpu.ingest.memory import exposure_from_arrays as exposure_from_arrays
     from fpgpu.ingest.memory import exposure_from_ccddata as exposure_from_ccddata
+    from fpgpu.ingest.pipeline import ingest as ingest
     from fpgpu.layout import PSF_COLS as PSF_COLS
     from fpgpu.layout import PSF_DTYPE as PSF_DTYPE
+    from fpgpu.patch.device import Patch as Patch
     from fpgpu.patch.plan import PatchPlan as PatchPlan
     from fpgpu.sky.footprints import FootprintIndex as FootprintIndex
     from fpgpu.sky.regions import CircularRegion as CircularRegion
@@ -49,6 +51,7 @@ _HOME = {
     "PSFStore": "fpgpu.stores.psf",
     "PSF_COLS": "fpgpu.layout",
     "PSF_DTYPE": "fpgpu.layout",
+    "Patch": "fpgpu.patch.device",
     "PatchPlan": "fpgpu.patch.plan",
     "PixelStore": "fpgpu.stores.pixel",
     "PolygonRegion": "fpgpu.sky.regions",
@@ -62,11 +65,13 @@ _HOME = {
     "open": "fpgpu.survey",
 }
 
-__all__ = ["__version__", *_HOME]
+__all__ = ["__version__", "ingest", *_HOME]
 
 
 def __getattr__(name: str) -> Any:
     """Load the module that defines `name` and return the object."""
+    if name == "ingest":
+        return import_module("fpgpu.ingest")  # the package, which can be called
     if name not in _HOME:
         raise AttributeError(f"module 'fpgpu' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)

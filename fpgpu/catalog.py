@@ -1,14 +1,18 @@
 """Catalogues of sources in whatever form: their columns and units, and who is in a region."""
 
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fpgpu.errors import CatalogError
-from fpgpu.sky.regions import Region
+from fpgpu.paths import as_path
+from fpgpu.sky.angles import AngleLike, in_degrees
+from fpgpu.sky.regions import RegionLike, as_region
 from fpgpu.sky.sphere import Floats, separation
 
 __all__ = [
@@ -18,6 +22,7 @@ __all__ = [
     "catalog_column",
     "position_rounding",
     "refuse_sources",
+    "select_sources",
     "sources_in",
 ]
 
@@ -37,8 +42,9 @@ def as_catalog(catalog: Any) -> Any:
 
     Parameters
     ----------
-    catalog : astropy.table.Table, structured array, dict of lists, DataFrame or SkyCoord
-        The sources; or a list of dicts, or a table of astropy.io.fits with the units of its header.
+    catalog : astropy.table.Table, structured array, dict of lists, DataFrame, SkyCoord or path
+        The sources; or a list of dicts, or a table of astropy.io.fits with the units of its header;
+        or the name of a file that `astropy.table.Table.read` knows.
 
     Returns
     -------
@@ -48,8 +54,15 @@ def as_catalog(catalog: Any) -> Any:
     Raises
     ------
     CatalogError
-        If it has no named columns, or they differ in length.
+        If it has no named columns, or they differ in length, or the file cannot be read.
+
+    Examples
+    --------
+    >>> as_catalog({"ra": [53.16], "dec": [-27.79]}).colnames
+    ['ra', 'dec']
     """
+    if isinstance(catalog, str | Path):
+        return _read(as_path(catalog))
     if hasattr(catalog, "icrs"):
         catalog = {"sky": catalog.reshape(-1)}
     if hasattr(catalog, "to_records"):
@@ -67,13 +80,29 @@ def as_catalog(catalog: Any) -> Any:
             return catalog
         raise CatalogError(
             f"a catalogue was given as {type(catalog).__name__} without named columns; expected a "
-            "table, structured array, dict of lists, list of dicts, DataFrame or SkyCoord (files: "
-            "astropy.table.Table.read)"
+            "table, structured array, dict of lists, list of dicts, DataFrame, SkyCoord, or a file"
         )
     try:
         return QTable(rows=catalog) if is_rows else QTable(dict(catalog))
     except (TypeError, ValueError) as exc:
         raise CatalogError(f"the columns of the catalogue do not make a table: {exc}") from exc
+
+
+def _read(path: Path) -> Any:
+    """Read a file of any kind that astropy knows."""
+    from astropy.io.registry import IORegistryError
+    from astropy.table import Table
+    from astropy.units import UnitsWarning
+
+    if not path.is_file():
+        raise CatalogError(f"{path}: no such catalogue; check the path")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnitsWarning)  # catalog_column judges those it needs
+            return Table.read(path)
+    except (IORegistryError, OSError, ValueError, TypeError, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise CatalogError(f"{path}: cannot be read as a table: {reason}") from error
 
 
 def catalog_column(catalog: Any, name: str) -> Floats:
@@ -136,17 +165,59 @@ def position_rounding(catalog: Any) -> tuple[Floats, Floats] | None:
     return (steps[0], steps[1]) if any(step.any() for step in steps) else None
 
 
-def sources_in(region: Region, ra: Floats, dec: Floats, margin: float) -> npt.NDArray[np.intp]:
+def select_sources(catalog: Any, region: RegionLike, margin: AngleLike = MARGIN) -> Any:
+    """Take the rows of a catalogue whose light reaches into a region.
+
+    Parameters
+    ----------
+    catalog : astropy.table.Table, structured array, dict of lists, DataFrame, SkyCoord or path
+        The sources, of which ra and dec are needed.
+    region : CircularRegion, RectangularRegion, PolygonRegion or SkyRegion of regions
+        The region.
+    margin : float or Quantity, optional
+        Degrees, or with units, by which sources may lie outside of it; half an arcsec by default.
+
+    Returns
+    -------
+    astropy.table.Table or structured array
+        Their rows, in the order of the catalogue.
+
+    Raises
+    ------
+    CatalogError
+        If it has no usable positions, or is a file that cannot be read.
+    RegionError
+        If it is no region, or the margin no angle.
+
+    Examples
+    --------
+    >>> from fpgpu import CircularRegion
+    >>> catalog = {"ra": [53.16, 53.2], "dec": [-27.79, -27.79], "F200W": [12.0, 30.0]}
+    >>> select_sources(catalog, CircularRegion(53.16, -27.79, "1 arcsec"))["F200W"].tolist()
+    [12.0]
+    """
+    table = as_catalog(catalog)
+    try:
+        ra, dec = catalog_column(table, "ra"), catalog_column(table, "dec")
+        return table[sources_in(region, ra, dec, margin)]
+    except CatalogError as error:
+        file = f"{catalog}: " if isinstance(catalog, str | Path) else ""
+        raise CatalogError(f"{file}{error}") from error
+
+
+def sources_in(
+    region: RegionLike, ra: Floats, dec: Floats, margin: AngleLike
+) -> npt.NDArray[np.intp]:
     """Pick the sources whose light reaches into a region; log a warning where there are none.
 
     Parameters
     ----------
-    region : CircularRegion, RectangularRegion or PolygonRegion
+    region : CircularRegion, RectangularRegion, PolygonRegion or SkyRegion of regions
         The region.
     ra, dec : ndarray of float64, shape (n_sources,)
         Degrees.
-    margin : float
-        Degrees by which sources may lie outside of it.
+    margin : float or Quantity
+        Degrees, or with units, by which sources may lie outside of it.
 
     Returns
     -------
@@ -158,6 +229,7 @@ def sources_in(region: Region, ra: Floats, dec: Floats, margin: float) -> npt.ND
     CatalogError
         If the margin is no number of degrees from 0 on.
     """
+    region, margin = as_region(region), in_degrees(margin, "margin")
     if not 0 <= margin <= 180:
         raise CatalogError(f"the margin around the region is {margin!r}; expected 0 to 180 degrees")
     taken = np.flatnonzero(region.near_sky(ra, dec, margin))

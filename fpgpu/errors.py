@@ -45,7 +45,16 @@ __all__ = [
 
 
 class FpgpuError(Exception):
-    """Base of every error that fpgpu raises on purpose."""
+    """Base of every error that fpgpu raises on purpose.
+
+    Examples
+    --------
+    >>> try:
+    ...     fpgpu.open("nowhere")
+    ... except fpgpu.FpgpuError as error:
+    ...     print(str(error).partition(";")[0])
+    nowhere is not a folder
+    """
 
 
 class StoreError(FpgpuError):

@@ -13,10 +13,9 @@ _FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
 def is_watched() -> bool:
     """Tell whether somebody may look: standard error is a terminal, or this is a notebook."""
-    from tqdm.autonotebook import tqdm as of_this_place
-    from tqdm.std import tqdm
+    from tqdm import auto  # not autonotebook itself, which warns that it is experimental
 
-    return sys.stderr.isatty() or of_this_place is not tqdm
+    return sys.stderr.isatty() or auto.notebook_tqdm is not auto.std_tqdm
 
 
 def progress_bar(total: int, label: str, shown: bool | None = None) -> "tqdm":

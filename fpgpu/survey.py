@@ -9,13 +9,17 @@ from typing import Any, NamedTuple, Self
 
 from fpgpu.backends.base import Backend
 from fpgpu.backends.choose import BackendName, get_backend
-from fpgpu.errors import MissingStoreError, PlanError
+from fpgpu.catalog import MARGIN, select_sources
+from fpgpu.errors import MissingStoreError, PlanError, StoreError
+from fpgpu.html import html_table
 from fpgpu.patch.build import build_patch
 from fpgpu.patch.device import Patch
 from fpgpu.patch.plan import PatchPlan, Selection, make_plan
 from fpgpu.patch.resident import ResidentExposures
 from fpgpu.patch.stream import PatchStream, StreamEntry
-from fpgpu.sky.regions import Region
+from fpgpu.paths import as_path
+from fpgpu.sky.angles import AngleLike
+from fpgpu.sky.regions import RegionLike, as_region
 from fpgpu.stores.disk import StrPath, signature
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
@@ -48,6 +52,17 @@ class Survey:
         Exposures kept in the backend's memory, which patches are made from.
     verify : bool, optional
         Whether exposures are compared with their checksums before patches are made from them.
+
+    Attributes
+    ----------
+    closed : bool
+        Whether it was closed.
+
+    Examples
+    --------
+    >>> with fpgpu.open("stores", backend="cpu") as survey:
+    ...     survey.bands
+    ['F200W', 'F444W']
     """
 
     def __init__(
@@ -67,6 +82,7 @@ class Survey:
         self.backend = backend
         self.resident = resident
         self.verify = verify
+        self.closed = False
         self._verified: dict[tuple[str, str], object] = {}
 
     @property
@@ -74,9 +90,78 @@ class Survey:
         """Bands in the meta store's order."""
         return self.meta.bands
 
+    def find_exposures(
+        self, region: RegionLike, bands: Iterable[str] | None = None
+    ) -> list[tuple[str, str]]:
+        """Find the exposures that have any point in common with a region.
+
+        Parameters
+        ----------
+        region : CircularRegion, RectangularRegion, PolygonRegion or SkyRegion of regions
+            The region.
+        bands : iterable of str, optional
+            The bands, or one; all by default.
+
+        Returns
+        -------
+        list of (str, str)
+            Band and expID of each, by band, then in the meta store's order.
+
+        Raises
+        ------
+        RegionError
+            When it is no region.
+        NotInStoreError
+            When the store does not have a band; the message names what is near.
+        StoreError
+            When the survey was closed.
+
+        Examples
+        --------
+        >>> [band for band, expID in survey.find_exposures(region)]
+        ['F200W', 'F200W', 'F444W', 'F444W']
+        >>> len(survey.find_exposures(region, "F444W"))
+        2
+        """
+        self._require_open()
+        bandlist = None if bands is None else each_band(bands, self.bands)
+        return self.meta.exposures_touching(as_region(region), bandlist)
+
+    def sources(self, region: RegionLike, catalog: Any, *, margin: AngleLike = MARGIN) -> Any:
+        """Take the sources of a catalogue that are in a region or near it, as a patch does.
+
+        Parameters
+        ----------
+        region : CircularRegion, RectangularRegion, PolygonRegion or SkyRegion of regions
+            The region.
+        catalog : astropy.table.Table, structured array, dict of lists or path
+            The sources, as in `patch`.
+        margin : float or Quantity, optional
+            Degrees, or with units, by which they may be outside; half an arcsec by default.
+
+        Returns
+        -------
+        astropy.table.Table or structured array
+            Their rows, in the order of the catalogue.
+
+        Raises
+        ------
+        CatalogError
+            When it has no usable positions, or is a file that cannot be read.
+        RegionError
+            When it is no region, or the margin no angle.
+
+        Examples
+        --------
+        >>> near = survey.sources(region, "sources.fits", margin=0.2 * u.arcsec)
+        >>> 0 < len(near) < len(catalog)
+        True
+        """
+        return select_sources(catalog, region, margin)
+
     def plan(
         self,
-        region: Region,
+        region: RegionLike,
         bands: Iterable[str] | None = None,
         *,
         select: Selection = "corners",
@@ -86,7 +171,7 @@ class Survey:
 
         Parameters
         ----------
-        region : CircularRegion, RectangularRegion or PolygonRegion
+        region : CircularRegion, RectangularRegion, PolygonRegion or SkyRegion of regions
             The region.
         bands : iterable of str, optional
             The bands, or one, in the order that the patch shall have; all by default.
@@ -103,6 +188,8 @@ class Survey:
 
         Raises
         ------
+        StoreError
+            When the survey was closed.
         PlanError
             When the patch is over a limit, or over the free memory of the backend; when a band
             mixes units here.
@@ -112,7 +199,14 @@ class Survey:
             When pixel and meta store do not agree.
         WCSError
             When the WCS of an exposure cannot be used.
+
+        Examples
+        --------
+        >>> plan = survey.plan(region, "F200W")
+        >>> plan.n_exp, plan.pixel_bytes == 8 * plan.n_pixels
+        (2, True)
         """
+        self._require_open()
         return make_plan(
             self.pixels,
             self.meta,
@@ -125,7 +219,7 @@ class Survey:
 
     def patch(
         self,
-        region: Region | PatchPlan,
+        region: RegionLike | PatchPlan,
         catalog: Any = None,
         bands: Iterable[str] | None = None,
         *,
@@ -137,13 +231,13 @@ class Survey:
 
         Parameters
         ----------
-        region : CircularRegion, RectangularRegion, PolygonRegion or PatchPlan
+        region : CircularRegion, RectangularRegion, PolygonRegion, SkyRegion of regions or PatchPlan
             What to build; a plan is taken as it is.
-        catalog : astropy.table.Table, structured array or dict of lists, optional
+        catalog : astropy.table.Table, structured array, dict of lists or path, optional
             The sources, with ra and dec in degrees or in the unit of the columns, or a SkyCoord;
             none by default. Those in the region are taken, and those outside by no more than the
-            option ``margin`` (degrees; half an arcsec by default, None for all): the patch's
-            ``sources`` are their rows.
+            option ``margin`` (degrees, or a Quantity; half an arcsec by default, None for all): the
+            patch's ``sources`` are their rows.
         bands : iterable of str, optional
             As in `plan`; not with a plan, which has its own.
         select : {"corners", "overlap"}, optional
@@ -172,6 +266,12 @@ class Survey:
             that verifies, when an exposure does not have its checksum.
         DeviceMemoryError, StagingError
             When there is not enough memory.
+
+        Examples
+        --------
+        >>> with survey.patch(region, catalog) as patch:
+        ...     patch.bandlist
+        ('F200W', 'F444W')
         """
         if not isinstance(region, PatchPlan):
             plan = self.plan(region, bands, select=select, units=units)
@@ -183,6 +283,7 @@ class Survey:
 
     def _build(self, plan: PatchPlan, catalog: Any = None, **options: Any) -> Patch:
         """Build a patch, of exposures that are what their checksums say if that is asked for."""
+        self._require_open()
         for exposure in plan.exposures if self.verify else ():
             key = exposure.band, exposure.expID
             extent = self.pixels.reader.identity(*key)
@@ -197,7 +298,7 @@ class Survey:
 
     def stream(
         self,
-        regions: Iterable[StreamEntry] | Region | PatchPlan,
+        regions: Iterable[StreamEntry] | RegionLike | PatchPlan,
         catalog: Any = None,
         bands: Iterable[str] | None = None,
         *,
@@ -241,8 +342,16 @@ class Survey:
             When the depth is not positive.
         NotInStoreError
             When the store does not have a band.
+
+        Examples
+        --------
+        >>> regions = [fpgpu.CircularRegion(53.16, -27.79, k * u.arcsec) for k in (0.5, 1)]
+        >>> with survey.stream(regions) as stream:
+        ...     [item.patch.plan.n_exp for item in stream]
+        [4, 4]
         """
-        if isinstance(regions, Region | PatchPlan):
+        self._require_open()
+        if not isinstance(regions, Iterable):
             regions = [regions]
         bandlist = None if bands is None else each_band(bands, self.bands)
         plan = partial(
@@ -251,8 +360,17 @@ class Survey:
         build = partial(self._build, **options)
         return PatchStream(regions, plan, build, self.backend, catalog=catalog, depth=depth)
 
+    def _require_open(self) -> None:
+        """Refuse to work on stores that were closed."""
+        if self.closed:
+            raise StoreError(
+                f"{self.pixels.h5file}: the survey was closed, as the end of its with block"
+                " does; open it again with fpgpu.open"
+            )
+
     def close(self) -> None:
-        """Close the stores, and free resident exposures."""
+        """Close the stores, and free resident exposures; nothing more can be asked of it then."""
+        self.closed = True
         if self.resident is not None:
             self.resident.free()
         self.pixels.close()
@@ -271,7 +389,17 @@ class Survey:
     ) -> None:
         self.close()
 
+    def _repr_html_(self) -> str:
+        psf = () if self.psf is None else self.psf.bands
+        rows = [
+            [band, len(self.meta.exposures(band)), "yes" if band in psf else "no"]
+            for band in self.bands
+        ]
+        return html_table(repr(self).strip("<>"), ["band", "exposures", "PSF"], rows)
+
     def __repr__(self) -> str:
+        if self.closed:
+            return f"<Survey of {self.pixels.h5file}, closed>"
         bands = ", ".join(f"{band} {len(self.meta.exposures(band))}" for band in self.bands)
         nx, ny = self.pixels.shape
         psf = "PSFs" if self.psf is not None else "no PSFs"
@@ -330,6 +458,12 @@ def open(  # noqa: A001 - read as fpgpu.open
         When the backend cannot be used.
     LayoutError
         When `resident_bytes` is negative.
+
+    Examples
+    --------
+    >>> with fpgpu.open("stores", backend="cpu") as survey:
+    ...     survey.meta.nexp, survey.psf.bands
+    (4, ['F200W', 'F444W'])
     """
     files = _files(folder, pixels, meta, psf)
     chosen = backend if isinstance(backend, Backend) else get_backend(backend)
@@ -363,19 +497,20 @@ def _files(
             "no survey was named to open: give the folder that 'fpgpu ingest' made, or pixels= and"
             " meta= (and psf= for PSFs)"
         )
-    if psf is not None and not Path(psf).is_file():
+    folder, pixels, meta, psf = (
+        None if name is None else as_path(name) for name in (folder, pixels, meta, psf)
+    )
+    if psf is not None and not psf.is_file():
         raise MissingStoreError(f"{psf}: no such PSF store; leave psf= out to go without")
     if folder is None:
         usual = StoreFolder(Path())
         found_psf = None
     else:
-        usual = StoreFolder(Path(folder))
+        usual = StoreFolder(folder)
         if pixels is None and meta is None:
             usual.require()
         found_psf = usual.psf if usual.psf.is_file() else None
-    return _Files(
-        Path(pixels or usual.pixels), Path(meta or usual.meta), Path(psf) if psf else found_psf
-    )
+    return _Files(pixels or usual.pixels, meta or usual.meta, psf or found_psf)
 
 
 def _open_meta(path: Path, pixels: PixelStore, use_gwcs: bool | None) -> MetaStore:

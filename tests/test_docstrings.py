@@ -26,7 +26,7 @@ NOT_ASKED = {
 def public_names() -> Iterator[str]:
     for name in fpgpu.__all__:
         value = getattr(fpgpu, name)
-        if callable(value):
+        if callable(value) and not inspect.ismodule(value):
             yield from with_members(f"{value.__module__}.{value.__qualname__}", value)
     for module in map(importlib.import_module, MODULES):
         for name in module.__all__:

@@ -25,12 +25,12 @@ NEED_FORCEPHO = {"fpgpu.forcepho", "fpgpu.forcepho.patches", "fpgpu.forcepho.pro
 
 # Floors of the house: a module may import from its own floor and from those below.
 FLOORS = [
-    {"errors", "progress"},
+    {"errors", "html", "paths", "progress"},
     {"layout", "planes", "tiling", "superpixels", "fluxes", "calibration", "sky", "catalog"},
     {"backends"},
     {"stores"},
     {"likelihood"},
-    {"ingest", "doctor", "patch", "psf"},
+    {"ingest", "doctor", "patch", "psf", "depth"},
     {"plots", "storage", "survey", "forcepho"},
     {"demo"},
     {"cli", "__main__"},

@@ -23,7 +23,7 @@ def test_what_is_asked_for_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_notebook_is_watched_and_so_is_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("tqdm.autonotebook.tqdm", object())
+        patch.setattr("tqdm.auto.notebook_tqdm", object())
         assert is_watched()
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert is_watched()

@@ -1,9 +1,12 @@
 """The README's commands and examples are those that run, and its tables are those of the code."""
 
 import builtins
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from fpgpu import errors, layout
+from fpgpu import MetaStore, errors, layout
 from fpgpu.cli.main import build_parser, main
 
 ROOT = Path(__file__).parent.parent
@@ -22,6 +25,7 @@ ELSEWHERE = {
     "pip install": ".ci/run",
     "python -m benchmarks": "tests/benchmarks",
     "mpiexec": "tests/ingest/test_executors.py",
+    "mkdir -p": "below",
 }
 NEED_A_CLUSTER = ("dask://",)
 
@@ -45,7 +49,7 @@ def test_ci_runs_the_two_commands_word_for_word() -> None:
 
 
 def test_ci_builds_the_pages_word_for_word() -> None:
-    build = next(command for command in commands() if "pdoc" in command)
+    build = next(command for command in commands() if "docs/pages.py" in command)
     assert build in (ROOT / ".ci" / "run").read_text()
 
 
@@ -104,17 +108,35 @@ def split_store(home: Path) -> None:
     ingest(files[1::2], home / "south", executor="serial")
 
 
-def test_the_configuration_shown_is_accepted(
+def test_the_configuration_shown_runs_on_the_exposures_of_the_demo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fpgpu.ingest.config import load_config
+    from fpgpu.demo.field import make_field
 
-    monkeypatch.setenv("SURVEY", str(tmp_path))
+    make_field(tmp_path / "demo" / "exposures", n_per_band=1, size=64, n_sources=2)
     (shown,) = blocks("yaml")
-    file = tmp_path / "survey.yaml"
-    file.write_text(shown)
-    assert load_config(file).out == tmp_path / "stores"
-    assert len(yaml.safe_load(shown)["exposures"]) == 2
+    (tmp_path / "survey.yaml").write_text(shown)
+    monkeypatch.chdir(tmp_path)
+    assert main(["ingest", "--config", "survey.yaml"]) == 0
+    with MetaStore("stores/meta.json") as meta:
+        assert set(meta.bands) == {"F090W", "F200W", "NIRCAM_F444W"}
+    with_comments = re.sub(r"(?m)^#   ", "    ", shown)
+    assert set(yaml.safe_load(with_comments)["exposures"][1]) > {"background", "max_snr"}
+
+
+def test_the_lines_for_completion_run_in_a_new_home(tmp_path: Path) -> None:
+    (block,) = [block for block in blocks("sh") if "completion" in block]
+    script = f'fpgpu() {{ "{sys.executable}" -m fpgpu "$@"; }}\n{block}'
+    home = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    subprocess.run(["bash", "-euc", script], check=True, env=home)
+    (file,) = tmp_path.rglob("completions/fpgpu")
+    assert "complete " in file.read_text()
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("fpgpu remove")])
+def test_patterns_of_names_in_a_store_are_kept_from_the_shell(command: str) -> None:
+    done = subprocess.run(["bash", "-O", "failglob", "-euc", f": {command}"], check=False)
+    assert done.returncode == 0
 
 
 def test_the_table_of_the_struct_is_that_of_the_dtype() -> None:

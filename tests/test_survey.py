@@ -1,10 +1,15 @@
 """One way in: `fpgpu.open`, and what a survey makes."""
 
+import inspect
 import shutil
 from pathlib import Path
 
+import astropy.units as u
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
+from astropy.table import Table
+from regions import CircleSkyRegion
 
 import fpgpu
 import fpgpu.plots
@@ -12,9 +17,12 @@ from fpgpu import CircularRegion
 from fpgpu.backends.cpu import CpuBackend
 from fpgpu.errors import (
     BackendUnavailableError,
+    CatalogError,
     MissingStoreError,
     NotInStoreError,
     PlanError,
+    RegionError,
+    StoreError,
     StoreFormatError,
 )
 from fpgpu.patch.timing import time_patch
@@ -200,3 +208,82 @@ def test_no_band_that_is_asked_for_is_dropped_silently(tiny: Path) -> None:
             for bands in ("F444X", ["F200W", "F444X"], ("f444w",)):
                 with pytest.raises(NotInStoreError, match=r"did you mean F444W\?"):
                     ask(bands)
+
+
+def test_what_astropy_has_is_taken_as_region_margin_and_catalogue(
+    tiny: Path, golden_patch: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    center = SkyCoord(53.16, -27.79, unit="deg")
+    circle = CircleSkyRegion(center, 1.2 * u.arcsec)
+    Table(golden_patch["sourcecat"]).write(tmp_path / "sources.fits")
+    with fpgpu.open(tiny, backend="cpu") as survey:
+        plan = survey.plan(REGION)
+        assert survey.plan(circle) == plan
+        assert survey.plan(CircularRegion(center, 1.2 * u.arcsec)).n_pixels == plan.n_pixels
+        assert survey.find_exposures(circle) == [(e.band, e.expID) for e in plan.exposures]
+        assert survey.find_exposures(circle, "F444W") == survey.find_exposures(REGION)[4:]
+        with survey.patch(circle, str(tmp_path / "sources.fits"), margin=0 * u.deg) as patch:
+            assert patch.sources.tolist() == [0, 1]
+        with survey.patch(circle, reference=center) as patch:
+            assert patch.reference == pytest.approx((53.16, -27.79))
+        with survey.stream(circle) as stream:
+            assert [item.patch.plan.n_pixels for item in stream] == [plan.n_pixels]
+        with survey.stream([circle, (circle, golden_patch["sourcecat"])]) as stream:
+            assert [item.patch.n_sources for item in stream] == [0, 3]
+        with pytest.raises(RegionError, match=r"is no region;.*CircularRegion\(position, radius\)"):
+            survey.plan(center)
+        with pytest.raises(NotInStoreError, match="F444"):
+            survey.find_exposures(circle, ["F444"])
+
+
+def test_sources_are_those_that_a_patch_takes(
+    tiny: Path, golden_patch: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    catalog = Table(golden_patch["sourcecat"])
+    catalog.write(tmp_path / "sources.fits")
+    with fpgpu.open(tiny, backend="cpu") as survey:
+        assert len(survey.sources(REGION, catalog)) == 3
+        inside = survey.sources(REGION, tmp_path / "sources.fits", margin="0.001 arcsec")
+        assert inside["ra"].tolist() == catalog["ra"][:2].tolist()
+        with pytest.raises(RegionError, match=r"margin is <Quantity 1\. s>, which is no angle"):
+            survey.sources(REGION, catalog, margin=1 * u.s)
+        with pytest.raises(CatalogError, match=r"nowhere\.fits: no such catalogue"):
+            survey.sources(REGION, "nowhere.fits")
+        Table({"x": [1.0]}).write(tmp_path / "other.fits")
+        with pytest.raises(CatalogError, match=r"other\.fits: the catalogue has no column 'ra'"):
+            survey.sources(REGION, tmp_path / "other.fits")
+
+
+def test_a_closed_survey_refuses(tiny: Path) -> None:
+    with fpgpu.open(tiny, backend="cpu") as survey:
+        plan = survey.plan(REGION)
+        patch = survey.patch(plan)
+    assert survey.closed
+    with patch:
+        assert patch.retrieve("data").size == plan.n_pixels
+    for ask in (survey.plan, survey.patch, survey.stream, survey.find_exposures):
+        with pytest.raises(StoreError, match=r"survey was closed.*open it again with fpgpu\.open"):
+            ask(REGION)
+    with pytest.raises(StoreError, match="survey was closed"):
+        survey.patch(plan)
+
+
+def test_the_home_folder_is_known_by_its_sign(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "stores").symlink_to(tiny)
+    with fpgpu.open("~/stores", backend="cpu") as survey:
+        assert survey.pixels.h5file == tmp_path / "stores" / "pixels.h5"
+
+
+def test_ingest_is_a_function_and_a_package(tiny: Path, tmp_path: Path) -> None:
+    import fpgpu.ingest.inputs as module
+    from fpgpu.ingest.pipeline import ingest
+
+    assert module.Input is fpgpu.Input
+    assert inspect.signature(fpgpu.ingest) == inspect.signature(ingest)
+    report = fpgpu.ingest(tiny.parent / "tiny" / "exp_f200w_00.fits.gz", tmp_path / "stores")
+    assert len(report.added) == 1
+    with fpgpu.open(tmp_path / "stores", backend="cpu") as survey:
+        assert isinstance(survey.patch(REGION), fpgpu.Patch)

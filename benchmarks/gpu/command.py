@@ -25,6 +25,8 @@ from benchmarks.run import write_pages
 
 __all__ = ["run_steps"]
 
+_ROOT = Path(__file__).parents[2]
+
 _LEAST = 5.0
 """Seconds left under which no step begins."""
 
@@ -94,7 +96,7 @@ def _run(step: Step, seconds: float, out: Path, size: str) -> dict[str, Any]:
     command = launch("benchmarks.gpu.step", *what)
     started = time.monotonic()
     with log.open("wb") as to:
-        process = subprocess.Popen(command, stdout=to, stderr=to, start_new_session=True)
+        process = subprocess.Popen(command, cwd=_ROOT, stdout=to, stderr=to, start_new_session=True)
         try:
             status: int | None = process.wait(seconds)
         except subprocess.TimeoutExpired:

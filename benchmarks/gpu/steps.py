@@ -30,7 +30,7 @@ STEPS = tuple(
         ("calibrate", "large", 40, "exposures of full size are calibrated as on the CPU"),
         ("round_trip", "large", 60, "more than 2^31 elements, to super-pixels and back"),
         ("speed", "speed", 180, "every operation beside the device's own copies"),
-        ("conformance", "basics", 120, "the tests of every backend, and those of a device"),
+        ("conformance", "basics", 150, "the tests of every backend, and those of a device"),
         ("memcheck", "tools", 60, "compute-sanitizer: no access outside memory"),
         ("racecheck", "tools", 60, "compute-sanitizer: no race in shared memory"),
         ("counters", "tools", 60, "Nsight Compute: a line a kernel"),

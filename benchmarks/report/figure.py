@@ -151,7 +151,7 @@ def _draw_growth(ax: "Axes", variable: str, fits: list[Growth]) -> None:
     ax.set_xlabel(_VARIABLES[variable])
     ax.set_ylabel("median, ms")
     ticks = sorted({x for fit in fits for x, _ in fit.points})
-    ax.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
+    ax.set_xticks(ticks, [f"{tick:,.7g}" for tick in ticks])
     ax.xaxis.set_minor_locator(NullLocator())
     for axis in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
         axis(LogFormatter(minor_thresholds=(1.5, 0.5)))

@@ -51,7 +51,7 @@ def growth_table(measurements: Iterable[Measurement]) -> list[str]:
             fit.way,
             fit.variable,
             f"{fit.exponent:.2f}",
-            f"{fit.range[0]:,g} to {fit.range[1]:,g}",
+            f"{fit.range[0]:,.7g} to {fit.range[1]:,.7g}",
             str(len(fit.points)),
             f"{fit.scatter:.0%}",
         ]

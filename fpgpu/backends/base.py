@@ -82,8 +82,8 @@ class Backend(Operations):
         """Wait until everything that was started has ended."""
 
     @abstractmethod
-    def hand_over(self) -> None:
-        """Let what the caller's stream gets later come after what any thread has started.
+    def make_current_stream_wait(self) -> None:
+        """Make the caller's current stream wait for all work that any thread has started so far.
 
         Needed where arrays were made by another thread, or while another stream was current.
         Nothing waits on the host.

@@ -49,6 +49,11 @@ def get_backend(
     KernelCompileError
         When kernels do not compile for the device that was asked for, or the driver does not take
         them.
+
+    Examples
+    --------
+    >>> get_backend("cpu").name
+    'cpu'
     """
     if name not in get_args(BackendName):
         names = ", ".join(map(repr, get_args(BackendName)))

@@ -127,7 +127,7 @@ class CpuBackend(Backend):
     def synchronize(self) -> None:
         """Do nothing: every operation has ended when its call returns."""
 
-    def hand_over(self) -> None:
+    def make_current_stream_wait(self) -> None:
         """Do nothing, likewise."""
 
     def time(

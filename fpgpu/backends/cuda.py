@@ -155,7 +155,7 @@ class CudaBackend(Backend):
             self._streams.kernels.synchronize()
             self._streams.let_go(wait=True)
 
-    def hand_over(self) -> None:
+    def make_current_stream_wait(self) -> None:
         """Let what the caller's stream gets later come after what any thread has started."""
         with self._on_device():
             self._streams.caller_after_all()
@@ -360,7 +360,7 @@ class CudaBackend(Backend):
             functions = [self._function(launch) for launch, _ in calls]
             self._streams.kernels_after_all()
             self._streams.send(sent, to, self.stream)
-            with self._streams.alone():
+            with self._streams.on_kernel_stream():
                 for function, (launch, arguments) in zip(functions, calls, strict=True):
                     self._call(function, launch, arguments)
             self._streams.receive(found, received, self.stream)

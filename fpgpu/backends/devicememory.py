@@ -119,8 +119,8 @@ class Streams:
             self.kernels.wait_event(_mark(caller))
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Run kernels whose order somebody else sees to, by waiting for the stream itself."""
+    def on_kernel_stream(self) -> Iterator[None]:
+        """Run kernels on their stream without ordering them: the caller waits for the stream."""
         with self._current(self.kernels):
             yield
 

@@ -4,9 +4,20 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from fpgpu.errors import FpgpuError
+from fpgpu.errors import FpgpuError, RegionError
+from fpgpu.paths import as_path
 
-__all__ = ["add_backend", "add_folder", "add_json", "count_exposures", "folder_name", "positive"]
+__all__ = [
+    "add_backend",
+    "add_folder",
+    "add_json",
+    "arcsec",
+    "count_exposures",
+    "declination",
+    "path_name",
+    "positive",
+    "right_ascension",
+]
 
 
 def add_folder(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +28,7 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         The parser of the command.
     """
-    parser.add_argument("folder", metavar="DIR", type=Path, help="the store folder")
+    parser.add_argument("folder", metavar="DIR", type=path_name, help="the store folder")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -76,8 +87,8 @@ def positive(text: str) -> int:
     return number
 
 
-def folder_name(text: str) -> Path:
-    """Read the name of a folder; an empty one, as of an unset variable, is none.
+def path_name(text: str) -> Path:
+    """Read the name of a file or folder; an empty one, as of an unset variable, is none.
 
     Parameters
     ----------
@@ -87,7 +98,7 @@ def folder_name(text: str) -> Path:
     Returns
     -------
     Path
-        The folder.
+        The path; ``~`` is the home folder.
 
     Raises
     ------
@@ -95,8 +106,81 @@ def folder_name(text: str) -> Path:
         If it is empty.
     """
     if not text:
-        raise argparse.ArgumentTypeError("the name of the folder is empty")
-    return Path(text)
+        raise argparse.ArgumentTypeError("the name of the file or folder is empty")
+    return as_path(text)
+
+
+def right_ascension(text: str) -> float:
+    """Read a right ascension: degrees, or as 10:00:24 in hours.
+
+    Parameters
+    ----------
+    text : str
+        What was typed.
+
+    Returns
+    -------
+    float
+        Degrees.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is no angle.
+    """
+    return _degrees(text, "the right ascension", sixty="hourangle")
+
+
+def declination(text: str) -> float:
+    """Read a declination: degrees, or as +2:12:00.
+
+    Parameters
+    ----------
+    text : str
+        What was typed.
+
+    Returns
+    -------
+    float
+        Degrees.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is no angle.
+    """
+    return _degrees(text, "the declination")
+
+
+def arcsec(text: str) -> float:
+    """Read a small angle: arcsec, or with a unit, as 0.5arcmin.
+
+    Parameters
+    ----------
+    text : str
+        What was typed.
+
+    Returns
+    -------
+    float
+        Degrees.
+
+    Raises
+    ------
+    argparse.ArgumentTypeError
+        If it is no angle.
+    """
+    return _degrees(text, "the angle", plain="arcsec")
+
+
+def _degrees(text: str, name: str, **units: str) -> float:
+    """Read an angle."""
+    from fpgpu.sky.angles import in_degrees
+
+    try:
+        return float(in_degrees(text, name, **units))
+    except RegionError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def count_exposures(folder: Path) -> int:

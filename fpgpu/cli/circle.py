@@ -1,17 +1,17 @@
 """Options of the commands that work on a circle of sky, and what they make of them."""
 
 import argparse
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpgpu.cli.arguments import add_backend
-from fpgpu.errors import CatalogError, MissingStoreError, PlanError, UsageError
+from fpgpu.cli.arguments import add_backend, arcsec, declination, path_name, right_ascension
+from fpgpu.errors import MissingStoreError, PlanError, UsageError
 
 if TYPE_CHECKING:
     from fpgpu.likelihood.mixture import SersicMixture
     from fpgpu.patch.plan import PatchPlan
+    from fpgpu.sky.regions import CircularRegion
     from fpgpu.survey import Survey
 
 __all__ = [
@@ -22,11 +22,22 @@ __all__ = [
     "add_selection",
     "flux_units",
     "mixture_of",
+    "region_of",
     "require_exposures",
     "require_psf",
     "require_whole",
     "sources_near",
 ]
+
+
+class _Names(argparse.Action):
+    """Takes names with spaces or commas between them."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        names = [name for text in values for name in text.split(",") if name]
+        setattr(namespace, self.dest, names)
 
 
 def add_circle(parser: Any, *, required: bool, radii: bool = False) -> None:
@@ -41,18 +52,19 @@ def add_circle(parser: Any, *, required: bool, radii: bool = False) -> None:
     radii : bool, optional
         Whether several radii may be given.
     """
-    for name, unit, what in (
-        ("ra", "DEG", "right ascension of the centre"),
-        ("dec", "DEG", "declination of the centre"),
+    for name, read, what in (
+        ("ra", right_ascension, "right ascension of the centre: degrees, or hours as 10:00:24"),
+        ("dec", declination, "declination of the centre: degrees, or as +2:12:00"),
     ):
-        parser.add_argument(f"--{name}", required=required, metavar=unit, type=float, help=what)
+        parser.add_argument(f"--{name}", required=required, metavar="DEG", type=read, help=what)
     parser.add_argument(
         "--radius",
         required=required,
         metavar="ARCSEC",
-        type=float,
+        type=arcsec,
         nargs="+" if radii else None,
-        help="radius of the circle" + ("; of several, times has a bar each" if radii else ""),
+        help="radius of the circle; other units as 0.5arcmin"
+        + ("; of several, times has a bar each" if radii else ""),
     )
 
 
@@ -65,7 +77,11 @@ def add_bands(parser: argparse.ArgumentParser) -> None:
         Where to.
     """
     parser.add_argument(
-        "--bands", nargs="+", metavar="BAND", help="bands, in this order (default: all)"
+        "--bands",
+        nargs="+",
+        action=_Names,
+        metavar="BAND",
+        help="bands, in this order, with spaces or commas between them (default: all)",
     )
 
 
@@ -79,12 +95,12 @@ def add_catalog(parser: Any, what: str) -> None:
     what : str
         What the catalogue is for.
     """
-    parser.add_argument("--catalog", metavar="FITS", type=Path, help=what)
+    parser.add_argument("--catalog", metavar="FITS", type=path_name, help=what)
     parser.add_argument(
         "--margin",
         metavar="ARCSEC",
-        type=float,
-        default=0.5,
+        type=arcsec,
+        default="0.5",
         help="take sources this far outside the circle, too: their light reaches in (default: 0.5)",
     )
 
@@ -100,7 +116,7 @@ def add_profiles(parser: Any) -> None:
     parser.add_argument(
         "--profiles",
         metavar="H5",
-        type=Path,
+        type=path_name,
         help="table of Sersic profiles that psf.h5 was made for, in forcepho's format (default: "
         "fpgpu's own)",
     )
@@ -148,15 +164,15 @@ def require_whole(args: argparse.Namespace) -> None:
         raise UsageError("a circle needs --ra, --dec and --radius together")
 
 
-def sources_near(args: argparse.Namespace, radius: float) -> Any:
+def sources_near(args: argparse.Namespace, region: "CircularRegion") -> Any:
     """Read the sources whose light reaches into a circle.
 
     Parameters
     ----------
     args : argparse.Namespace
-        The options of `add_circle` and `add_catalog`.
-    radius : float
-        Of the circle, arcsec.
+        The options of `add_catalog`.
+    region : CircularRegion
+        The circle.
 
     Returns
     -------
@@ -168,31 +184,38 @@ def sources_near(args: argparse.Namespace, radius: float) -> Any:
     CatalogError
         If it cannot be read, or has no usable positions.
     """
-    from astropy.io.registry import IORegistryError
-    from astropy.table import Table
-    from astropy.units import UnitsWarning
+    from fpgpu.catalog import select_sources
 
-    from fpgpu.catalog import catalog_column, sources_in
+    return args.catalog and select_sources(args.catalog, region, args.margin)
+
+
+def region_of(args: argparse.Namespace, radius: float | None = None) -> "CircularRegion":
+    """Make the region of the options for a circle.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        The options of `add_circle`.
+    radius : float, optional
+        Degrees; that of the options, or the first of several, by default.
+
+    Returns
+    -------
+    CircularRegion
+        The circle.
+
+    Raises
+    ------
+    RegionError
+        If a value is out of range.
+    """
+    from astropy.units import Quantity
+
     from fpgpu.sky.regions import CircularRegion
 
-    path = args.catalog
-    if path is None:
-        return None
-    if not path.is_file():
-        raise CatalogError(f"{path}: no such catalogue; check the path")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnitsWarning)  # a unit that matters is judged below
-            table = Table.read(path)
-    except (IORegistryError, OSError, ValueError, TypeError, KeyError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise CatalogError(f"{path}: cannot be read as a table: {reason}") from error
-    region = CircularRegion(args.ra, args.dec, radius / 3600)
-    try:
-        ra, dec = catalog_column(table, "ra"), catalog_column(table, "dec")
-        return table[sources_in(region, ra, dec, args.margin / 3600)]
-    except CatalogError as error:
-        raise CatalogError(f"{path}: {error}") from error
+    if radius is None:
+        radius = args.radius[0] if isinstance(args.radius, list) else args.radius
+    return CircularRegion(args.ra, args.dec, Quantity(radius, "deg"))
 
 
 def mixture_of(args: argparse.Namespace) -> "SersicMixture":

@@ -1,9 +1,8 @@
 """``fpgpu completion``: a script that completes fpgpu's commands in a shell."""
 
 import argparse
-from pathlib import Path
 
-from fpgpu.cli.arguments import folder_name
+from fpgpu.cli.arguments import path_name
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
 
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     parser = build_parser()
     for command in parser.commands.values():
         for action in command._actions:
-            if action.type in (Path, folder_name):
+            if action.type is path_name:
                 kind = shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE
                 action.complete = kind  # type: ignore[attr-defined]
     print(shtab.complete(parser, args.shell))

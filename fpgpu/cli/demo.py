@@ -5,7 +5,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from fpgpu.cli.arguments import folder_name
+from fpgpu.cli.arguments import path_name
 from fpgpu.cli.ingest import add_options
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
@@ -33,18 +33,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         The parser of the command.
     """
     parser.add_argument(
-        "files", nargs="*", metavar="FILE", type=Path, help="your exposures; none: synthetic ones"
+        "files",
+        nargs="*",
+        metavar="FILE",
+        type=path_name,
+        help="your exposures; none: synthetic ones",
     )
     parser.add_argument(
         "--out",
         metavar="DIR",
-        type=folder_name,
+        type=path_name,
         help="keep the files here (default: a scratch folder)",
     )
     parser.add_argument(
         "--page",
         metavar="DIR",
-        type=folder_name,
+        type=path_name,
         help="write a page with pictures, DIR/index.html (default: page in the folder of --out, "
         "where matplotlib is installed)",
     )

@@ -2,10 +2,9 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from fpgpu.cli import circle
-from fpgpu.cli.arguments import add_folder
+from fpgpu.cli.arguments import add_folder, path_name
 from fpgpu.errors import StoreWriteError, UsageError
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
@@ -38,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--frame", choices=("fk5", "icrs"), default="fk5", help="coordinates (default: fk5)"
     )
     parser.add_argument(
-        "--out", metavar="FILE", type=Path, help="the file to write (default: standard output)"
+        "--out", metavar="FILE", type=path_name, help="the file to write (default: standard output)"
     )
 
 
@@ -56,7 +55,6 @@ def run(args: argparse.Namespace) -> int:
         0; whatever goes wrong is an error.
     """
     from fpgpu.plots.ds9 import ds9_regions
-    from fpgpu.sky.regions import CircularRegion
     from fpgpu.stores.folder import StoreFolder
     from fpgpu.stores.meta import MetaStore
     from fpgpu.stores.names import each_band
@@ -72,9 +70,9 @@ def run(args: argparse.Namespace) -> int:
         bands = each_band(args.bands or meta.bands, meta.bands, args.folder)
         keys = [(band, expID) for band in bands for expID in meta.exposures(band)]
         if args.radius is not None:
-            region = CircularRegion(args.ra, args.dec, args.radius / 3600)
+            region = circle.region_of(args)
             keys = meta.exposures_touching(region, bands)
-            catalog = circle.sources_near(args, args.radius)
+            catalog = circle.sources_near(args, region)
         text = ds9_regions(
             meta,
             exposures=keys,

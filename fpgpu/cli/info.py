@@ -2,17 +2,24 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fpgpu.cli.arguments import add_folder, add_json
+from fpgpu.cli.arguments import add_folder, add_json, path_name
 from fpgpu.cli.console import format_bytes, format_table, print_json
+from fpgpu.errors import FpgpuError
+
+if TYPE_CHECKING:
+    from fpgpu.stores.summary import BandSummary
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
 
 
 HELP = "what a store folder holds"
 DESCRIPTION = (
-    "Print bands, exposures, sizes, units, kinds of WCS and sky area of a store "
-    "folder, or what was done to each exposure. Pixels are not read."
+    "Print bands, exposures, sizes, units, kinds of WCS, place and area on the sky "
+    "of a store folder, and how deep it is (five standard deviations of the flux within 0.15 "
+    "arcsec, where a band has its mean number of exposures, from a sample of the weights); or what "
+    "was done to each exposure."
 )
 EXAMPLES = """examples:
   fpgpu info stores
@@ -26,6 +33,12 @@ PRINTED = (
     "masked_nonfinite_flux", "masked_bad_err", "masked_flagged", "bitmask", "input_size", "date",
 )  # fmt: skip
 """Columns for a terminal; a file gets all of them."""
+
+SAMPLED = 20
+"""Exposures of a band that its depth is taken from."""
+
+DEPTH = "5 sigma AB"
+"""Of the flux within 0.15 arcsec, where a band has its mean number of exposures."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         metavar="FILE",
-        type=Path,
+        type=path_name,
         help="with --exposures: write all of it to a table, .ecsv, .fits or .json",
     )
 
@@ -69,17 +82,23 @@ def run(args: argparse.Namespace) -> int:
     from fpgpu.stores.summary import summarize
 
     summary = summarize(args.folder)
+    place = _place(args.folder)
+    depths = {band.name: _depth(args.folder, band) for band in summary.bands}
     if args.json:
-        print_json(summary.as_dict())
+        print_json({**summary.as_dict(), **place, "depth_ab": depths})
         return 0 if summary.consistent else 1
     (nx, ny), size = summary.shape, summary.super_pixel_size
     print(
         f"{summary.folder}: {summary.n_exposures} exposures of {nx}x{ny} pixels, bands: "
         f"{len(summary.bands)}, super-pixels of {size}x{size}, {format_bytes(summary.n_bytes)}"
     )
+    if place:
+        print(
+            "around ra {ra:.5f}, dec {dec:+.5f}, within {radius_arcmin:.3g} arcmin".format(**place)
+        )
     print(
         format_table(
-            ["band", "exposures", "units", "WCS", "sky arcmin2", "exposures arcmin2"],
+            ["band", "exposures", "units", "WCS", "sky arcmin2", "exposures arcmin2", DEPTH],
             [
                 [
                     band.name,
@@ -88,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
                     ", ".join(f"{n} {kind}" for kind, n in band.wcs.items()),
                     round(band.sky_arcmin2, 4),
                     round(band.exposures_arcmin2, 4),
+                    _printable(depths[band.name]),
                 ]
                 for band in summary.bands
             ],
@@ -98,6 +118,47 @@ def run(args: argparse.Namespace) -> int:
     for where, names in summary.disagreements().items():
         print(f"only in {where}: {', '.join(names)}")
     return 0 if summary.consistent else 1
+
+
+def _place(folder: Path) -> dict[str, float]:
+    """Where on the sky the exposures are: a circle around all of them."""
+    import numpy as np
+
+    from fpgpu.sky.sphere import positions, separation, unit_vectors
+    from fpgpu.stores.folder import StoreFolder
+    from fpgpu.stores.meta import MetaStore
+    from fpgpu.stores.pixel import PixelStore
+
+    place = StoreFolder(folder)
+    with PixelStore(place.pixels, mode="r") as pixels, MetaStore(place.meta) as meta:
+        meta.image_shape = pixels.shape
+        outlines = [meta.footprint(*key) for key in meta]
+    if not outlines:
+        return {}
+    ra, dec = np.concatenate(outlines).T
+    centre = positions(unit_vectors(ra, dec).mean(axis=0))
+    radius = float(separation(*centre, ra, dec).max())
+    return {"ra": float(centre[0]), "dec": float(centre[1]), "radius_arcmin": 60 * radius}
+
+
+def _depth(folder: Path, band: "BandSummary") -> float | None:
+    """Limiting magnitude of a band where it has its mean number of exposures."""
+    from fpgpu.depth import aperture_ivar, limiting_magnitude
+    from fpgpu.stores.folder import StoreFolder
+    from fpgpu.stores.pixel import PixelStore
+
+    if not band.sky_arcmin2:
+        return None
+    area = 3600 * band.exposures_arcmin2 / band.n_exposures
+    try:
+        with PixelStore(StoreFolder(folder).pixels, mode="r") as pixels:
+            expIDs = pixels.exposures(band.name)[:: 1 + band.n_exposures // SAMPLED]
+            ivar = [aperture_ivar(pixels, (band.name, expID), area) for expID in expIDs]
+    except FpgpuError:  # other units; or damage, which fpgpu verify is for
+        return None
+    n_mean = band.exposures_arcmin2 / band.sky_arcmin2
+    depth = float(limiting_magnitude(n_mean * sum(ivar) / len(ivar)))
+    return round(depth, 2) if depth == depth else None
 
 
 def _show_exposures(args: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fpgpu.cli.arguments import add_backend, add_json, folder_name, positive
+from fpgpu.cli.arguments import add_backend, add_json, path_name, positive
 from fpgpu.cli.console import Progress, format_table, print_json
 from fpgpu.cli.dryrun import run_dry
 from fpgpu.errors import UsageError
@@ -56,19 +56,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "files",
         nargs="*",
         metavar="FILE",
-        type=Path,
+        type=path_name,
         help="exposure files, folders of them, or quoted patterns; those of --config by default",
     )
     parser.add_argument(
         "--out",
         metavar="DIR",
-        type=folder_name,
+        type=path_name,
         help="the store folder; that of --config by default",
     )
     parser.add_argument(
         "--config",
         metavar="FILE",
-        type=Path,
+        type=path_name,
         help="YAML file with files, options for all, and options for some; the command line goes "
         "before it",
     )
@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--framedir",
         metavar="DIR",
-        type=Path,
+        type=path_name,
         help="exposures are named by their path below this folder",
     )
     parser.add_argument(

@@ -5,6 +5,8 @@ import os
 import signal
 import sys
 import threading
+import traceback
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import cast
@@ -92,7 +94,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit code: 0 done, 1 done in part, 2 refused, 130 interrupted.
     """
-    args = build_parser().parse_args(sys.argv[1:] if argv is None else argv)
+    words = sys.argv[1:] if argv is None else argv
+    parser = build_parser()
+    if not words:
+        parser.print_help()
+        return OK
+    args = parser.parse_args(words)
     level = logging.INFO if args.verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
@@ -103,14 +110,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # `fpgpu info DIR | head` closes the pipe early; that is not a user's mistake.
         return OK
     except (FpgpuError, OSError, MemoryError) as error:
-        if args.debug:
-            raise
-        _tell(args.command, str(error) or "there is not enough memory")
+        _tell(args, str(error) or "there is not enough memory")
         return REFUSED
     except KeyboardInterrupt:
-        if args.debug:
-            raise
-        _tell(args.command, "interrupted")
+        _tell(args, "interrupted")
         return INTERRUPTED
     finally:
         _settle_output()
@@ -128,9 +131,11 @@ def _settle_output() -> None:
             os.close(nowhere)
 
 
-def _tell(command: str, message: str) -> None:
+def _tell(args: Namespace, message: str) -> None:
     """Print why a command ended."""
-    print(f"fpgpu {command}: {message}", file=sys.stderr)
+    if args.debug:
+        traceback.print_exc()
+    print(f"fpgpu {args.command}: {message}", file=sys.stderr)
 
 
 @contextmanager

@@ -1,9 +1,8 @@
 """``fpgpu merge``: put the exposures of several store folders into one."""
 
 import argparse
-from pathlib import Path
 
-from fpgpu.cli.arguments import add_json, count_exposures, folder_name
+from fpgpu.cli.arguments import add_json, count_exposures, path_name
 from fpgpu.cli.console import Progress, print_json
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
@@ -28,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         The parser of the command.
     """
-    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="store folders")
+    parser.add_argument("folders", metavar="DIR", nargs="+", type=path_name, help="store folders")
     parser.add_argument(
-        "--out", required=True, metavar="DIR", type=folder_name, help="the folder to add to"
+        "--out", required=True, metavar="DIR", type=path_name, help="the folder to add to"
     )
     parser.add_argument(
         "--replace",

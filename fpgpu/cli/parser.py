@@ -9,7 +9,7 @@ from typing import NoReturn, Protocol
 
 __all__ = ["EXIT_CODES", "Command", "CommandParser", "add_command"]
 
-_NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$", re.IGNORECASE)
+_NEGATIVE_NUMBER = re.compile(r"-\.?\d")
 
 EXIT_CODES = """exit codes:
   0    all done
@@ -44,7 +44,7 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, **settings: object) -> None:
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **settings)  # type: ignore[arg-type]
-        # Before Python 3.14, a declination of -2e-5 is taken for an option.
+        # A declination of -2e-5 (before Python 3.14) or of -27:47:24 is taken for an option.
         self._negative_number_matcher = _NEGATIVE_NUMBER
 
     def parse_args(  # type: ignore[override]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpgpu.cli import circle
-from fpgpu.cli.arguments import add_folder, add_json
+from fpgpu.cli.arguments import add_folder, add_json, path_name
 from fpgpu.cli.console import format_bytes, format_table, print_json
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         metavar="FILE",
-        type=Path,
+        type=path_name,
         default=Path("patch.h5"),
         help="the file to write; an older patch is replaced (default: patch.h5)",
     )
@@ -81,15 +81,14 @@ def run(args: argparse.Namespace) -> int:
     """
     import fpgpu.survey
     from fpgpu.patch.file import check_replaceable, write_patch
-    from fpgpu.sky.regions import CircularRegion
 
-    region = CircularRegion(args.ra, args.dec, args.radius / 3600)
+    region = circle.region_of(args)
     check_replaceable(args.out)
     if args.plot is not None:
         from fpgpu.plots import require_matplotlib
 
         require_matplotlib()
-    catalog = circle.sources_near(args, args.radius)
+    catalog = circle.sources_near(args, region)
     seconds: dict[str, float] = {}
     with _timed(seconds, "open"):
         survey = fpgpu.survey.open(args.folder, backend=args.backend)

@@ -166,11 +166,8 @@ def _require_options(args: argparse.Namespace) -> None:
 def _survey(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]:
     """The whole survey."""
     from fpgpu.plots import plot_survey
-    from fpgpu.sky.regions import CircularRegion
 
-    region = None
-    if args.radius is not None:
-        region = CircularRegion(args.ra, args.dec, args.radius[0] / 3600)
+    region = None if args.radius is None else circle.region_of(args)
     pixels = survey.pixels if args.depth == "magnitude" else None
     yield plot_survey(survey.meta, args.bands, pixels=pixels, region=region, field=args.field)
 
@@ -199,10 +196,7 @@ def _with_patch(
     args: argparse.Namespace,
 ) -> Iterator["Figure"]:
     """Draw the pixels of a patch."""
-    from fpgpu.sky.regions import CircularRegion
-
-    region = CircularRegion(args.ra, args.dec, args.radius[0] / 3600)
-    plan = survey.plan(region, args.bands, select=args.select, units=args.units)
+    plan = survey.plan(circle.region_of(args), args.bands, select=args.select, units=args.units)
     circle.require_exposures(survey, plan, args.bands)
     with survey.patch(plan) as patch:
         yield from draw(survey, patch, circle.flux_units(survey, plan))
@@ -238,11 +232,9 @@ def _residuals(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]
     from fpgpu.likelihood.reference import evaluate
     from fpgpu.likelihood.scene import proposal_from_catalog
     from fpgpu.plots import pages, plot_residuals
-    from fpgpu.sky.regions import CircularRegion
 
-    radius = args.radius[0]
-    region = CircularRegion(args.ra, args.dec, radius / 3600)
-    catalog = circle.sources_near(args, radius)
+    region = circle.region_of(args)
+    catalog = circle.sources_near(args, region)
     if not len(catalog):
         raise CatalogError(f"{args.catalog}: none of its sources is in or near {region!r}")
     mixture = circle.mixture_of(args)
@@ -261,17 +253,16 @@ def _times(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]:
     """Where the time goes, a bar a radius."""
     from fpgpu.patch.timing import time_patch
     from fpgpu.plots import plot_times
-    from fpgpu.sky.regions import CircularRegion
 
     options: dict[str, Any] = {"backend": survey.backend, "select": args.select, "margin": None}
     if args.profiles is not None:
         options["radii"] = circle.mixture_of(args).radii
     times = []
     for radius in args.radius:
-        region = CircularRegion(args.ra, args.dec, radius / 3600)
+        region = circle.region_of(args, radius)
         plan = survey.plan(region, args.bands, select=args.select, units=args.units)
         circle.require_exposures(survey, plan, args.bands)
-        catalog = circle.sources_near(args, radius)
+        catalog = circle.sources_near(args, region)
         circle.require_psf(survey, args.folder, catalog)
         times.append(time_patch(survey, region, catalog, args.bands, **options))
     yield plot_times(times)

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fpgpu.cli.arguments import add_json, positive
+from fpgpu.cli.arguments import add_json, path_name, positive
 from fpgpu.cli.console import Progress, format_table, print_json
 from fpgpu.errors import MissingFileError, UsageError
 
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument("files", metavar="FILE", nargs="+", help="images, or the word 'profiles'")
     parser.add_argument(
-        "--out", required=True, metavar="H5", type=Path, help="the PSF store, or the table"
+        "--out", required=True, metavar="H5", type=path_name, help="the PSF store, or the table"
     )
     parser.add_argument(
         "--gaussians", type=positive, default=4, metavar="N", help="of the PSF itself (4)"
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recenter", action="store_true", help="move the light to the middle of each image"
     )
     parser.add_argument(
-        "--profiles", metavar="H5", type=Path, help="table of Sersic profiles (fpgpu's own)"
+        "--profiles", metavar="H5", type=path_name, help="table of Sersic profiles (fpgpu's own)"
     )
     parser.add_argument("--plot", metavar="PREFIX", help="pictures PREFIX_psf_BAND.png")
     add_json(parser)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fpgpu.backends.base import Backend
 from fpgpu.backends.choose import BackendName, get_backend
-from fpgpu.errors import LayoutError, PlanError, RegionError
+from fpgpu.errors import LayoutError, PlanError
 from fpgpu.forcepho.device import PIXELS, DevicePatch
 from fpgpu.layout import MAXSOURCES, PATCH_ARRAYS
 from fpgpu.likelihood.scene import relative_longitude
@@ -20,7 +20,7 @@ from fpgpu.patch.device import Patch
 from fpgpu.patch.pack import background_offsets, pack_metadata
 from fpgpu.patch.plan import PatchPlan, Selection, make_plan
 from fpgpu.patch.stores import Stores
-from fpgpu.sky.regions import CircularRegion, RectangularRegion, Region
+from fpgpu.sky.regions import as_region
 from fpgpu.sky.sphere import wrapped
 from fpgpu.stores.disk import StrPath
 from fpgpu.stores.meta import MetaStore
@@ -28,7 +28,7 @@ from fpgpu.stores.names import each_band
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.psf import PSFStore
 
-__all__ = ["StorePatch", "as_region"]
+__all__ = ["StorePatch"]
 
 Kernel = Literal["fpgpu", "forcepho"]
 
@@ -45,11 +45,6 @@ _OF_THE_DEVICE = {"_patch", "device_patch", "device_ptrs", "patch_struct", "patc
 
 # Where the methods that a subclass may override are defined.
 _OWN = {__name__, "forcepho.patches.patch"}
-
-_REGIONS: dict[type[Region], tuple[str, ...]] = {
-    CircularRegion: ("ra", "dec", "radius"),
-    RectangularRegion: ("ra_min", "ra_max", "dec_min", "dec_max"),
-}
 
 
 class StorePatch(DevicePatch):
@@ -532,36 +527,6 @@ class StorePatch(DevicePatch):
     def size(self) -> int:
         """Bytes in the backend's memory; 0 before a patch is built."""
         return self._patch.nbytes if self._patch is not None else 0
-
-
-def as_region(region: Any) -> Region:
-    """Take a region of fpgpu, or one of forcepho's.
-
-    Parameters
-    ----------
-    region : object
-        A region of fpgpu as it is; of any other kind, one with the attributes of a circle or a
-        rectangle, in degrees.
-
-    Returns
-    -------
-    Region
-        Of fpgpu.
-
-    Raises
-    ------
-    RegionError
-        When it is neither.
-    """
-    if isinstance(region, Region):
-        return region
-    for kind, names in _REGIONS.items():
-        if all(hasattr(region, name) for name in names):
-            return kind(*(getattr(region, name) for name in names))
-    raise RegionError(
-        f"{region!r} is no region; expected a CircularRegion or RectangularRegion of fpgpu or of"
-        " forcepho"
-    )
 
 
 def _make_absolute(scene: Any) -> None:

@@ -149,6 +149,9 @@ def _cancel(pool: Executor) -> None:
     pool.shutdown(wait=False)
 
 
+_BESIDE = {"mpi": " and an MPI library: your cluster's (module load openmpi), or pip install mpich"}
+
+
 def _import(module: str, extra: str) -> Any:
     """Import an optional package."""
     try:
@@ -156,5 +159,5 @@ def _import(module: str, extra: str) -> Any:
     except (ImportError, RuntimeError) as error:  # mpi4py finds no MPI library: RuntimeError
         raise MissingExtraError(
             f"{module} cannot be imported ({str(error).splitlines()[0]}); "
-            f'install it with pip install "fpgpu[{extra}]"'
+            f'install it with pip install "fpgpu[{extra}]"{_BESIDE.get(extra, "")}'
         ) from error

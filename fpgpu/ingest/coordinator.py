@@ -21,7 +21,7 @@ from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.record import absolute
 from fpgpu.ingest.report import IngestReport, IngestRow
 from fpgpu.ingest.resume import Earlier, Present
-from fpgpu.ingest.work import Made, Task, discard, make_shards
+from fpgpu.ingest.work import ShardResult, Task, discard, make_shards
 from fpgpu.ingest.workers import Workers, is_gone, is_lost
 from fpgpu.stores.commit import commit_shards
 from fpgpu.stores.folder import StoreFolder
@@ -51,8 +51,8 @@ class _Job:
 
     given: Input
     item: Input
-    future: "Future[list[Made]] | None" = None
-    made: list[Made] | None = None
+    future: "Future[list[ShardResult]] | None" = None
+    made: list[ShardResult] | None = None
 
 
 @dataclass
@@ -98,7 +98,7 @@ class Coordinator:
     ended_early: bool = False
     run_id: str = field(default_factory=lambda: secrets.token_hex(4))
     _jobs: deque[_Job] = field(default_factory=deque)
-    _accepted: list[Made] = field(default_factory=list)
+    _accepted: list[ShardResult] = field(default_factory=list)
     _admission: Admission = field(init=False)
     _published_at: float = field(default_factory=time.monotonic)
     _interval: float = 0.0
@@ -158,13 +158,13 @@ class Coordinator:
         item = absolute(given)
         unchanged = self.earlier.rows(item) if self.earlier else []
         if unchanged:
-            return _Job(given, item, made=[Made(row) for row in unchanged])
+            return _Job(given, item, made=[ShardResult(row) for row in unchanged])
         if item.exposure is not None and self.workers.is_remote:
             # Its pixels would have to be sent.
             return _Job(given, item, made=make_shards(self._task(item, self.backend)))
         return _Job(given, item, future=self._submit(item))
 
-    def _submit(self, item: Input) -> "Future[list[Made]]":
+    def _submit(self, item: Input) -> "Future[list[ShardResult]]":
         backend = self.backend
         if self.workers.is_remote and not isinstance(backend, str):
             backend = "cuda" if backend.name == "cuda" else "cpu"
@@ -195,7 +195,7 @@ class Coordinator:
             self._jobs.popleft()
             self._accept_all(job, made)
 
-    def _result(self, job: _Job) -> list[Made]:
+    def _result(self, job: _Job) -> list[ShardResult]:
         """Return what an input gave; try once more, alone, when its worker has died."""
         if job.made is None and job.future is not None:
             error = _error_of(job.future)
@@ -233,12 +233,12 @@ class Coordinator:
             if again is not None and is_lost(again):
                 self.workers.renew(again)
 
-    def _accept_all(self, job: _Job, made: list[Made]) -> None:
+    def _accept_all(self, job: _Job, made: list[ShardResult]) -> None:
         """Take the exposures of one input in, under the name that it was given by."""
         for each in made:
             self._accept(replace(each, row=replace(each.row, file=job.given.path)))
 
-    def _accept(self, made: Made) -> None:
+    def _accept(self, made: ShardResult) -> None:
         """Take one exposure in, or refuse it for what the whole store knows."""
         shard = made.shard
         if shard is not None:
@@ -246,7 +246,7 @@ class Coordinator:
                 self._admission.admit(shard.key, shard.shape, made.row.file)
             except FpgpuError as error:
                 discard([made])
-                made = Made(_refused_late(made.row, error), error=error)
+                made = ShardResult(_refused_late(made.row, error), error=error)
             else:
                 if shard.key in self.present.in_pixels:
                     made = replace(made, row=replace(made.row, status="replaced"))
@@ -313,7 +313,7 @@ def _succeeded(job: _Job) -> bool:
     return job.future is None or (job.future.done() and _error_of(job.future) is None)
 
 
-def _error_of(future: "Future[list[Made]]") -> BaseException | None:
+def _error_of(future: "Future[list[ShardResult]]") -> BaseException | None:
     """Return the error of a task that is done, also when somebody else has cancelled it."""
     if not future.done():
         return None
@@ -323,7 +323,7 @@ def _error_of(future: "Future[list[Made]]") -> BaseException | None:
         return error
 
 
-def _given_up(item: Input, error: BaseException | None) -> Made:
+def _given_up(item: Input, error: BaseException | None) -> ShardResult:
     """Say that an input has killed its worker twice."""
     return _lost_row(
         item,
@@ -338,7 +338,7 @@ def _refused_late(row: IngestRow, error: FpgpuError) -> IngestRow:
     return replace(refused, band=row.band, expID=row.expID)
 
 
-def _failed(item: Input, error: BaseException) -> Made:
+def _failed(item: Input, error: BaseException) -> ShardResult:
     """Say that an input met an error that nobody foresaw."""
     return _lost_row(
         item,
@@ -347,5 +347,7 @@ def _failed(item: Input, error: BaseException) -> Made:
     )
 
 
-def _lost_row(item: Input, reason: str) -> Made:
-    return Made(IngestRow(item.path, "refused", reason=reason), error=UnusableExposureError(reason))
+def _lost_row(item: Input, reason: str) -> ShardResult:
+    return ShardResult(
+        IngestRow(item.path, "refused", reason=reason), error=UnusableExposureError(reason)
+    )

@@ -44,6 +44,11 @@ class ImageNameSet(NamedTuple):
     ----------
     im, err, mask, bkg : str or None
         Origin of the flux, uncertainty, data-quality and background image.
+
+    Examples
+    --------
+    >>> ImageNameSet(im="x_cal.fits").err is None
+    True
     """
 
     im: str | None = None
@@ -71,6 +76,12 @@ class ImageSet(NamedTuple):
         The exposure's key.
     names : ImageNameSet, str or None
         Where the images came from.
+
+    Examples
+    --------
+    >>> pixels, header = np.ones((16, 8)), {"FILTER": "F200W"}
+    >>> ImageSet(pixels, pixels, None, None, header, "F200W", "x_cal", "x_cal.fits").expID
+    'x_cal'
     """
 
     im: npt.NDArray[Any]
@@ -123,6 +134,13 @@ class Exposure:
         Extra facts stored beside the pixels.
     notes : list of str
         What a user should know about how this exposure was read.
+
+    Examples
+    --------
+    >>> pixels, header = np.ones((16, 8)), {"FILTER": "F200W"}
+    >>> exposure = Exposure(pixels, pixels, None, None, header, "F200W", "x", ImageNameSet())
+    >>> exposure.shape
+    (16, 8)
     """
 
     im: npt.NDArray[Any]
@@ -251,6 +269,11 @@ def header_to_id(
         When FILTER is missing, or DETECTOR is missing or names no module.
     ExposureNameError
         When the file is outside `framedir` or the names cannot be used in a store.
+
+    Examples
+    --------
+    >>> header_to_id({"FILTER": "F200W"}, "jwst/jw01180_nrca1_cal.fits.gz")
+    ('F200W', 'jw01180_nrca1_cal')
     """
     path = Path(name)
     stem = check_expID(FILE_ENDING.sub("", path.name))

@@ -15,6 +15,7 @@ from typing import cast
 from fpgpu.errors import MissingFileError
 from fpgpu.ingest.exposure import FILE_ENDING
 from fpgpu.ingest.inputs import CalibrationOptions, Input, ReadOptions, as_input, is_single
+from fpgpu.paths import as_path
 
 __all__ = ["COMPANION_ENDINGS", "companions_of", "find_inputs"]
 
@@ -77,7 +78,7 @@ def find_inputs(
                 "folder or a pattern ('.' is the current folder)"
             )
         if isinstance(item, str | os.PathLike):
-            for path, root in _files(Path(item)):
+            for path, root in _files(as_path(item)):
                 inputs.append(_with_companions(path, root, options, calibration))
         else:
             inputs.append(as_input(item, options, calibration))

@@ -24,6 +24,7 @@ from fpgpu.ingest.naming import check_pattern
 from fpgpu.ingest.tiles import check_tile
 from fpgpu.ingest.units import PIXEL_AREAS
 from fpgpu.ingest.weights import WEIGHTS
+from fpgpu.paths import as_path
 from fpgpu.superpixels import SUPER_PIXEL_SIZE
 
 __all__ = [
@@ -253,6 +254,12 @@ class Input:
     ------
     UnusableExposureError
         When a companion has a role that does not exist.
+
+    Examples
+    --------
+    >>> item = Input("x_sci.fits", {"err": "x_rms.fits"}, ReadOptions(tile=128))
+    >>> item.path.name, item.options.tile
+    ('x_sci.fits', (128, 128))
     """
 
     path: Path
@@ -357,7 +364,7 @@ def as_input(
         label = Path(item.names.im or item.expID)
         return Input(label, {}, options, calibration, exposure=item)
     if isinstance(item, str | os.PathLike):
-        return Input(Path(item), {}, options, calibration)
+        return Input(as_path(item), {}, options, calibration)
     if is_single(item):
         exposure = exposure_from_ccddata(item, do_fluxcal=calibration.do_fluxcal)
         return as_input(exposure, options, calibration)

@@ -81,6 +81,15 @@ def exposure_from_arrays(
         When there is no usable WCS.
     ExposureNameError
         When a name cannot be used in a store.
+
+    Examples
+    --------
+    >>> from astropy.wcs import WCS
+    >>> wcs = WCS({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CDELT1": -1e-5, "CDELT2": 1e-5})
+    >>> data = np.ones((16, 24)) * u.uJy  # [y, x]
+    >>> image = exposure_from_arrays(data, 0.1 * data, band="F200W", expID="mine", wcs=wcs)
+    >>> image.shape, image.hdr["BUNIT"]
+    ((24, 16), 'uJy')
     """
     from astropy.io.fits import Header
 
@@ -154,6 +163,15 @@ def exposure_from_ccddata(
         When it is no NDData, has no uncertainty, no name, or cannot be used.
     WCSError
         When it has no usable WCS.
+
+    Examples
+    --------
+    >>> from astropy.nddata import CCDData, StdDevUncertainty
+    >>> from astropy.wcs import WCS
+    >>> wcs = WCS({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CDELT1": -1e-5, "CDELT2": 1e-5})
+    >>> ccd = CCDData(np.ones((16, 24)), StdDevUncertainty(np.ones((16, 24))), wcs=wcs, unit="nJy")
+    >>> exposure_from_ccddata(ccd, band="F200W", expID="mine").shape
+    (24, 16)
     """
     from astropy.nddata import NDData, StdDevUncertainty
     from astropy.units import UnitsError

@@ -18,6 +18,7 @@ from fpgpu.ingest.machine import suggested_workers
 from fpgpu.ingest.readers import registered_readers
 from fpgpu.ingest.report import IngestReport, IngestRow, unknown_bands
 from fpgpu.ingest.resume import Earlier, Present, look, remove_own, take_up, tell_strays
+from fpgpu.paths import as_path
 from fpgpu.progress import progress_bar
 from fpgpu.stores.commit import holding
 from fpgpu.stores.folder import StoreFolder
@@ -123,16 +124,24 @@ def ingest(
         When the executor cannot be started or is lost.
     FpgpuError
         With `strict`, why the first refused exposure was refused.
+
+    Examples
+    --------
+    >>> report = fpgpu.ingest("exposures/*_cal.fits", tmp_path / "stores")
+    >>> report
+    <IngestReport of ...: 4 stored>
+    >>> report.added[0].band, report.added[0].unit
+    ('F200W', 'nJy')
     """
     options = ReadOptions(
         wcs=wcs,
         pad=pad,
-        framedir=None if framedir is None else Path(framedir),
+        framedir=None if framedir is None else as_path(framedir),
         split_by_detector=split_by_detector,
     )
     calibration = CalibrationOptions(bitmask=bitmask, do_fluxcal=do_fluxcal)
     items = find_inputs(files, options, calibration)
-    report = IngestReport(Path(out))
+    report = IngestReport(as_path(out))
     folder = report.out.absolute()
     n = suggested_workers([item.path for item in items]) if workers is None else max(workers, 1)
     store = StoreFolder(folder).pixels

@@ -41,7 +41,7 @@ def prepare(exposure: Exposure, calibration: CalibrationOptions) -> None:
             exposure.mask = None
             exposure.names = exposure.names._replace(mask=None)
     if calibration.background_offset is not None:
-        comment = "background to subtract, in the unit of the store"
+        comment = "background to subtract, unit of the store"
         exposure.hdr[BACKGROUND_KEYWORD] = (calibration.background_offset, comment)
     if calibration.max_snr is not None:
         exposure.ierr = _capped(exposure, calibration.max_snr)

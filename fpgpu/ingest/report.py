@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fpgpu.calibration import MaskCounts
+from fpgpu.html import html_table
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.inputs import Input
 from fpgpu.stores.names import nearest_band
@@ -93,7 +94,7 @@ class IngestRow:
     peak_bytes: int = 0
 
 
-@dataclass
+@dataclass(repr=False)
 class IngestReport:
     """What became of all files of a run.
 
@@ -131,6 +132,22 @@ class IngestReport:
             "unknown_bands": self.unknown_bands,
             "mixed_units": self.mixed_units,
         }
+
+    def __repr__(self) -> str:
+        counts = Counter(row.status for row in self.rows)
+        told = ", ".join(f"{n} {status}" for status, n in counts.items()) or "no exposures"
+        return f"<IngestReport of {self.out}: {told}>"
+
+    def _repr_html_(self) -> str:
+        columns = ["file", "band", "exposure", "status", "unit", "pixels", "masked", "what to know"]
+        rows = [
+            [
+                *(r.file.name, r.band, r.expID, r.status, r.unit, r.n_pixels, r.n_masked),
+                r.reason or "; ".join(r.notes),
+            ]
+            for r in self.rows
+        ]
+        return html_table(repr(self).strip("<>"), columns, rows)
 
     @property
     def ok(self) -> bool:

@@ -32,7 +32,7 @@ from fpgpu.ingest.report import IngestRow, by_cause, empty_tile_row, left_out_ro
 from fpgpu.stores.shard import Shard, write_shard
 from fpgpu.stores.units import stored_unit
 
-__all__ = ["STORE_FAILURES", "Made", "Task", "discard", "make_shards"]
+__all__ = ["STORE_FAILURES", "ShardResult", "Task", "discard", "make_shards"]
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Made:
+class ShardResult:
     """What became of one exposure.
 
     Attributes
@@ -91,7 +91,7 @@ class Made:
     error: FpgpuError | None = None
 
 
-def make_shards(task: Task) -> list[Made]:
+def make_shards(task: Task) -> list[ShardResult]:
     """Turn an input into shards.
 
     Parameters
@@ -101,7 +101,7 @@ def make_shards(task: Task) -> list[Made]:
 
     Returns
     -------
-    list of Made
+    list of ShardResult
         One an exposure, in the order of the reader, refused ones too.
 
     Raises
@@ -118,7 +118,7 @@ def make_shards(task: Task) -> list[Made]:
     return made
 
 
-def discard(made: list[Made]) -> None:
+def discard(made: list[ShardResult]) -> None:
     """Remove shards that will not be published.
 
     What cannot be removed is left to the next run, which finds it: that is nobody's error, least
@@ -126,7 +126,7 @@ def discard(made: list[Made]) -> None:
 
     Parameters
     ----------
-    made : list of Made
+    made : list of ShardResult
         What they came from.
     """
     for each in made:
@@ -137,11 +137,11 @@ def discard(made: list[Made]) -> None:
                 logger.warning("%s: cannot be removed: %s", each.shard.file, error)
 
 
-def _attempt(task: Task, *, complete: bool) -> list[Made]:
+def _attempt(task: Task, *, complete: bool) -> list[ShardResult]:
     """Write what can be written; nothing is left when that ends in an error of the store."""
     item = task.item
     start = time.perf_counter()
-    made: list[Made] = []
+    made: list[ShardResult] = []
     try:
         marks = file_marks(item, read=True)
         made.extend(_each(task, marks, complete))
@@ -162,7 +162,7 @@ def _attempt(task: Task, *, complete: bool) -> list[Made]:
     return made
 
 
-def _each(task: Task, marks: list[FileMark], complete: bool) -> Iterator[Made]:
+def _each(task: Task, marks: list[FileMark], complete: bool) -> Iterator[ShardResult]:
     """Write the exposures one by one, so that no two are in memory."""
     exposures = read_exposures(task.item.as_found())
     empty_band, n_others = "", 0
@@ -172,13 +172,13 @@ def _each(task: Task, marks: list[FileMark], complete: bool) -> Iterator[Made]:
         if exposure is None:
             break
         if not task.item.wants(exposure.band):
-            yield Made(left_out_row(task.item, exposure))
+            yield ShardResult(left_out_row(task.item, exposure))
             continue
         try:
             prepare(exposure, task.item.calibration)
             if is_empty_tile(exposure):
                 empty_band = exposure.band
-                yield Made(empty_tile_row(task.item, exposure))
+                yield ShardResult(empty_tile_row(task.item, exposure))
                 continue
             n_others += 1
             require_weight(exposure, task.item.calibration)
@@ -195,7 +195,7 @@ def _each(task: Task, marks: list[FileMark], complete: bool) -> Iterator[Made]:
 
 def _make(
     task: Task, exposure: Exposure, marks: list[FileMark], complete: bool, start: float
-) -> Made:
+) -> ShardResult:
     """Write one exposure."""
     exposure.provenance |= record_of(task.item, exposure, marks, complete=complete)
     shard = write_shard(
@@ -230,16 +230,18 @@ def _make(
         seconds=time.perf_counter() - start,
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
     )
-    return Made(row, shard)
+    return ShardResult(row, shard)
 
 
-def _refused(item: Input, error: FpgpuError, start: float, band: str = "", expID: str = "") -> Made:
+def _refused(
+    item: Input, error: FpgpuError, start: float, band: str = "", expID: str = ""
+) -> ShardResult:
     """Say why an exposure, or all that would have followed, cannot go in."""
     # What a store says names the exposure and the store, not the file it came from.
     reason = str(error) if str(item.path) in str(error) else f"{item.path}: {error}"
     seconds = time.perf_counter() - start
     row = IngestRow(item.path, "refused", reason=reason, band=band, expID=expID, seconds=seconds)
-    return Made(row, error=error)
+    return ShardResult(row, error=error)
 
 
 @cache

@@ -1,7 +1,7 @@
 """From stores and a plan to a patch in a backend's memory."""
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
@@ -15,6 +15,11 @@ from fpgpu.patch.pixels import send_pixels
 from fpgpu.patch.plan import PatchPlan
 from fpgpu.patch.resident import ResidentExposures
 from fpgpu.patch.stores import StoreSet
+from fpgpu.sky.angles import AngleLike
+from fpgpu.stores.units import units_of
+
+if TYPE_CHECKING:
+    from astropy.coordinates import SkyCoord
 
 __all__ = ["build_patch"]
 
@@ -26,12 +31,12 @@ def build_patch(
     *,
     backend: Backend,
     radii: npt.ArrayLike | None = None,
-    margin: float | None = MARGIN,
+    margin: AngleLike | None = MARGIN,
     psf_per_source: bool = True,
     background_keyword: str | None = None,
     max_snr: float | None = None,
     tweak_keyword: str | None = None,
-    reference: tuple[float, float] | None = None,
+    reference: "tuple[AngleLike, AngleLike] | SkyCoord | None" = None,
     resident: ResidentExposures | None = None,
     clock: Clock = untimed,
 ) -> Patch:
@@ -48,9 +53,9 @@ def build_patch(
         by default. `fpgpu.patch.device.Patch.sources` tells which are in the patch.
     backend : Backend
         Where the patch shall live.
-    margin : float or None, optional
-        Degrees: sources that are outside the region by more than this, half an arcsec by default,
-        are left out; None takes all. A warning is logged where none is left.
+    margin : float, Quantity or None, optional
+        Degrees, or with units: sources that are outside the region by more than this, half an
+        arcsec by default, are left out; None takes all. A warning is logged where none is left.
     radii, psf_per_source, tweak_keyword, reference : optional
         As in `fpgpu.patch.pack.pack_metadata`; all but the last hold for later catalogues, too, as
         does the margin.
@@ -107,6 +112,7 @@ def build_patch(
     )
     with clock("metadata"):
         metadata = pack(catalog, reference=reference)
-    patch = Patch(plan, backend, stores.meta, metadata, pack, fill)
+    units = units_of(stores.pixels, [(e.band, e.expID) for e in plan.exposures])
+    patch = Patch(plan, backend, stores.meta, metadata, pack, fill, units)
     patch.send()
     return patch

@@ -2,11 +2,11 @@
 
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from fpgpu.backends.arena import Arena
 from fpgpu.backends.base import Backend
 from fpgpu.backends.memory import Array
 from fpgpu.errors import LayoutError, ReleasedMemoryError
+from fpgpu.html import html_table
 from fpgpu.likelihood.cpu import HostLikelihood
 from fpgpu.likelihood.cuda import DeviceLikelihood
 from fpgpu.likelihood.evaluation import (
@@ -27,11 +28,15 @@ from fpgpu.likelihood.evaluation import (
 )
 from fpgpu.likelihood.mixture import SersicMixture
 from fpgpu.likelihood.scene import proposal_from_catalog
-from fpgpu.patch.images import ExposureImage, exposure_images, write_images
+from fpgpu.patch.images import ExposureImage, ccd_images, exposure_images, write_images
 from fpgpu.patch.pack import PatchMetadata
 from fpgpu.patch.plan import PatchPlan
+from fpgpu.paths import as_path
 from fpgpu.psf.profiles import default_profiles
 from fpgpu.stores.meta import MetaStore
+
+if TYPE_CHECKING:
+    from astropy.nddata import CCDData
 
 __all__ = ["Patch"]
 
@@ -60,6 +65,8 @@ class Patch:
     fill : callable
         ``fill(out=PatchPixels)`` reads the pixels into arrays of the backend, and gives a callable
         that raises what is wrong with them.
+    units : mapping of (str, str) to str
+        Units of the fluxes, by band and expID.
 
     Attributes
     ----------
@@ -67,6 +74,13 @@ class Patch:
         What is in it.
     backend : Backend
         Where it lives.
+
+    Examples
+    --------
+    >>> with survey.patch(region, catalog) as patch:
+    ...     flux = patch.retrieve("data")
+    ...     patch.n_sources == len(patch.sources), flux.size == patch.plan.n_pixels
+    (True, True)
     """
 
     def __init__(
@@ -77,6 +91,7 @@ class Patch:
         metadata: PatchMetadata,
         pack: Callable[..., PatchMetadata],
         fill: Callable[..., Callable[[], None]],
+        units: Mapping[tuple[str, str], str],
     ) -> None:
         self.plan = plan
         self.backend = backend
@@ -84,6 +99,7 @@ class Patch:
         self._metadata = metadata
         self._pack = pack
         self._fill = fill
+        self._units = units
         # The second one differs from the first when sources were replaced by another number.
         self._pixels: Arena | None = None
         self._sources: Arena | None = None
@@ -152,6 +168,11 @@ class Patch:
         state = "freed" if self.freed else f"{self.nbytes:,} bytes on {self.backend.description}"
         return f"<Patch of {self.n_sources} sources and {self.plan!r}: {state}>"
 
+    def _repr_html_(self) -> str:
+        state = "freed" if self.freed else f"{self.nbytes:,} bytes on {self.backend.description}"
+        title = f"Patch of {self.n_sources} sources, {self.plan.n_pixels:,} pixels: {state}"
+        return html_table(title, *self.plan.as_rows())
+
     # --- what it says of a scene -------------------------------------------------------------
 
     def evaluate(
@@ -186,6 +207,16 @@ class Patch:
             be; nothing was computed then.
         ReleasedMemoryError
             When the patch was freed.
+
+        Examples
+        --------
+        >>> from fpgpu.likelihood.scene import proposal_from_catalog
+        >>> from fpgpu.psf import default_profiles
+        >>> sources = catalog[patch.sources]
+        >>> args = patch.bandlist, default_profiles(), patch.reference
+        >>> found = patch.evaluate(proposal_from_catalog(sources, *args))
+        >>> found.chi2.shape == (2,), found.derivatives.shape == (2, len(sources), 7)
+        (True, True)
         """
         self._arenas()
         batch = as_batch(proposal, self.n_sources, self.plan.n_bands, self.n_radii)
@@ -267,6 +298,15 @@ class Patch:
             radii.
         ReleasedMemoryError
             When the patch was freed.
+
+        Examples
+        --------
+        >>> sources = catalog[patch.sources]
+        >>> ln_l = patch.likelihood(sources)
+        >>> ln_l.value > 0  # more likely than no sources
+        True
+        >>> ln_l.gradient.dtype.names
+        ('ra', 'dec', 'q', 'pa', 'sersic', 'rhalf', 'F200W', 'F444W')
         """
         mixture = default_profiles() if mixture is None else mixture
         if not np.array_equal(mixture.rad2, self._metadata.arrays["rad2"]):
@@ -431,6 +471,11 @@ class Patch:
             When there is no such array.
         ReleasedMemoryError
             When the patch was freed.
+
+        Examples
+        --------
+        >>> patch.array("xpix").shape == (patch.plan.n_pixels,)
+        True
         """
         arena, section = self._place(name)
         return arena.section(section)
@@ -451,6 +496,11 @@ class Patch:
         ------
         ReleasedMemoryError
             When the patch was freed.
+
+        Examples
+        --------
+        >>> sorted(patch.arrays())[:3]
+        ['CW', 'D', 'G']
         """
         return {name: self.array(name) for name in self._metadata.layout.sections}
 
@@ -473,6 +523,12 @@ class Patch:
             When there is no such array.
         ReleasedMemoryError
             When the patch was freed.
+
+        Examples
+        --------
+        >>> ierr = patch.retrieve("ierr")  # of all exposures, one after the other
+        >>> ierr.dtype, bool((ierr >= 0).all())
+        (dtype('float32'), True)
         """
         arena, section = self._place(name)
         return arena.download(section)
@@ -490,6 +546,11 @@ class Patch:
         ------
         ReleasedMemoryError
             When the patch was freed.
+
+        Examples
+        --------
+        >>> patch.host_arrays()["n_sources"] == patch.n_sources
+        True
         """
         names = [name for name in self._metadata.layout.sections if name != "residual"]
         counts = {"n_sources": self.n_sources, "n_radii": self.n_radii}
@@ -521,11 +582,53 @@ class Patch:
             When there is no such pixel array.
         ReleasedMemoryError
             When the patch was freed.
+
+        Examples
+        --------
+        >>> image = patch.images("data")[0]
+        >>> image.band, image.image.ndim
+        ('F200W', 2)
         """
         if name not in _PIXEL_ARRAYS:
             arrays = ", ".join(_PIXEL_ARRAYS)
             raise LayoutError(f"{name!r} is no array of pixels; those are {arrays}")
         return exposure_images(self.plan, self.retrieve(name), crop=crop, fill=fill)
+
+    def ccddata(self, name: str = "residual", *, crop: bool = True) -> "list[CCDData]":
+        """Fetch a pixel array as images known to astropy, with their WCS and unit.
+
+        Parameters
+        ----------
+        name : str, optional
+            ``"data"``, ``"ierr"``, ``"xpix"``, ``"ypix"`` or ``"residual"``.
+        crop : bool, optional
+            As for `images`.
+
+        Returns
+        -------
+        list of CCDData
+            One an exposure, in the order of the plan: values ``[y, x]``, of which those outside the
+            patch are masked; data and residual with their uncertainty, and a mask where it is
+            infinite. The WCS is the one that the patch was packed with, as SIP.
+
+        Raises
+        ------
+        LayoutError
+            When there is no such pixel array.
+        ReleasedMemoryError
+            When the patch was freed.
+        WCSError
+            When a WCS cannot be expressed as SIP.
+
+        Examples
+        --------
+        >>> ccd = patch.ccddata("data")[0]
+        >>> print(ccd.unit, ccd.wcs.pixel_n_dim, ccd.meta["FILTER"])
+        nJy 2 F200W
+        """
+        images = self.images(name, crop=crop)
+        ierr = self.images("ierr", crop=crop) if name in ("data", "residual") else None
+        return ccd_images(images, name, self._meta, self._units, ierr)
 
     def write_fits(
         self,
@@ -558,9 +661,17 @@ class Patch:
             When a file exists or cannot be written.
         WCSError
             When a WCS cannot be expressed as SIP.
+
+        Examples
+        --------
+        >>> paths = patch.write_fits(tmp_path, "data")
+        >>> len(paths), paths[0].parent.name
+        (4, 'F200W')
         """
         images = self.images(name, crop=crop, fill=fill)
-        return write_images(Path(folder), name, images, self._meta, overwrite=overwrite)
+        return write_images(
+            as_path(folder), name, images, self._meta, units=self._units, overwrite=overwrite
+        )
 
     # --- its memory --------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """Pixels of a patch back on their detectors: images, and FITS files with the right WCS."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,12 @@ from fpgpu.superpixels import Window, grid_shape
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
+    from astropy.nddata import CCDData
 
-__all__ = ["ExposureImage", "exposure_images", "write_images"]
+__all__ = ["ExposureImage", "ccd_images", "exposure_images", "write_images"]
+
+Units: TypeAlias = Mapping[tuple[str, str], str]
+"""Unit of the stored fluxes by band and expID."""
 
 _KEPT = ("FILTER", "DETECTOR", "INSTRUME", "TELESCOP", "ABMAG", "EXPSTART", "MJD-AVG")
 """Keywords that say what an exposure is; all others are of the whole detector image."""
@@ -108,6 +112,7 @@ def write_images(
     images: Sequence[ExposureImage],
     meta: MetaStore,
     *,
+    units: Units | None = None,
     overwrite: bool = False,
 ) -> list[Path]:
     """Write images of exposures as FITS files.
@@ -125,6 +130,8 @@ def write_images(
         The images.
     meta : MetaStore
         Headers and WCS of the exposures.
+    units : mapping of (str, str) to str, optional
+        Units of the stored fluxes by band and expID, for BUNIT.
     overwrite : bool, optional
         Whether existing files may be replaced.
 
@@ -144,11 +151,9 @@ def write_images(
     """
     from astropy.io.fits import PrimaryHDU
 
-    table = WcsTable.of_exposures(meta, [(image.band, image.expID) for image in images])
     paths = []
-    for image, solution in zip(images, table.solutions, strict=True):
+    for image, header in zip(images, _headers(images, name, meta, units), strict=True):
         path = folder / check_band(image.band) / f"{check_expID(image.expID)}_{name}.fits"
-        header = _header(image, name, solution, meta.headers[image.band][image.expID])
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             PrimaryHDU(image.image.T, header).writeto(path, overwrite=overwrite)
@@ -157,6 +162,79 @@ def write_images(
             raise StoreWriteError(f"{path}: cannot be written: {error}{hint}") from error
         paths.append(path)
     return paths
+
+
+def ccd_images(
+    images: Sequence[ExposureImage],
+    name: str,
+    meta: MetaStore,
+    units: Units,
+    ierr: Sequence[ExposureImage] | None = None,
+) -> "list[CCDData]":
+    """Make images of exposures known to astropy, with WCS, unit, mask and uncertainty.
+
+    Parameters
+    ----------
+    images : sequence of ExposureImage
+        The images; NaN outside the patch.
+    name : str
+        What they show.
+    meta : MetaStore
+        Headers and WCS of the exposures.
+    units : mapping of (str, str) to str
+        Units of the stored fluxes by band and expID.
+    ierr : sequence of ExposureImage, optional
+        Inverse uncertainties of the same pixels.
+
+    Returns
+    -------
+    list of CCDData
+        Values ``[y, x]``; what is outside the patch, or has no weight, is masked.
+
+    Raises
+    ------
+    WCSError
+        When a WCS cannot be expressed as SIP.
+    """
+    from astropy.nddata import CCDData, InverseVariance
+    from astropy.wcs import WCS
+
+    made = []
+    for k, header in enumerate(_headers(images, name, meta, units)):
+        image, bad, sigma = images[k], np.isnan(images[k].image), None
+        if ierr is not None:
+            weight = ierr[k].image.astype(np.float64) ** 2
+            bad |= ~(weight > 0)
+            sigma = InverseVariance(np.where(bad, 0, weight).T)
+        unit = _unit(name, units[image.band, image.expID])
+        wcs = WCS(header, fix=False)
+        made.append(CCDData(image.image.T, sigma, bad.T, wcs=wcs, meta=header, unit=unit))
+    return made
+
+
+def _unit(name: str, stored: str) -> Any:
+    """Unit of an array of pixels, as astropy has it; of fluxes in no known unit, none."""
+    from astropy import units as u
+
+    if name in ("xpix", "ypix"):
+        return u.pix
+    try:
+        unit = u.Unit({"counts": "count"}.get(stored, stored))
+    except ValueError:
+        unit = u.dimensionless_unscaled
+    return unit**-1 if name == "ierr" else unit
+
+
+def _headers(
+    images: Sequence[ExposureImage], name: str, meta: MetaStore, units: Units | None
+) -> "Iterator[Header]":
+    """Make the headers of images of exposures."""
+    table = WcsTable.of_exposures(meta, [(image.band, image.expID) for image in images])
+    for image, solution in zip(images, table.solutions, strict=True):
+        header = _header(image, name, solution, meta.headers[image.band][image.expID])
+        if units is not None:
+            header["BUNIT"] = _unit(name, units[image.band, image.expID]).to_string("fits")
+        yield header
 
 
 def _header(image: ExposureImage, name: str, solution: SipFit | SkyWCS, original: Any) -> "Header":

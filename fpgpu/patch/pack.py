@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,13 @@ from fpgpu.layout import PATCH_ARRAYS, PSF_DTYPE
 from fpgpu.patch.astrometry import Astrometry, WcsTable, local_astrometry, reference_position
 from fpgpu.patch.plan import PatchPlan
 from fpgpu.psf.profiles import RADII
+from fpgpu.sky.angles import AngleLike, is_position, sky_position
 from fpgpu.sky.sphere import Floats
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.psf import PSFStore
+
+if TYPE_CHECKING:
+    from astropy.coordinates import SkyCoord
 
 __all__ = ["FORCEPHO_RADII", "PatchMetadata", "background_offsets", "pack_metadata"]
 
@@ -71,10 +75,10 @@ def pack_metadata(
     catalog: Any = None,
     *,
     radii: npt.ArrayLike | None = None,
-    margin: float | None = None,
+    margin: AngleLike | None = None,
     psf_per_source: bool = True,
     tweak_keyword: str | None = None,
-    reference: tuple[float, float] | None = None,
+    reference: "tuple[AngleLike, AngleLike] | SkyCoord | None" = None,
 ) -> PatchMetadata:
     """Pack indices, astrometry and PSFs; the catalogue is not changed.
 
@@ -92,17 +96,17 @@ def pack_metadata(
     radii : array_like of float, shape (n_radii,), optional
         Standard deviations in arcsec of the Gaussians that a profile is made of; by default those
         of `fpgpu.psf.default_profiles`, or forcepho's nine where the PSFs are for as many.
-    margin : float, optional
-        Degrees: sources that are outside the plan's region by more are left out. By default all are
-        taken, wherever the WCS of all exposures reach, beyond their edges too.
+    margin : float or Quantity, optional
+        Degrees, or with units: sources that are outside the plan's region by more are left out. By
+        default all are taken, wherever the WCS of all exposures reach, beyond their edges too.
     psf_per_source : bool, optional
         Whether each source gets the PSF of its own place on each detector. If not, all sources get
         the first PSF of the band, for kernels that use one PSF per exposure, as forcepho's do.
     tweak_keyword : str, optional
         Header keyword with the factor ``G`` of each exposure; 1 by default.
-    reference : (float, float), optional
-        Position in degrees that coordinates are relative to; by default the median of the sources,
-        or the centre of the region when there are none.
+    reference : SkyCoord or (float, float), optional
+        Position, in degrees or with units, that coordinates are relative to; by default the median
+        of the sources, or the centre of the region when there are none.
 
     Returns
     -------
@@ -134,6 +138,7 @@ def pack_metadata(
     layout = plan.arena_layout(ra.size, radii.size, n_gaussians)
     if reference is None:
         reference = reference_position(ra, dec) if ra.size else plan.region.center
+    reference = sky_position(*([reference] if is_position(reference) else reference))
     if ra.size:
         table = WcsTable.of_exposures(meta, [(e.band, e.expID) for e in plan.exposures])
         astrometry = local_astrometry(table, ra, dec, reference)
@@ -157,8 +162,7 @@ def pack_metadata(
     arrays = {
         name: np.ascontiguousarray(value, PATCH_ARRAYS[name]) for name, value in values.items()
     }
-    position = float(reference[0]), float(reference[1])
-    return PatchMetadata(arrays, layout, position, sources, psf_per_source)
+    return PatchMetadata(arrays, layout, reference, sources, psf_per_source)
 
 
 def background_offsets(meta: MetaStore, plan: PatchPlan, keyword: str | None) -> list[float]:

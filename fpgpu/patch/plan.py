@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from fpgpu.backends.arena import ArenaLayout
 from fpgpu.backends.base import Backend
-from fpgpu.errors import LayoutError, NotInStoreError, PlanError, RegionError, StoreConflictError
+from fpgpu.errors import LayoutError, NotInStoreError, PlanError, StoreConflictError
+from fpgpu.html import html_table
 from fpgpu.patch.select import Selection, select_superpixels
 from fpgpu.patch.windows import Candidates
-from fpgpu.sky.regions import CircularRegion, Region
+from fpgpu.sky.regions import CircularRegion, Region, RegionLike, as_region
 from fpgpu.sky.sphere import positions
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.pixel import PixelStore
@@ -99,6 +100,14 @@ class PatchPlan:
         Pixels along each side of a super-pixel.
     select : {"corners", "overlap"}
         How super-pixels were chosen.
+
+    Examples
+    --------
+    >>> plan = survey.plan(region)
+    >>> plan.n_exp, plan.bandlist
+    (4, ('F200W', 'F444W'))
+    >>> plan.n_pixels == 64 * plan.n_superpixels
+    True
     """
 
     region: Region
@@ -221,6 +230,28 @@ class PatchPlan:
                 " bands"
             )
 
+    def as_rows(self) -> tuple[list[str], list[list[Any]]]:
+        """Tell what is taken of each exposure, as a table.
+
+        Returns
+        -------
+        (list of str, list of list)
+            Names of the columns; a row for each exposure.
+        """
+        rows = [
+            [e.band, e.expID, e.n_superpixels, int(n), f"{x0}:{x1}, {y0}:{y1}"]
+            for e, n in zip(self.exposures, self.exposure_N, strict=True)
+            for x0, x1, y0, y1 in [e.window]
+        ]
+        return ["band", "exposure", "super-pixels", "pixels", "window x, y"], rows
+
+    def _repr_html_(self) -> str:
+        title = (
+            f"Plan of {self.region!r}, {self.select}: {self.n_exp} exposures,"
+            f" {self.n_pixels:,} pixels, {self.pixel_bytes:,} bytes to read"
+        )
+        return html_table(title, *self.as_rows())
+
     def __str__(self) -> str:
         """Write a line for each exposure and a summary."""
         width = max((len(f"{e.band}/{e.expID}") for e in self.exposures), default=8)
@@ -228,13 +259,9 @@ class PatchPlan:
             f"{self.region!r}, super-pixels chosen by {self.select}",
             f"{'exposure':<{width}}  {'super-pixels':>12}  {'pixels':>12}  window x, y",
         ]
-        for exposure, n_pixels in zip(self.exposures, self.exposure_N, strict=True):
-            x0, x1, y0, y1 = exposure.window
-            name = f"{exposure.band}/{exposure.expID}"
-            lines.append(
-                f"{name:<{width}}  {exposure.n_superpixels:>12,}  {n_pixels:>12,}"
-                f"  {x0}:{x1}, {y0}:{y1}"
-            )
+        for band, expID, n_superpixels, n_pixels, window in self.as_rows()[1]:
+            name = f"{band}/{expID}"
+            lines.append(f"{name:<{width}}  {n_superpixels:>12,}  {n_pixels:>12,}  {window}")
         bands = ", ".join(self.bandlist) or "no bands"
         lines.append(
             f"{self.n_exp} exposures in {self.n_bands} bands ({bands}): {self.n_pixels:,} pixels,"
@@ -252,7 +279,7 @@ class PatchPlan:
 def make_plan(
     pixels: PixelStore,
     meta: MetaStore,
-    region: Region,
+    region: RegionLike,
     bandlist: Iterable[str] | None = None,
     *,
     select: Selection = "corners",
@@ -267,7 +294,7 @@ def make_plan(
         Where the pixels are.
     meta : MetaStore
         Where the exposures are on the sky; its choice between FITS WCS and gWCS holds.
-    region : CircularRegion, RectangularRegion or PolygonRegion
+    region : CircularRegion, RectangularRegion, PolygonRegion or SkyRegion of regions
         The region.
     bandlist : iterable of str, optional
         The bands, or one, in the order that the patch shall have; all of the meta store by default.
@@ -311,6 +338,7 @@ def make_plan(
     comes with a gWCS, which misses by up to 0.03 px; here it is exact. A circle that fits
     between the corners of a super-pixel selects nothing there.
     """
+    region = as_region(region)
     meta.image_shape = pixels.shape
     keys = meta.exposures_touching(_surroundings(region), bandlist)
     size, shape = pixels.super_pixel_size, pixels.shape
@@ -370,15 +398,12 @@ def _starts(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 def _surroundings(region: Region) -> CircularRegion:
     """Return a circle that holds all that any selection can reach."""
-    if not isinstance(region, Region):
-        raise RegionError(
-            f"a patch was asked for of {region!r}; expected a CircularRegion, RectangularRegion or"
-            " PolygonRegion"
-        )
+    from astropy.units import Quantity
+
     centre, radius = region.bounding_cap
     ra, dec = positions(centre)
     wider = _ROOM * np.rad2deg(radius) + _ROOM_DEGREES
-    return CircularRegion(float(ra), float(dec), min(float(wider), 180.0))
+    return CircularRegion(float(ra), float(dec), Quantity(min(float(wider), 180.0), "deg"))
 
 
 def _require_same(pixels: PixelStore, meta: MetaStore, exposures: Sequence[ExposurePlan]) -> None:

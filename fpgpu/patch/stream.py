@@ -18,13 +18,13 @@ from fpgpu.errors import DeviceMemoryError, FpgpuError, PlanError
 from fpgpu.patch.device import Patch
 from fpgpu.patch.plan import PatchPlan
 from fpgpu.patch.worker import Task, Worker
-from fpgpu.sky.regions import Region
+from fpgpu.sky.regions import RegionLike
 
 __all__ = ["PatchStream", "StreamEntry", "StreamedPatch"]
 
 _THREAD = "fpgpu-stream"
 
-StreamEntry: TypeAlias = Region | PatchPlan | tuple[Region | PatchPlan, Any]
+StreamEntry: TypeAlias = RegionLike | PatchPlan | tuple[RegionLike | PatchPlan, Any]
 """A region or a plan; or one of them and the catalogue of its sources."""
 
 
@@ -48,7 +48,9 @@ class StreamedPatch:
         What was asked for.
     """
 
-    def __init__(self, index: int, region: Region | PatchPlan, outcome: Patch | Exception) -> None:
+    def __init__(
+        self, index: int, region: RegionLike | PatchPlan, outcome: Patch | Exception
+    ) -> None:
         self.index = index
         self.region = region
         self._outcome = outcome
@@ -138,7 +140,7 @@ class PatchStream(Iterator[StreamedPatch]):
     def __init__(
         self,
         regions: Iterable[StreamEntry],
-        plan: Callable[[Region], PatchPlan],
+        plan: Callable[[RegionLike], PatchPlan],
         build: Callable[[PatchPlan, Any], Patch],
         backend: Backend,
         *,
@@ -174,14 +176,14 @@ class PatchStream(Iterator[StreamedPatch]):
             raise failure or StopIteration
         job = self._ahead[0]
         outcome = self._outcome(job)
-        if isinstance(outcome, DeviceMemoryError) and not job.alone:
-            outcome = self._built_alone(job)
+        if isinstance(outcome, DeviceMemoryError) and not job.exclusive:
+            outcome = self._built_exclusively(job)
         if not isinstance(outcome, Patch | Exception):
             self.close()
             raise outcome
         if isinstance(outcome, Patch):
             # The thread has started the patch's copies and kernels, which may be under way.
-            self.backend.hand_over()
+            self.backend.make_current_stream_wait()
             try:
                 outcome.check()
             except FpgpuError as error:
@@ -250,23 +252,23 @@ class PatchStream(Iterator[StreamedPatch]):
         for job in self._ahead:
             if job.task is None:
                 # Before the first of all nothing is built that could hold memory.
-                self._hand_over(job, alone=job is self._ahead[0])
+                self._submit(job, exclusive=job is self._ahead[0])
 
-    def _hand_over(self, job: "_Job", *, alone: bool) -> Task[Patch]:
+    def _submit(self, job: "_Job", *, exclusive: bool) -> Task[Patch]:
         """Let the thread build a patch."""
         build = partial(_built, self._plan, self._build, self.backend, job.region, job.catalog)
-        job.task, job.alone = self._worker.submit(build), alone
+        job.task, job.exclusive = self._worker.submit(build), exclusive
         return job.task
 
     def _outcome(self, job: "_Job") -> Patch | BaseException:
         """Wait for a patch, or for the error that came instead."""
-        return self._worker.outcome(job.task or self._hand_over(job, alone=False))
+        return self._worker.outcome(job.task or self._submit(job, exclusive=False))
 
-    def _built_alone(self, job: "_Job") -> Patch | BaseException:
+    def _built_exclusively(self, job: "_Job") -> Patch | BaseException:
         """Build a patch with all the memory that the stream can give."""
         for other in self._ahead:
             self._withdraw(other)
-        self._hand_over(job, alone=True)
+        self._submit(job, exclusive=True)
         outcome = self._outcome(job)
         self._fill()
         return outcome
@@ -287,23 +289,23 @@ class _Job:
     Attributes
     ----------
     task : Task or None
-        Of its patch; None when it is not handed over.
-    alone : bool
+        Of its patch; None when it is not submitted.
+    exclusive : bool
         Whether no other patch of the stream holds memory while this one is built.
     """
 
     index: int
-    region: Region | PatchPlan
+    region: RegionLike | PatchPlan
     catalog: Any
     task: Task[Patch] | None = None
-    alone: bool = False
+    exclusive: bool = False
 
 
 def _built(
-    plan: Callable[[Region], PatchPlan],
+    plan: Callable[[RegionLike], PatchPlan],
     build: Callable[[PatchPlan, Any], Patch],
     backend: Backend,
-    region: Region | PatchPlan,
+    region: RegionLike | PatchPlan,
     catalog: Any,
 ) -> Patch:
     """Plan, read and upload one patch: what the thread does."""

@@ -111,6 +111,10 @@ def plot_layout(
         If the exposure is not there, or cannot be read.
     LayoutError
         If the place is not on the exposure.
+
+    Examples
+    --------
+    >>> figure = plot_layout(survey.pixels, *survey.find_exposures(region)[0])
     """
     (nx, ny), size = pixels.shape, pixels.super_pixel_size
     grid = grid_shape((nx, ny), size)

@@ -72,6 +72,10 @@ def plot_pixels(
         If matplotlib is missing.
     LayoutError
         If the arrays do not have as many values as the plan has pixels.
+
+    Examples
+    --------
+    >>> figure = plot_pixels(patch.plan, patch.retrieve("data"), patch.retrieve("ierr"))
     """
     fluxes, weights = _cut(plan, first, data, ierr)
     shown = shown_exposures(plan, first)
@@ -202,8 +206,14 @@ def show_pixels(
 
     (x0, y0), (nx, ny) = image.origin, image.image.shape
     extent = (x0 - 0.5, x0 + nx - 0.5, y0 - 0.5, y0 + ny - 0.5)
-    taken = np.where(np.isfinite(image.image), 1.0, np.nan)
-    axes.imshow(taken.T, origin="lower", extent=extent, cmap=ListedColormap([MASKED]))
+    masked = np.where(np.isfinite(image.image) & ~np.isfinite(values), 1.0, np.nan)
+    axes.imshow(
+        masked.T,
+        origin="lower",
+        extent=extent,
+        cmap=ListedColormap([MASKED]),
+        interpolation="nearest",
+    )
     if norm is None:
         finite = values[np.isfinite(values)]
         norm = Normalize(*((finite.min(), finite.max()) if finite.size else (0.0, 1.0)))

@@ -49,6 +49,10 @@ def plot_footprints(meta: MetaStore, plan: PatchPlan) -> "Figure":
     ------
     MissingExtraError
         If matplotlib is missing.
+
+    Examples
+    --------
+    >>> figure = plot_footprints(survey.meta, survey.plan(region))
     """
     figure = make_figure(12.0, 6.6)
     whole, near = figure.subplots(1, 2)
@@ -97,6 +101,10 @@ def plot_coverage(
         If matplotlib is missing.
     LayoutError
         If the array does not have as many values as the plan has pixels.
+
+    Examples
+    --------
+    >>> figure = plot_coverage(survey.meta, patch.plan, patch.retrieve("ierr"))
     """
     center, (_, radius) = plan.region.center, plan.region.bounding_cap
     reach = _ROOM * radius * ARCSEC

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fpgpu.sky.regions import PolygonRegion, RectangularRegion, Region
+from fpgpu.sky.regions import PolygonRegion, RectangularRegion, RegionLike, as_region
 from fpgpu.sky.sphere import Floats, positions, tangent_basis, tangent_coordinates, unit_vectors
 
 __all__ = [
@@ -54,8 +54,9 @@ def closed(ra: Floats, dec: Floats) -> tuple[Floats, Floats]:
     return np.append(ra, ra[0]), np.append(dec, dec[0])
 
 
-def region_outline(region: Region) -> tuple[Floats, Floats]:
+def region_outline(region: RegionLike) -> tuple[Floats, Floats]:
     """Positions ra, dec in degrees along the edge of a region, closed."""
+    region = as_region(region)
     if isinstance(region, PolygonRegion):
         return closed(np.array(region.ra), np.array(region.dec))
     along = np.linspace(0.0, 1.0, 65)

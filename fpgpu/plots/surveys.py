@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fpgpu.depth import aperture_ivar, limiting_magnitude
 from fpgpu.errors import PlanError
 from fpgpu.plots.canvas import band_looks, finish_sky_axes, make_panels, region_look
 from fpgpu.plots.depth import show_depth
 from fpgpu.plots.skyplane import ARCMIN, ARCSEC, mean_position, offsets, region_outline
 from fpgpu.sky.coverage import depth_map
-from fpgpu.sky.regions import Region
+from fpgpu.sky.regions import RegionLike
 from fpgpu.sky.sphere import Floats, unit_vectors
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.names import each_band
 from fpgpu.stores.pixel import PixelStore
-from fpgpu.superpixels import grid_shape
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,16 +29,11 @@ Key = tuple[str, str]
 GRID = 400
 """Points of the depth map along the longer side."""
 
-APERTURE_RADIUS = 0.15
-"""Of the circle that a limiting magnitude is told for, arcsec."""
 
 FIELD_DEGREES = 1.0
 """Exposures further apart than about this are different fields."""
 
-_SAMPLES = 8
-"""Super-pixels read along each side of an exposure to tell its noise."""
 
-_NANOJANSKY_ZERO_POINT = 31.4
 _MOST_OUTLINES = 400
 
 
@@ -47,7 +42,7 @@ def plot_survey(
     bands: Iterable[str] | None = None,
     *,
     pixels: PixelStore | None = None,
-    region: Region | None = None,
+    region: RegionLike | None = None,
     field: int = 1,
 ) -> "Figure":
     """Draw the footprints of a survey by band, and a map of the depth of each band.
@@ -62,7 +57,7 @@ def plot_survey(
         When given, depth is the magnitude (AB) of five standard deviations of the flux within
         0.15 arcsec, from the weights of a sample of super-pixels of each exposure, as if noise
         were independent from pixel to pixel. When not, it is the number of exposures.
-    region : Region, optional
+    region : Region, or SkyRegion of regions, optional
         Drawn on top.
     field : int, optional
         Which field, from 1, by number of exposures, where the survey is of several that are
@@ -83,6 +78,12 @@ def plot_survey(
         If there are no exposures, or no such field.
     WCSError
         If an exposure has no usable WCS.
+
+    Examples
+    --------
+    >>> figure = plot_survey(survey.meta, region=region)
+    >>> len(figure.axes) > 2
+    True
     """
     keys = _exposures(meta, bands)
     outlines = [meta.footprint(*key) for key in keys]
@@ -211,28 +212,9 @@ def _depth_of(band: str, sheet: _Sheet, pixels: PixelStore | None) -> npt.NDArra
     polygons = [sheet.polygons[k] for k in mine]
     if pixels is None:
         return depth_map(polygons, np.ones(len(mine)), sheet.x, sheet.y)
-    ivar = [_aperture_ivar(pixels, sheet.keys[k], sheet.pixel_scale2[k]) for k in mine]
+    ivar = [aperture_ivar(pixels, sheet.keys[k], sheet.pixel_scale2[k]) for k in mine]
     total = depth_map(polygons, ivar, sheet.x, sheet.y)
-    with np.errstate(divide="ignore"):
-        depth = _NANOJANSKY_ZERO_POINT - 2.5 * np.log10(5.0 / np.sqrt(total))
-    return np.where(total > 0, depth, np.nan)
-
-
-def _aperture_ivar(pixels: PixelStore, key: Key, area: float) -> float:
-    """Inverse variance, 1/nJy^2, of the flux in the aperture, on an exposure of `area` arcsec^2."""
-    units = pixels.record(*key).flux_units
-    if units != "nJy":
-        raise PlanError(
-            f"{key[0]}/{key[1]}: its fluxes are in {units!r}; a limiting magnitude needs nJy; draw"
-            " the number of exposures instead"
-        )
-    nx, ny = pixels.shape
-    grid = grid_shape(pixels.shape, pixels.super_pixel_size)
-    steps = [np.unique(((np.arange(_SAMPLES) + 0.5) * n / _SAMPLES).astype(int)) for n in grid]
-    places = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1).reshape(-1, 2)
-    ierr = pixels.read_superpixels(*key, places)[:, pixels.super_pixel_size**2 :]
-    per_pixel = float(np.mean(ierr.astype(np.float64) ** 2))
-    return per_pixel * (area / (nx * ny)) / (np.pi * APERTURE_RADIUS**2)
+    return limiting_magnitude(total)
 
 
 def _deepest(depth: npt.NDArray[np.float64], is_magnitude: bool) -> str:

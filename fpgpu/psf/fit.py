@@ -151,7 +151,7 @@ def fit_psf(
     >>> star = np.exp(-r2 / (2 * 1.5**2))
     >>> images = PSFImages.from_arrays("F200W", star, pixel_scale=0.03)
     >>> fit = fit_psf(images, [0, 0.1, 1.0], n_gauss=2)
-    >>> fit.worst.energy < 1e-3
+    >>> bool(fit.worst.energy < 1e-3)
     True
     """
     if n_gauss < 1:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fpgpu.errors import MissingFileError, PSFError
+from fpgpu.paths import as_path
 
 __all__ = ["PSFImages", "read_psf_images"]
 
@@ -103,7 +104,8 @@ class PSFImages:
         >>> import numpy as np
         >>> r2 = np.add.outer(np.arange(-12, 13) ** 2, np.arange(-12, 13) ** 2)
         >>> star = np.exp(-r2 / (2 * 1.5**2))
-        >>> PSFImages.from_arrays("F200W", star, pixel_scale=0.03).images.sum().round(6)
+        >>> images = PSFImages.from_arrays("F200W", star, pixel_scale=0.03)
+        >>> round(float(images.images.sum()), 6)
         1.0
         """
         cube = np.asarray(images, np.float64)
@@ -189,7 +191,7 @@ def read_psf_images(
     """
     paths = [files] if isinstance(files, (str, Path)) else list(files)
     found: dict[str, list[PSFImages]] = {}
-    for path in map(Path, paths):
+    for path in map(as_path, paths):
         images = _read(path, band, oversample, pixel_scale, integrated, recenter)
         found.setdefault(images.band, []).append(images)
     return [_joined(parts) for parts in found.values()]

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from fpgpu.errors import RegionError
+from fpgpu.sky.angles import AngleLike, PositionLike, sky_position
 from fpgpu.sky.polygons import ROUNDING, Bools, Polygons, bounding_caps
-from fpgpu.sky.regions import Region
+from fpgpu.sky.regions import Region, RegionLike, as_region
 from fpgpu.sky.sphere import Floats, angle_between, chord, positions, unit_vectors
 
 __all__ = ["FootprintIndex", "find_containing", "find_touching"]
@@ -45,6 +46,15 @@ class FootprintIndex:
     RegionError
         When an outline has a wrong shape, fewer than three vertices, a value that is not finite
         or out of range, or does not fit in a hemisphere.
+
+    Examples
+    --------
+    >>> square = [(53.1, -27.8), (53.2, -27.8), (53.2, -27.7), (53.1, -27.7)]
+    >>> index = FootprintIndex([square])
+    >>> index.containing(53.16, -27.79).tolist()
+    [0]
+    >>> index.touching(fpgpu.CircularRegion(54, -27.79, "10 arcsec")).tolist()
+    []
     """
 
     def __init__(self, footprints: Sequence[npt.ArrayLike]) -> None:
@@ -92,12 +102,12 @@ class FootprintIndex:
     def __repr__(self) -> str:
         return f"<FootprintIndex of {len(self)} footprints>"
 
-    def touching(self, region: Region) -> Indices:
+    def touching(self, region: RegionLike) -> Indices:
         """Find the footprints that have any point in common with a region.
 
         Parameters
         ----------
-        region : CircularRegion, RectangularRegion or PolygonRegion
+        region : CircularRegion, RectangularRegion, PolygonRegion or SkyRegion of regions
             Of any size.
 
         Returns
@@ -105,22 +115,22 @@ class FootprintIndex:
         indices : ndarray of int
             In ascending order.
         """
-        return find_touching([self], region)[0]
+        return find_touching([self], as_region(region))[0]
 
-    def containing(self, ra: float, dec: float) -> Indices:
+    def containing(self, ra: PositionLike, dec: AngleLike | None = None) -> Indices:
         """Find the footprints that contain a position.
 
         Parameters
         ----------
-        ra, dec : float
-            Degrees.
+        ra, dec : float or Quantity
+            Degrees, or with units; or a SkyCoord alone.
 
         Returns
         -------
         indices : ndarray of int
             In ascending order.
         """
-        return find_containing([self], ra, dec)[0]
+        return find_containing([self], *sky_position(ra, dec))[0]
 
     def _fill(self, outline: Floats, counts: Indices) -> None:
         """Keep all vertices in one array, footprint after footprint, and plant the trees."""

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fpgpu.errors import RegionError
+from fpgpu.sky.angles import AngleLike, PositionLike, in_degrees, sky_position
 from fpgpu.sky.polygons import Bools, Polygons
 from fpgpu.sky.sphere import Floats
 from fpgpu.sky.wcs import SkyWCS
@@ -35,29 +36,31 @@ class Region(ABC):
     def bounding_cap(self) -> tuple[Floats, float]:
         """Circle on the sphere around the region: unit vector, shape (3,), and radius, radians."""
 
-    def contains_sky(self, ra: npt.ArrayLike, dec: npt.ArrayLike) -> Bools:
+    def contains_sky(self, ra: PositionLike, dec: AngleLike | None = None) -> Bools:
         """Tell which positions are inside.
 
         Parameters
         ----------
-        ra, dec : array_like
-            Degrees, shapes that broadcast together.
+        ra, dec : array_like or Quantity
+            Degrees, or with units, shapes that broadcast together; or a SkyCoord alone.
 
         Returns
         -------
         inside : ndarray of bool
             False on the edge and for NaN.
         """
-        return self._inside(np.asarray(ra, np.float64), np.asarray(dec, np.float64))
+        return self._inside(*_arrays(*sky_position(ra, dec)))
 
-    def near_sky(self, ra: npt.ArrayLike, dec: npt.ArrayLike, margin: float) -> Bools:
+    def near_sky(
+        self, ra: PositionLike, dec: AngleLike | None = None, margin: AngleLike = 0.0
+    ) -> Bools:
         """Tell which positions are inside, or not far outside.
 
         Parameters
         ----------
-        ra, dec : array_like
-            Degrees, shapes that broadcast together.
-        margin : float
+        ra, dec : array_like or Quantity
+            Degrees, or with units, shapes that broadcast together; or a SkyCoord alone.
+        margin : float or Quantity
             Degrees that they may be outside; from each of its edges for a rectangle.
 
         Returns
@@ -65,9 +68,10 @@ class Region(ABC):
         near : ndarray of bool
             False for NaN.
         """
-        ra, dec = np.broadcast_arrays(np.asarray(ra, np.float64), np.asarray(dec, np.float64))
-        near = self._inside(ra, dec)
-        return near | self._near(ra, dec, margin) if margin > 0 else near
+        east, north = np.broadcast_arrays(*_arrays(*sky_position(ra, dec)))
+        away = in_degrees(margin, "margin")
+        near = self._inside(east, north)
+        return near | self._near(east, north, away) if away > 0 else near
 
     def touches(self, polygons: Polygons) -> Bools:
         """Tell which polygons have any point in common with the region, edges included.
@@ -133,6 +137,11 @@ class Region(ABC):
         return box_corners(ra - half, ra + half, south, north)
 
 
+def _arrays(*values: Any) -> tuple[Floats, ...]:
+    """Take numbers as arrays."""
+    return tuple(np.asarray(value, np.float64) for value in values)
+
+
 def touches_across_edges(
     region: Region, polygons: Polygons, anchor: Floats, meets: Callable[[Polygons], Bools]
 ) -> Bools:
@@ -155,11 +164,13 @@ def box_corners(west: float, east: float, south: float, north: float) -> Floats:
     return np.array([[west, east, east, west], [south, south, north, north]])
 
 
-def keep_floats(region: Region, *names: str) -> None:
-    """Make plain floats of the fields, so that regions compare, print and pickle as values."""
-    for name in names:
-        object.__setattr__(region, name, float(getattr(region, name)))
-    check_finite(region, *(getattr(region, name) for name in names))
+def keep_floats(region: Region, **values: Any) -> None:
+    """Keep plain floats as fields, so that regions compare, print and pickle as values."""
+    for name, value in values.items():
+        if np.ndim(value):
+            raise RegionError(f"{name} is {value}; expected one number")
+        object.__setattr__(region, name, float(value))
+    check_finite(region, *(getattr(region, name) for name in values))
 
 
 def check_finite(region: Region, *values: float) -> None:

@@ -4,14 +4,16 @@ Each answers two kinds of question. `contains` selects super-pixels exactly as f
 other methods work on the sphere, where RA = 0 and the poles are places like any other.
 """
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 import numpy.typing as npt
 
 from fpgpu.errors import RegionError
+from fpgpu.sky.angles import AngleLike, PositionLike, in_degrees, is_position, sky_position
 from fpgpu.sky.polygons import ROUNDING, Bools, Polygons, bounding_caps
 from fpgpu.sky.regionbase import (
     Region,
@@ -24,35 +26,84 @@ from fpgpu.sky.regionbase import (
 from fpgpu.sky.sphere import Floats, positions, separation, unit_vectors
 from fpgpu.sky.wcs import SkyWCS
 
-__all__ = ["CircularRegion", "PolygonRegion", "RectangularRegion", "Region"]
+if TYPE_CHECKING:
+    from regions import SkyRegion
+
+__all__ = [
+    "CircularRegion",
+    "PolygonRegion",
+    "RectangularRegion",
+    "Region",
+    "RegionLike",
+    "as_region",
+]
+
+RegionLike: TypeAlias = Union[Region, "SkyRegion"]
+"""What `as_region` takes: a region of fpgpu, or of the package regions."""
+
+_LARGE = 0.1
+"""Degrees: the radius of few patches, and a radius in arcsec of many."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class CircularRegion(Region):
     """A circle on the sky.
 
     Parameters
     ----------
-    ra, dec : float
-        Centre, degrees.
-    radius : float
-        Degrees of arc, above 0 and up to 180.
+    ra, dec : float, Quantity or str
+        Centre: degrees, or with units, or as ``"3:32:38.4"`` (hours) and ``"-27:47:24"``. Or, in
+        place of both, one SkyCoord.
+    radius : float, Quantity or str
+        Degrees of arc, or with units; above 0 and up to 180 degrees.
+
+    Attributes
+    ----------
+    ra, dec, radius : float
+        Degrees, ICRS.
 
     Raises
     ------
     RegionError
-        When a value is not finite or out of range.
+        When a value is no angle, not finite or out of range.
+
+    Warns
+    -----
+    UserWarning
+        When the radius is a number of more than 0.1: it is in degrees.
+
+    Examples
+    --------
+    >>> import astropy.units as u
+    >>> from astropy.coordinates import SkyCoord
+    >>> CircularRegion(53.16, -27.79, 3.6 * u.arcsec)
+    CircularRegion(ra=53.16, dec=-27.79, radius=0.001)
+    >>> CircularRegion(SkyCoord(53.16, -27.79, unit="deg"), 3.6 * u.arcsec)
+    CircularRegion(ra=53.16, dec=-27.79, radius=0.001)
     """
 
     ra: float
     dec: float
     radius: float
 
-    def __post_init__(self) -> None:
-        keep_floats(self, "ra", "dec", "radius")
+    def __init__(
+        self, ra: PositionLike, dec: AngleLike | None = None, radius: AngleLike | None = None
+    ) -> None:
+        if radius is None and is_position(ra):
+            dec, radius = None, dec
+        east, north = sky_position(ra, dec)
+        if radius is None:
+            raise RegionError("a circle needs a radius: (ra, dec, radius), or (SkyCoord, radius)")
+        keep_floats(self, ra=east, dec=north, radius=in_degrees(radius, "radius"))
         check_declination(self, "dec")
         if not 0.0 < self.radius <= 180.0:
             raise RegionError(f"{self!r}: the radius must be above 0 and up to 180 degrees")
+        if isinstance(radius, int | float) and radius > _LARGE:
+            warnings.warn(
+                f"a radius of {radius} is in degrees; for arcsec, give {radius} * u.arcsec"
+                f" (astropy.units as u) or {radius} / 3600",
+                stacklevel=2,
+            )
 
     @property
     def center(self) -> tuple[float, float]:
@@ -133,22 +184,34 @@ class CircularRegion(Region):
         return float(x[0]), float(y[0]), float(r2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class RectangularRegion(Region):
     """An area between two meridians and two parallels.
 
     Parameters
     ----------
-    ra_min, ra_max : float
-        Western and eastern edge, degrees. The area runs from ra_min eastwards, so
-        ``ra_min=359.9, ra_max=0.1`` is 0.2 degrees wide; ``0, 360`` is the whole circle.
-    dec_min, dec_max : float
-        Southern and northern edge, degrees. The edges are parallels, not great circles.
+    ra_min, ra_max : float, Quantity or str
+        Western and eastern edge: degrees, or with units, or as text in hours. The area runs from
+        ra_min eastwards, so ``ra_min=359.9, ra_max=0.1`` is 0.2 degrees wide; ``0, 360`` is the
+        whole circle.
+    dec_min, dec_max : float, Quantity or str
+        Southern and northern edge. The edges are parallels, not great circles.
+
+    Attributes
+    ----------
+    ra_min, ra_max, dec_min, dec_max : float
+        Degrees, ICRS.
 
     Raises
     ------
     RegionError
-        When a value is not finite or out of range, or the area is empty.
+        When a value is no angle, not finite or out of range, or the area is empty.
+
+    Examples
+    --------
+    >>> region = RectangularRegion(53.15, 53.17, "-27:48:00", "-27:47:00")
+    >>> region.contains_sky([53.16, 53.18], -27.79).tolist()
+    [True, False]
     """
 
     ra_min: float
@@ -156,8 +219,12 @@ class RectangularRegion(Region):
     dec_min: float
     dec_max: float
 
-    def __post_init__(self) -> None:
-        keep_floats(self, "ra_min", "ra_max", "dec_min", "dec_max")
+    def __init__(
+        self, ra_min: AngleLike, ra_max: AngleLike, dec_min: AngleLike, dec_max: AngleLike
+    ) -> None:
+        west, south = sky_position(ra_min, dec_min)
+        east, north = sky_position(ra_max, dec_max)
+        keep_floats(self, ra_min=west, ra_max=east, dec_min=south, dec_max=north)
         check_declination(self, "dec_min", "dec_max")
         if self.dec_min >= self.dec_max:
             raise RegionError(f"{self!r}: dec_min must be below dec_max")
@@ -259,29 +326,40 @@ class RectangularRegion(Region):
         return starts, ends
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class PolygonRegion(Region):
     """An area with great-circle edges, smaller than a hemisphere; it may be concave.
 
     Parameters
     ----------
-    ra, dec : sequence of float
-        Vertices in order, either way round, degrees; three or more.
+    ra, dec : sequence of float, or Quantity
+        Vertices in order, either way round, three or more: degrees, or with units. Or, in place of
+        both, one SkyCoord of them.
+
+    Attributes
+    ----------
+    ra, dec : tuple of float
+        Degrees, ICRS.
 
     Raises
     ------
     RegionError
-        When there are fewer than three vertices, a value is not finite or out of range, or the
-        vertices do not fit in a hemisphere.
+        When there are fewer than three vertices, a value is no angle, not finite or out of range,
+        or the vertices do not fit in a hemisphere.
+
+    Examples
+    --------
+    >>> region = PolygonRegion([53.15, 53.17, 53.16], [-27.8, -27.8, -27.78])
+    >>> bool(region.contains_sky(53.16, -27.79))
+    True
     """
 
     ra: tuple[float, ...]
     dec: tuple[float, ...]
 
-    def __post_init__(self) -> None:
-        for name in ("ra", "dec"):
-            values: Iterable[Any] = np.ravel(getattr(self, name))
-            object.__setattr__(self, name, tuple(float(value) for value in values))
+    def __init__(self, ra: PositionLike, dec: AngleLike | None = None) -> None:
+        for name, values in zip(("ra", "dec"), sky_position(ra, dec), strict=True):
+            object.__setattr__(self, name, tuple(map(float, np.ravel(values))))
         if len(self.ra) != len(self.dec) or len(self.ra) < 3:
             raise RegionError(
                 f"a polygon was given {len(self.ra)} right ascensions and {len(self.dec)} "
@@ -333,3 +411,75 @@ class PolygonRegion(Region):
         inside = Polygons.of(own[None]).within(polygons.vertices.reshape(-1, 3), ROUNDING)
         touched |= inside.reshape(k, n).any(axis=1)
         return touched | polygons.meet_arcs(own, np.roll(own, -1, axis=0))
+
+
+def as_region(region: Any) -> Region:
+    """Take a region of fpgpu, of the package regions, or of forcepho.
+
+    Parameters
+    ----------
+    region : Region; or CircleSkyRegion, RectangleSkyRegion or PolygonSkyRegion of regions
+        A region of fpgpu is returned as it is. Of any other kind, also one with the attributes of a
+        circle or a rectangle here, in degrees, as forcepho's.
+
+    Returns
+    -------
+    Region
+        Of fpgpu.
+
+    Raises
+    ------
+    RegionError
+        If it is none of these.
+
+    Examples
+    --------
+    >>> import astropy.units as u
+    >>> from astropy.coordinates import SkyCoord
+    >>> from regions import CircleSkyRegion
+    >>> as_region(CircleSkyRegion(SkyCoord(53.16, -27.79, unit="deg"), 3.6 * u.arcsec))
+    CircularRegion(ra=53.16, dec=-27.79, radius=0.001)
+    """
+    if isinstance(region, Region):
+        return region
+    convert = _OF_REGIONS.get(type(region).__name__)
+    if convert is not None:
+        return convert(region)
+    for kind, names in _LOOKS.items():
+        if all(hasattr(region, name) for name in names):
+            return kind(*(getattr(region, name) for name in names))
+    hint = ""
+    if is_position(region):
+        hint = "; around a position: CircularRegion(position, radius)"
+    elif hasattr(region, "to_sky"):
+        hint = "; turn it into one of the sky: to_sky(wcs)"
+    elif isinstance(region, list | tuple) or type(region).__name__ == "Regions":
+        hint = "; of several, give one, or all to Survey.stream"
+    raise RegionError(
+        f"{region!r} is no region; expected a CircularRegion, RectangularRegion or PolygonRegion, a"
+        " circle, rectangle or polygon on the sky of the package regions, or a region of"
+        f" forcepho{hint}"
+    )
+
+
+def _rectangle(region: Any) -> PolygonRegion:
+    """Take a rectangle of regions, which may be turned: its sides are great circles."""
+    right = 0.5 * region.width * np.array([1, -1, -1, 1])
+    up = 0.5 * region.height * np.array([1, 1, -1, -1])
+    cosine, sine = np.cos(region.angle), np.sin(region.angle)
+    # Turned anti-clockwise as seen on the sky, where the right is west.
+    east, north = up * sine - right * cosine, right * sine + up * cosine
+    return PolygonRegion(region.center.spherical_offsets_by(east, north))
+
+
+_OF_REGIONS: dict[str, Callable[[Any], Region]] = {
+    "CircleSkyRegion": lambda circle: CircularRegion(circle.center, circle.radius),
+    "PolygonSkyRegion": lambda polygon: PolygonRegion(polygon.vertices),
+    "RectangleSkyRegion": _rectangle,
+}
+"""Classes of the package regions, by name: it need not be installed."""
+
+_LOOKS: dict[type[Region], tuple[str, ...]] = {
+    CircularRegion: ("ra", "dec", "radius"),
+    RectangularRegion: ("ra_min", "ra_max", "dec_min", "dec_max"),
+}

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fpgpu.errors import WCSError
+from fpgpu.sky.angles import AngleLike, PositionLike, sky_position
 from fpgpu.sky.cards import has_lookup, settle_cards
 from fpgpu.sky.celestial import (
     axis_count,
@@ -76,6 +77,15 @@ class SkyWCS:
     Notes
     -----
     Positions are ICRS, whatever the frame of the WCS.
+
+    Examples
+    --------
+    >>> from astropy.wcs import WCS
+    >>> wcs = WCS({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 53.16, "CRVAL2": -27.79,
+    ...            "CRPIX1": 11, "CRPIX2": 21, "CDELT1": -1e-5, "CDELT2": 1e-5})
+    >>> x, y = SkyWCS.from_native(wcs).world_to_pixel(53.16, -27.79)
+    >>> print(f"{x:.3f} {y:.3f}")  # zero-based
+    10.000 20.000
     """
 
     __slots__ = ("_columns", "_start", "bounding_box", "frame", "kind", "native", "shape")
@@ -261,13 +271,15 @@ class SkyWCS:
             ra, dec = self.frame.to_icrs(ra, dec)
         return wrapped(ra).reshape(x.shape), dec.reshape(x.shape)
 
-    def world_to_pixel(self, ra: npt.ArrayLike, dec: npt.ArrayLike) -> tuple[Floats, Floats]:
+    def world_to_pixel(
+        self, ra: PositionLike, dec: AngleLike | None = None
+    ) -> tuple[Floats, Floats]:
         """Give the pixels of positions: the exact inverse of `pixel_to_world`.
 
         Parameters
         ----------
-        ra, dec : array_like
-            Degrees, shapes that broadcast together.
+        ra, dec : array_like or Quantity
+            Degrees, or with units, shapes that broadcast together; or a SkyCoord alone.
 
         Returns
         -------
@@ -279,7 +291,7 @@ class SkyWCS:
         -----
         Inverse polynomials that come with the WCS are not used: they only approximate.
         """
-        return invert(self.pixel_to_world, ra, dec, self._linearisation())
+        return invert(self.pixel_to_world, *sky_position(ra, dec), self._linearisation())
 
     def native_world_to_pixel(self, ra: npt.ArrayLike, dec: npt.ArrayLike) -> tuple[Floats, Floats]:
         """Give the pixels of positions by the inverse that comes with the WCS.

@@ -46,7 +46,15 @@ def full_report(columns: Sequence[str], **facts: Any) -> Report:
     found = []
     for goal in GOALS:
         found += [_reached(goal, column) for column in columns if _takes_part(goal, column)]
-    for variable in ("exposures", "exposures a band", "radius", "bands", "sources"):
+    for variable in (
+        "exposures",
+        "exposures a band",
+        "radius",
+        "bands",
+        "sources",
+        "pixels",
+        "cores",
+    ):
         for column in columns:
             found += [
                 measurement("grows", 1e-3 * x**2, column=column, at={variable: x})

@@ -13,10 +13,14 @@ from typing import Any
 import pytest
 
 from benchmarks.gpu import command
-from benchmarks.gpu.each_kernel import KERNELS
+from benchmarks.gpu.each_kernel import KERNELS, launch_each
 from benchmarks.gpu.steps import STEPS, Step
 from benchmarks.gpu.tools import METRICS, counters_by_kernel
 from benchmarks.report.document import SUMMARY, Report
+from benchmarks.sizes import SIZES
+from fpgpu.backends.launches import Launch
+from tests.backends import standin_cupy
+from tests.backends.conftest import cuda_class as cuda_class
 from tests.benchmarks import gpu_steps
 from tests.benchmarks.gpu_steps import step
 from tests.benchmarks.test_run import ROOT, call
@@ -162,6 +166,22 @@ def test_counters_are_a_line_a_launch() -> None:
     assert [line["kernel"] for line in found] == ["unpack", "calibrate"]
     assert found[1] == {"kernel": "calibrate", **dict.fromkeys(METRICS.values(), "1.5 %")}
     assert counters_by_kernel("==ERROR== no permission") == []
+
+
+def test_every_kernel_is_launched_for_the_tools(
+    cuda_class: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FPGPU_BENCHMARK_CACHE", str(tmp_path))
+    launched: set[str] = set()
+    run = standin_cupy._state.kernels.run
+
+    def noted(launch: Launch, *arguments: Any) -> None:
+        launched.add(launch.kernel)
+        run(launch, *arguments)
+
+    monkeypatch.setattr(standin_cupy._state.kernels, "run", noted)
+    launch_each(cuda_class(0), SIZES["small"])
+    assert launched == set(KERNELS)
 
 
 @pytest.fixture

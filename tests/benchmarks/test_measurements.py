@@ -20,6 +20,8 @@ def test_a_size_that_no_title_can_say_is_refused() -> None:
 def test_titles_say_how_large_the_input_is() -> None:
     found = measurement("find", at={"exposures": 10_000, "radius": 3.0, "sources": 1})
     assert found.title == "find, 10,000 exposures, r = 3 arcsec, 1 source"
+    found = measurement("evaluate", at={"pixels": 1_158_656, "Gaussians": 36, "cores": 1})
+    assert found.title == "evaluate, 1,158,656 pixels, 36 Gaussians a source, 1 core"
 
 
 @pytest.mark.parametrize(

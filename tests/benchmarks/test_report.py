@@ -1,6 +1,7 @@
 """A report as JSON, as a page and as a picture."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ def gpu_report() -> Report:
     """A report with what the doctor says of a machine with a GPU."""
     copies = [{"what": "device to device", "n_bytes": 64 << 20, "bytes_per_second": 2.1e12}]
     found = full_report(ALL, device=GPU, driver="555.42")
-    return Report(found.facts, found.measurements, {}, {"backends": [{"copies": copies}]})
+    steps = [{"name": "patches", "shows": "same bits", "outcome": "passed", "found": {}}]
+    diagnosis, failed = {"backends": [{"copies": copies}]}, {"test_a": "a wrong result"}
+    return Report(found.facts, found.measurements, {}, diagnosis, failed).with_steps(steps)
 
 
 def test_json_keeps_everything(gpu_report: Report, tmp_path: Path) -> None:
@@ -67,6 +70,19 @@ def test_the_page_says_what_was_left_out() -> None:
     assert page(report([measurement()]), "p.png").endswith("- 3 x needs a GPU: none is here\n")
 
 
+def test_the_page_says_what_failed_and_what_was_tried_on_the_device() -> None:
+    found = replace(report([measurement()]), failed={"test_a": "a wrong result"})
+    steps = [
+        {"name": "overlap", "shows": "at once", "outcome": "failed", "seconds": 3.2, "error": "a|b"}
+        | {"printed": "much", "found": {"together": 0}},
+        {"name": "patches", "shows": "same bits", "outcome": "left out"},
+    ]
+    lines = page(found.with_steps(steps), "p.png").splitlines()
+    assert "- test_a: a wrong result" in lines
+    assert "| overlap | at once | failed | 3 s | a/b |" in lines
+    assert "| patches | same bits | left out |  |  |" in lines
+
+
 def test_goals_are_for_inputs_of_a_survey() -> None:
     assert "speed to reach" not in page(report([measurement()], size="small"), "p.png")
 
@@ -81,7 +97,7 @@ def test_nothing_in_the_picture_is_cut_and_every_goal_is_in_it(gpu_report: Repor
         box, whole = ax.get_tightbbox(), figure.bbox
         assert whole.x0 <= box.x0 < box.x1 <= whole.x1, ax
         assert whole.y0 <= box.y0 < box.y1 <= whole.y1, ax
-    assert len(axes) == 6
+    assert len(axes) == 8
 
 
 def test_a_report_of_nothing_that_grows_has_a_picture_too() -> None:

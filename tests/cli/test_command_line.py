@@ -60,6 +60,12 @@ class TestHelp:
         assert "--json" in build_parser().commands[name].options
 
 
+def test_the_bare_word_prints_help(fpgpu_command: Run) -> None:
+    done = fpgpu_command()
+    assert (done.code, done.err) == (0, "")
+    assert done.out == fpgpu_command("--help").out
+
+
 @pytest.mark.parametrize("text", ["-27.79", "-2.2e-05", "-2E-5", "-.5", "-3", "-1.", "2.2"])
 def test_numbers_below_zero_are_no_options(text: str) -> None:
     words = ["patch", "s", "--ra", text, "--dec", text, "--radius", "3"]
@@ -102,8 +108,10 @@ class TestMistakes:
             "fpgpu info: [Errno 13] Permission denied: 'stores'\n",
             "fpgpu info: there is not enough memory\n",
         )
-        with pytest.raises(type(error)):
-            fpgpu_command("info", "stores", "--debug")
+        more = fpgpu_command("info", "stores", "--debug")
+        assert more.code == 2
+        assert more.err.startswith("Traceback")
+        assert more.err.endswith(told.err)
 
     def test_a_full_disk_behind_standard_output_is_told(self, tiny_stores: Path) -> None:
         with Path("/dev/full").open("w") as full:

@@ -1,15 +1,17 @@
 """What a user sees of the command line."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 
 from fpgpu.backends.availability import cuda_status
-from fpgpu.errors import FpgpuError
+from fpgpu.stores.pixel import PixelStore
 from tests.cli.conftest import Run
 
 
@@ -130,7 +132,7 @@ class TestIngest:
     ) -> None:
         refused = fpgpu_command("ingest", *tiny_exposures, "--out", "")
         assert refused.code == 2
-        assert "name of the folder is empty" in refused.err
+        assert "name of the file or folder is empty" in refused.err
 
 
 class TestInfo:
@@ -164,8 +166,30 @@ class TestInfo:
         assert not list(tmp_path.iterdir())
 
     def test_debug_shows_the_traceback(self, fpgpu_command: Run, tmp_path: Path) -> None:
-        with pytest.raises(FpgpuError):
-            fpgpu_command("info", tmp_path / "nowhere", "--debug")
+        done = fpgpu_command("info", tmp_path / "nowhere", "--debug")
+        assert done.code == 2
+        assert "Traceback (most recent call last)" in done.err
+        assert done.err.splitlines()[-1].startswith("fpgpu info: ")
+        assert "nowhere is not a folder" in done.err.splitlines()[-1]
+
+    def test_where_on_the_sky_and_how_deep(self, fpgpu_command: Run, tiny_stores: Path) -> None:
+        told = fpgpu_command("info", tiny_stores)
+        assert re.search(r"around ra 53\.1(59|60)\d+, dec -27\.7(89|90)\d+, within 0\.", told.out)
+        summary = json.loads(fpgpu_command("info", tiny_stores, "--json").out)
+        assert summary["ra"] == pytest.approx(53.16, abs=1e-3)
+        assert 0.01 < summary["radius_arcmin"] < 0.2
+        with PixelStore(tiny_stores / "pixels.h5", mode="r") as pixels:
+            ierr = np.stack(
+                [pixels.read_exposure("F200W", e)[1] for e in pixels.exposures("F200W")]
+            )
+        band = summary["bands"][1]
+        per_arcsec2 = band["exposures_arcmin2"] * 3600 / ierr.size
+        n_mean = band["exposures_arcmin2"] / band["sky_arcmin2"]
+        sigma = np.sqrt(np.pi * 0.15**2 / per_arcsec2 / np.mean(ierr**2) / n_mean)
+        assert summary["depth_ab"]["F200W"] == pytest.approx(
+            31.4 - 2.5 * np.log10(5 * sigma), abs=0.1
+        )
+        assert f"{summary['depth_ab']['F200W']:g}" in told.out
 
     def test_a_closed_pipe_is_no_error(self, tiny_stores: Path) -> None:
         done = subprocess.run(

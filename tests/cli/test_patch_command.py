@@ -89,6 +89,37 @@ def test_bands_and_selection_are_as_asked(
     assert [path.name for path in Path().iterdir()] == ["other.h5"]
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("--ra", "3:32:38.4", "--dec", "-27:47:24", "--radius", "1.2"),
+        ("--ra", "3h32m38.4s", "--dec", "-27d47m24s", "--radius", "0.02arcmin"),
+        ("--ra=53.16d", "--dec=-27.79", "--radius=1.2arcsec"),
+    ],
+)
+def test_places_are_given_as_people_write_them(
+    fpgpu_command: Run, stores: Path, truth: dict[str, Any], place: tuple[str, ...]
+) -> None:
+    summary = json.loads(fpgpu_command("patch", stores, *place, "--json").out)
+    assert (summary["ra"], summary["dec"]) == pytest.approx((53.16, -27.79), rel=1e-13)
+    assert summary["n_pixels"] == truth["data"].size
+
+
+def test_bands_may_have_commas_between_them(fpgpu_command: Run, stores: Path) -> None:
+    for words in (["F444W,F090W"], ["F444W,", "F090W"], ["F444W", "F090W"]):
+        done = fpgpu_command("patch", stores, *PLACE, "--json", "--bands", *words)
+        assert json.loads(done.out)["bands"] == ["F444W", "F090W"]
+
+
+def test_the_home_folder_is_known_by_its_sign(
+    fpgpu_command: Run, stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "field").symlink_to(stores)
+    assert fpgpu_command("patch", "~/field", *PLACE, "--out=~/here.h5").code == 0
+    assert (tmp_path / "here.h5").is_file()
+
+
 def test_json_is_for_scripts(fpgpu_command: Run, stores: Path, truth: dict[str, Any]) -> None:
     summary = json.loads(fpgpu_command("patch", stores, *PLACE, "--json").out)
     assert summary["n_pixels"] == truth["data"].size

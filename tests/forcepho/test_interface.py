@@ -18,10 +18,10 @@ from fpgpu.errors import (
     RegionError,
     ReleasedMemoryError,
 )
-from fpgpu.forcepho.packing import StorePatch, as_region
+from fpgpu.forcepho.packing import StorePatch
 from fpgpu.forcepho.upstream import forcepho_module
 from fpgpu.layout import PATCH_ARRAYS, PATCH_DTYPE
-from fpgpu.sky.regions import CircularRegion, PolygonRegion, RectangularRegion
+from fpgpu.sky.regions import CircularRegion, PolygonRegion, RectangularRegion, as_region
 from tests.forcepho.scenes import Scene
 
 

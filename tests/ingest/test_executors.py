@@ -138,6 +138,17 @@ def test_a_scheduler_that_does_not_answer_is_told(files, tmp_path, monkeypatch):
         ingest(files, tmp_path / "s", executor="dask://localhost:1")
 
 
+def test_without_an_mpi_library_the_error_says_where_one_comes_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unable(module: str) -> None:
+        raise RuntimeError(f"cannot load MPI library for {module}\nlibmpi.so.12: not found")
+
+    monkeypatch.setattr("importlib.import_module", unable)
+    with pytest.raises(MissingExtraError, match=r"fpgpu\[mpi\].* an MPI library: .* mpich"):
+        clusters.mpi_workers()
+
+
 def test_a_package_that_is_missing_is_named(files, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingExtraError, match=r"fpgpu\[dask\]"):

@@ -2,6 +2,7 @@
 
 import json
 
+import astropy.units as u
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -10,7 +11,7 @@ from astropy.wcs import WCS
 from fpgpu import CircularRegion, MetaStore, get_backend
 from fpgpu.errors import ExposureNameError, LayoutError, StoreWriteError
 from fpgpu.patch.build import build_patch
-from fpgpu.patch.images import ExposureImage, exposure_images, write_images
+from fpgpu.patch.images import ExposureImage, ccd_images, exposure_images, write_images
 from fpgpu.patch.plan import ExposurePlan, PatchPlan
 from fpgpu.sky.sip import fit_sip
 from fpgpu.sky.wcs import SkyWCS
@@ -161,3 +162,48 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(golden, tmp_path):
     ):
         write_images(tmp_path / "out", "data", [image], meta)
     assert not (tmp_path / "e1_data.fits").exists()
+
+
+# --- CCDData ---------------------------------------------------------------------------------
+
+
+def test_ccddata_have_values_weights_wcs_and_units(patch, stores):
+    for found, image, ierr in zip(
+        patch.ccddata("data"), patch.images("data"), patch.images("ierr"), strict=True
+    ):
+        used = (ierr.image.T > 0) & np.isfinite(image.image.T)
+        assert used.any()
+        assert not used.all()
+        np.testing.assert_array_equal(found.mask, ~used)
+        np.testing.assert_array_equal(found.data, image.image.T)
+        weight = found.uncertainty.array
+        np.testing.assert_allclose(weight[used], ierr.image.T[used].astype(float) ** 2)
+        assert found.unit == found.uncertainty.unit**-0.5 == "nJy"
+        assert (found.meta["BUNIT"], found.meta["EXPID"]) == ("nJy", image.expID)
+        y, x = np.argwhere(used)[0]
+        here = found.wcs.pixel_to_world(x, y)
+        expected = stores.meta.sky_wcs(image.band, image.expID).pixel_to_world(
+            x + image.origin[0], y + image.origin[1]
+        )
+        assert (here.ra.deg, here.dec.deg) == pytest.approx([*map(float, expected)], abs=1e-9)
+
+
+def test_units_are_those_of_each_array(patch, tmp_path):
+    units = {name: patch.ccddata(name)[0].unit for name in ("data", "ierr", "xpix")}
+    assert units == {"data": "nJy", "ierr": u.nJy**-1, "xpix": "pix"}
+    assert patch.ccddata("ierr")[0].uncertainty is None
+    paths = patch.write_fits(tmp_path, "ierr")
+    assert u.Unit(fits.getheader(paths[0])["BUNIT"]) == u.nJy**-1
+    with pytest.raises(LayoutError, match="no array of pixels"):
+        patch.ccddata("crval")
+
+
+@pytest.mark.parametrize(
+    ("stored", "unit"), [("counts", u.count), ("image", u.one), ("MJy / sr", u.MJy / u.sr)]
+)
+def test_stored_units_are_named_as_astropy_has_them(patch, stored, unit):
+    (image, *_) = patch.images("data")
+    key = image.band, image.expID
+    (found,) = ccd_images([image], "data", patch._meta, {key: stored})
+    assert found.unit == unit
+    assert u.Unit(found.meta["BUNIT"]) == unit

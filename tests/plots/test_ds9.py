@@ -72,6 +72,25 @@ def test_names_cannot_end_their_quotes(name: str, quoted: str) -> None:
     assert _quoted(name) == quoted
 
 
+def test_all_positions_are_converted_in_one_call(
+    survey: fpgpu.Survey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from astropy import coordinates
+
+    calls = []
+
+    def counted(*args: object, **options: object) -> SkyCoord:
+        calls.append(args)
+        return SkyCoord(*args, **options)
+
+    monkeypatch.setattr(coordinates, "SkyCoord", counted)
+    circles = [CircularRegion(53.16, -27.79, k / 3600) for k in range(1, 9)]
+    text = ds9_regions(survey.meta, regions=circles, catalog=Table({"ra": [1.0], "dec": [2.0]}))
+    assert len(text.splitlines()) == 3 + 6 + 8 + 1
+    assert len(calls) == 1
+    assert ds9_regions().splitlines()[2:] == ["fk5"]
+
+
 def test_another_reader_of_such_files_finds_the_same(survey: fpgpu.Survey, tmp_path: Path) -> None:
     from regions import Regions
 

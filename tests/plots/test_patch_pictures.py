@@ -113,6 +113,8 @@ def test_pixels_are_shown_where_they_are_and_those_without_weight_are_not(
     part = np.s_[x0:x1, y0:y1]
     used = ~np.ma.getmaskarray(shown)
     assert used.sum() == np.count_nonzero(pixels["ierr"][: plan.exposure_N[0]])
+    masked = panels(figure)[0].images[0].get_array()
+    assert masked.count() == plan.exposure_N[0] - used.sum()
     np.testing.assert_array_equal(shown[used], flux[part][used])
     assert (ierr[part][used] > 0).all()
     saved(figure, tmp_path)
