@@ -224,8 +224,17 @@ def holding(
 
     Parameters
     ----------
-    store, timeout, break_lease
-        As for `commit`.
+    store : path
+        Its main file, which need not exist.
+    timeout : float, optional
+        Seconds to wait for another writer.
+    break_lease : bool, optional
+        Do not wait for another writer, because it is known to be dead.
+
+    Yields
+    ------
+    filelock.SoftFileLease
+        Held until the block ends.
 
     Raises
     ------

@@ -273,8 +273,19 @@ def write_exposure(
         Real path of the main file of the store, which need not exist.
     geometry : Geometry
         Of the store.
+    imset : Exposure, ImageSet or any object with their attributes
+        The exposure; not changed.
+    bitmask, do_fluxcal, backend, extra, run_id : object
+        As for `write_shard`.
+    dtype : dtype, optional
+        Of the values as they are written.
     metadata : MetaEntry or None
         What is kept of header and WCS.
+
+    Returns
+    -------
+    Shard
+        As `write_shard` gives it.
     """
     calibration, pixels = prepared(
         imset, geometry, bitmask, do_fluxcal, np.dtype(dtype), backend, os.fspath(store)
@@ -443,7 +454,26 @@ def durable(path: Path, write: Callable[[Path], Any]) -> Any:
 
 
 def new_path(store: Path, key: Key, home: str, token: str, ending: str) -> Path:
-    """Name a file that no other writer uses, whatever the exposure is called."""
+    """Name a file that no other writer uses, whatever the exposure is called.
+
+    Parameters
+    ----------
+    store : pathlib.Path
+        Real path of the main file of the store.
+    key : (str, str)
+        Band and expID.
+    home : str
+        The store's id.
+    token : str
+        What nobody else has.
+    ending : str
+        Of the name.
+
+    Returns
+    -------
+    pathlib.Path
+        In the folder of shards.
+    """
     band, expID = (_UNSAFE.sub("_", part)[:_LONGEST_STEM] for part in key)
     band, expID = (f"_{name}" if name[:1] in {".", "-"} else name for name in (band, expID))
     return shards_folder(store) / band / f"{expID}-{home}-{token}{ending}"
@@ -476,6 +506,16 @@ def store_id(store: Path) -> str:
 
     It is in a file that is created with its content, so that all writers of a new store agree. One
     that was lost is that of the index.
+
+    Parameters
+    ----------
+    store : pathlib.Path
+        Real path of the main file of the store.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits.
     """
     folder = commit_folder(store)
     path = folder / "id"
