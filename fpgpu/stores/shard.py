@@ -275,10 +275,12 @@ def write_exposure(
         Of the store.
     imset : Exposure, ImageSet or any object with their attributes
         The exposure; not changed.
-    bitmask, do_fluxcal, backend, extra, run_id : object
+    bitmask, do_fluxcal : object
         As for `write_shard`.
     dtype : dtype, optional
         Of the values as they are written.
+    backend, extra, run_id : object
+        As for `write_shard`.
     metadata : MetaEntry or None
         What is kept of header and WCS.
 
