@@ -1,4 +1,4 @@
-"""Measure, try a GPU, compare, and write the README's table: ``python -m benchmarks``.
+"""Measure, try a GPU, compare, and write the table of docs/speed.md: ``python -m benchmarks``.
 
 Examples:
 
@@ -7,7 +7,7 @@ Examples:
   python -m benchmarks --backend cuda                 its report alone
   python -m benchmarks -k region                      only what has this in its name
   python -m benchmarks compare old.json new.json      exit code 1 when fpgpu became slower
-  python -m benchmarks readme --check                 exit code 1 when the README is out of date
+  python -m benchmarks table --check                  exit code 1 when the page is out of date
 """
 
 import argparse
@@ -20,19 +20,19 @@ from benchmarks.gpu.steps import STEPS
 from benchmarks.report.compare import TOLERANCE, compare, comparison_lines
 from benchmarks.report.document import SUMMARY, Report, ReportError, report_files
 from benchmarks.report.markdown import page
-from benchmarks.report.readme import RESULTS, replaced, speed_section
+from benchmarks.report.speedpage import RESULTS, replaced, speed_section
 from benchmarks.run import BACKENDS, MINUTES, run
 from benchmarks.sizes import SIZES
 
 __all__ = ["main"]
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "speed.md"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says: 0 done, 1 slower or out of date, 2 refused."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] not in ("run", "gpu", "compare", "readme", "-h", "--help"):
+    if not arguments or arguments[0] not in ("run", "gpu", "compare", "table", "-h", "--help"):
         arguments.insert(0, "run")
     options = _parser().parse_args(arguments)
     try:
@@ -89,9 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         help="how many times its old ratio a measurement may take; default %(default)g",
     )
     table = commands.add_parser(
-        "readme", help="write the README's table, and pages, from kept reports"
+        "table", help="write the table of docs/speed.md, and pages, from kept reports"
     )
-    table.set_defaults(do=_readme)
+    table.set_defaults(do=_table)
     table.add_argument("--check", action="store_true", help="change nothing; say whether it fits")
     return parser
 
@@ -114,14 +114,14 @@ def _compare(options: argparse.Namespace) -> int:
     return 0 if found.passed else 1
 
 
-def _readme(options: argparse.Namespace) -> int:
-    old = README.read_text()
+def _table(options: argparse.Namespace) -> int:
+    old = PAGE.read_text()
     new = replaced(old, speed_section())
     if options.check:
         if new != old:
-            print("README.md is out of date: run python -m benchmarks readme", file=sys.stderr)
+            print("docs/speed.md is out of date: run python -m benchmarks table", file=sys.stderr)
         return int(new != old)
-    README.write_text(new)
+    PAGE.write_text(new)
     for path in report_files(RESULTS):
         text, where = page(Report.read(path), f"{path.stem}.png"), path.with_suffix(".md")
         if where.read_text() != text:

@@ -9,7 +9,7 @@ The names below are the public interface; each loads its module when it is first
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from fpgpu.backends.choose import get_backend as get_backend

@@ -41,7 +41,7 @@ MODULES = [
     "fpgpu.survey",
 ]
 OF_THE_STORES = {"MetaStore", "PSFStore", "PixelStore"}
-"""Their docstrings are forcepho's interface; the README shows them at work."""
+"""Their docstrings are forcepho's interface; docs/forcepho.md shows them at work."""
 
 
 @pytest.fixture(scope="module")

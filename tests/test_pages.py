@@ -1,6 +1,7 @@
-"""Signatures on the pages of the API can be read."""
+"""The site: signatures of the API can be read, and links lead from page to page."""
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,3 +45,20 @@ def test_aliases_keep_their_names(pages: ModuleType, annotation: Any, text: str)
 
 def test_every_module_with_a_page_exists(pages: ModuleType) -> None:
     assert all(importlib.util.find_spec(name) for name in pages.MODULES)
+
+
+def test_links_of_the_pages_lead_to_pages_of_the_site(pages: ModuleType, tmp_path: Path) -> None:
+    pages.write_markdown(tmp_path)
+    (tmp_path / "fpgpu.html").touch()  # of the API
+    written = sorted(tmp_path.rglob("*.html"))
+    assert len(written) > 10
+    for page in written:
+        for link in re.findall(r'(?:href|src)="(?!\w+:|#)([^"#]+)', page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name} leads to {link}"
+
+
+def test_links_of_the_readme_lead_to_pages_too(pages: ModuleType) -> None:
+    html = '<a href="docs/psf.md">, <a href="docs/a.md#b">, <a href="https://x/y.md">'
+    assert pages.between_pages(html) == (
+        '<a href="docs/psf.html">, <a href="docs/a.html#b">, <a href="https://x/y.md">'
+    )

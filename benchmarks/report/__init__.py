@@ -1,1 +1,1 @@
-"""What becomes of measurements: JSON, tables, a picture, a comparison, the README's table."""
+"""What becomes of measurements: JSON, tables, a picture, a comparison, docs/speed.md."""

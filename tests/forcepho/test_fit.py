@@ -20,7 +20,7 @@ from fpgpu.stores.psf import PSFStore
 patches = forcepho_module("patches")
 CircularRegion = forcepho_module("region").CircularRegion
 SHAPES = ("ra", "dec", "q", "pa", "sersic", "rhalf")
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "forcepho.md"
 
 run_opt = forcepho_module("fitting").run_opt
 
@@ -187,10 +187,10 @@ class TestModels:
         assert likelihoods[0] == likelihoods[1]
 
 
-def test_the_example_of_the_readme_runs(
+def test_the_example_of_the_page_runs(
     answers, golden: Path, splinedata: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    example, _ = re.findall(r"```py\n(.*?)```", README.read_text(), re.DOTALL)
+    example, _ = re.findall(r"```py\n(.*?)```", PAGE.read_text(), re.DOTALL)
     catalog = answers["sourcecat"]
     bounds = bounds_around(catalog, answers["bandlist"].tolist())
     (tmp_path / "stores").symlink_to(golden / "tiny")
@@ -198,12 +198,12 @@ def test_the_example_of_the_readme_runs(
     monkeypatch.chdir(tmp_path)
     example = example.replace("run_opt(model, q)", "run_opt(model, q, maxiter=2)")
     names = {"catalog": catalog, "bounds": bounds}
-    exec(compile(example, "README.md", "exec"), names)
+    exec(compile(example, "docs/forcepho.md", "exec"), names)
     assert np.isfinite(names["result"].fun)
 
 
 class TestInsteadOfFitsPatch:
-    """What the README says takes the place of forcepho's FITSPatch, with its demos' images."""
+    """What the page says takes the place of forcepho's FITSPatch, with its demos' images."""
 
     SIZE = 64
     SCALE = 0.03 / 3600
@@ -247,10 +247,10 @@ class TestInsteadOfFitsPatch:
 
         common = {"psfstore": str(psfs), "splinedata": splinedata, "return_residual": True}
         theirs = Patcher(fitsfiles=images, sci_ext="SCI", unc_ext="ERR", **common)
-        _, example = re.findall(r"```py\n(.*?)```", README.read_text(), re.DOTALL)
+        _, example = re.findall(r"```py\n(.*?)```", PAGE.read_text(), re.DOTALL)
         monkeypatch.chdir(tmp_path)
         names = {"image_names": images, "psfstorefile": str(psfs), "splinedatafile": splinedata}
-        exec(compile(example, "README.md", "exec"), names)
+        exec(compile(example, "docs/forcepho.md", "exec"), names)
         ours = names["patcher"]
 
         region = CircularRegion(53.0, -27.0, 0.75 * self.SIZE * self.SCALE)

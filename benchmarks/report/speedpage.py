@@ -1,4 +1,4 @@
-"""The README's table of speed, made from the reports that are kept in ``benchmarks/results/``."""
+"""The table of docs/speed.md, made from the reports that are kept in ``benchmarks/results/``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from benchmarks.report.markdown import device_or_cpu
 __all__ = ["BEGIN", "END", "GPU_COMMAND", "RESULTS", "replaced", "speed_section"]
 
 RESULTS = Path(__file__).parents[1] / "results"
-BEGIN = "<!-- speed: begin, written by python -m benchmarks readme -->"
+BEGIN = "<!-- speed: begin, written by python -m benchmarks table -->"
 END = "<!-- speed: end -->"
 GPU_COMMAND = "python -m benchmarks gpu"
 
@@ -22,7 +22,7 @@ _LOAD_MINUTES = (1, 5, 15)  # that the averages of the load are over
 def replaced(text: str, section: str) -> str:
     """Put a section between the markers of a page."""
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ReportError(f"the README needs one line {BEGIN} and, after it, one line {END}")
+        raise ReportError(f"the page needs one line {BEGIN} and, after it, one line {END}")
     head, rest = text.split(BEGIN)
     return f"{head}{BEGIN}\n{section}\n{END}{rest.split(END)[1]}"
 
@@ -36,7 +36,7 @@ def speed_section(folder: Path = RESULTS) -> str:
         commit = str(facts["commit"])[:12]
         lines += [
             "",
-            f"[{path.stem}](benchmarks/results/{path.with_suffix('.md').name}):"
+            f"[{path.stem}](../benchmarks/results/{path.with_suffix('.md').name}):"
             f" {device_or_cpu(report)}, {facts['date'][:10]}, commit {commit},"
             f" `{facts['command']}`.",
             *_note_of_load(report),

@@ -1,14 +1,14 @@
-"""The README's table of speed comes from kept reports, and from nowhere else."""
+"""The table of docs/speed.md comes from kept reports, and from nowhere else."""
 
 from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import README, main
+from benchmarks.__main__ import PAGE, main
 from benchmarks.report.document import Report, ReportError
 from benchmarks.report.goals import GOALS, NOT_YET, find
 from benchmarks.report.markdown import page
-from benchmarks.report.readme import BEGIN, END, GPU_COMMAND, RESULTS, replaced, speed_section
+from benchmarks.report.speedpage import BEGIN, END, GPU_COMMAND, RESULTS, replaced, speed_section
 from tests.benchmarks.reports import GPU, full_report, measurement
 
 CPU_COLUMNS = ("fpgpu cpu", "forcepho")
@@ -36,8 +36,8 @@ def test_the_newest_report_of_each_backend_is_taken(tmp_path: Path) -> None:
     keep(tmp_path, "tiny", full_report(CPU_COLUMNS, size="small"))
     keep(tmp_path, "gpu", full_report(["fpgpu cuda"], device=GPU))
     section = speed_section(tmp_path)
-    assert "[new](benchmarks/results/new.md): Some CPU, 8 cores, 2026-02-01" in section
-    assert f"[gpu](benchmarks/results/gpu.md): {GPU}" in section
+    assert "[new](../benchmarks/results/new.md): Some CPU, 8 cores, 2026-02-01" in section
+    assert f"[gpu](../benchmarks/results/gpu.md): {GPU}" in section
     assert NOT_YET not in section
     assert "[old]" not in section
     assert "[tiny]" not in section
@@ -81,26 +81,26 @@ def test_without_a_report_there_is_no_table(tmp_path: Path) -> None:
 def test_a_page_keeps_all_but_what_is_between_the_markers() -> None:
     page = f"head\n{BEGIN}\nold\n{END}\ntail\n"
     assert replaced(page, "new") == f"head\n{BEGIN}\nnew\n{END}\ntail\n"
-    with pytest.raises(ReportError, match="the README needs one line"):
+    with pytest.raises(ReportError, match="the page needs one line"):
         replaced("head", "new")
 
 
-def test_the_readme_is_what_the_kept_reports_say() -> None:
-    text = README.read_text()
-    assert replaced(text, speed_section()) == text, "run python -m benchmarks readme"
-    assert main(["readme", "--check"]) == 0
+def test_the_page_is_what_the_kept_reports_say() -> None:
+    text = PAGE.read_text()
+    assert replaced(text, speed_section()) == text, "run python -m benchmarks table"
+    assert main(["table", "--check"]) == 0
 
 
-def test_a_readme_that_disagrees_is_noticed_and_mended(
+def test_a_page_that_disagrees_is_noticed_and_mended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = tmp_path / "README.md"
-    page.write_text(README.read_text().replace(" ms", " us"))
-    monkeypatch.setattr("benchmarks.__main__.README", page)
-    assert main(["readme", "--check"]) == 1
-    assert "run python -m benchmarks readme" in capsys.readouterr().err
-    assert main(["readme"]) == 0
-    assert main(["readme", "--check"]) == 0
+    page = tmp_path / "speed.md"
+    page.write_text(PAGE.read_text().replace(" ms", " us"))
+    monkeypatch.setattr("benchmarks.__main__.PAGE", page)
+    assert main(["table", "--check"]) == 1
+    assert "run python -m benchmarks table" in capsys.readouterr().err
+    assert main(["table"]) == 0
+    assert main(["table", "--check"]) == 0
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
