@@ -66,6 +66,15 @@ class MetaStore(ExposureCatalog):
         If there is no such file, or `use_gwcs` and no ASDF file beside it.
     StoreFormatError
         If the file is no meta store.
+
+    Examples
+    --------
+    >>> meta = MetaStore("stores/meta.json")
+    >>> meta.bands
+    ['F200W', 'F444W']
+    >>> near = meta.exposures_touching(fpgpu.CircularRegion(53.16, -27.79, 1 * u.arcsec), ["F200W"])
+    >>> meta.headers["F200W"][near[0][1]]["FILTER"]
+    'F200W'
     """
 
     def __init__(
