@@ -399,14 +399,14 @@ class MetaStore(ExposureCatalog):
         """Replace the two files of a store that stands for itself."""
         contents = self._contents
 
-        def still_right() -> bool:
+        def is_current() -> bool:
             if paths.json != self._path or self._known is None:
                 return True
             with suppress(MissingStoreError):
                 return signature(paths.json) == self._known
             return False
 
-        if not still_right():
+        if not is_current():
             raise StoreConflictError(
                 f"{paths.json}: was changed by somebody else since it was read; open the store "
                 "again and repeat the change"
@@ -421,7 +421,7 @@ class MetaStore(ExposureCatalog):
                     draft.write_bytes(content)
             else:
                 paths.asdf.unlink(missing_ok=True)
-        with write_beside(paths.json, still_right) as draft:
+        with write_beside(paths.json, is_current) as draft:
             draft.write_text(json_text(texts), encoding="ascii")
 
     def read_from_file(self, filename: StrPath) -> "dict[str, dict[str, Header]]":
