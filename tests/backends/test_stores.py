@@ -1,5 +1,6 @@
 """Stores read straight into staging memory, and compute with any backend."""
 
+import os
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ import pytest
 
 from fpgpu.backends.base import Backend
 from fpgpu.backends.cpu import CpuBackend
-from fpgpu.errors import LayoutError, StoreBusyError
+from fpgpu.errors import LayoutError, StoreConflictError
 from fpgpu.layout import PSF_DTYPE
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.psf import PSFStore
@@ -158,17 +159,28 @@ def test_chunked_exposures_are_read_into_the_memory_of_a_backend(
     assert backend.download(there).tobytes() == plain.tobytes()
 
 
-def test_an_exposure_that_changes_between_two_pieces_is_not_read(
-    store: PixelStore, cuda_class: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_file_that_another_program_changes_between_two_pieces_is_not_read(
+    store: PixelStore, cuda_class: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    states = iter([{Path("a"): 1}, {Path("a"): 2}])
-    monkeypatch.setattr(store.reader, "files_of", lambda *key: next(states))
+    path = tmp_path / "foreign.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"nside_full": SIDE, "super_pixel_size": 8})
+        file["F200W/e1/data"] = store.read_window("F200W", "e1", (0, 8, 0, 8))
+    foreign = PixelStore(path, mode="r")
+    real = os.preadv
+
+    def preadv(descriptor: int, *args: Any) -> int:
+        n = real(descriptor, *args)
+        os.utime(path)
+        return n
+
+    monkeypatch.setattr(os, "preadv", preadv)
     backend = cuda_class(0)
     with (
         backend.staging(slot_bytes=ROW_BYTES),
-        pytest.raises(StoreBusyError, match="F200W/e1 changed while it was read"),
+        pytest.raises(StoreConflictError, match="open the store again"),
     ):
-        store.read_window("F200W", "e1", WINDOWS[0], backend=backend)
+        foreign.read_window("F200W", "e1", WINDOWS[0], backend=backend)
 
 
 @pytest.mark.parametrize(
