@@ -28,14 +28,20 @@ RADII = np.concatenate([[0.0], np.geomspace(0.013, 4.5, 9)])
 SERSIC = np.concatenate([np.arange(0.5, 1.5, 0.1), np.arange(1.5, 6.01, 0.25)])
 RHALF = np.geomspace(0.005, 2.0, 48)
 
-SEEING = 0.012
-"""Arcsec, standard deviation: the narrowest PSF is JWST's in F070W with 0.012."""
+SEEING = 0.015
+"""Arcsec, standard deviation: the narrowest PSF is JWST's in F070W, 0.012, on pixels of 0.031."""
 
 RIDGE = 0.01
 """Weight of small amplitudes, so that neighbours in the table are neighbours in amplitudes."""
 
 EDGE = 3.0
 """Half-light radii within which the flux has to be right."""
+
+EDGE_WEIGHT = 12.0
+"""Of that flux, beside the flux in a circle."""
+
+TOTAL_WEIGHT = 3.0
+"""Of the sum of the amplitudes: more would cost the flat profiles their shape."""
 
 
 class ProfileTable(NamedTuple):
@@ -167,14 +173,17 @@ def _fitted(n: float, rhalf: float, radii: Float) -> tuple[Float, float]:
     edge = EDGE * rhalf
     reach = max(edge, 3 * SEEING)
     near = np.geomspace(max(0.05 * rhalf, 0.15 * SEEING), reach, 40)
-    far = np.geomspace(1.15, 2.5, 5) * reach
+    # As far as the widest Gaussian: it could have light there that the profile has not.
+    far = np.geomspace(1.15 * reach, max(2.5 * radii[-1], 1.5 * reach), 20)
     circles = np.concatenate([near, far, [edge]])
-    weights = np.concatenate([np.ones(40), np.full(5, 0.3), [10.0]])
+    weights = np.concatenate([np.ones(40), np.full(20, 0.3), [EDGE_WEIGHT]])
     exact = _exact_energy(n, rhalf, circles)
     energy = 1 - np.exp(-(circles[:, None] ** 2) / (2 * (radii**2 + SEEING**2)))
+    # All the light of the Gaussians is what the profile has as far as they reach.
+    total, within_reach = np.full((1, len(radii)), TOTAL_WEIGHT), exact[len(near) + len(far) - 1]
     amplitudes, _ = nnls(
-        np.concatenate([energy * weights[:, None], RIDGE * np.eye(len(radii))]),
-        np.concatenate([exact * weights, np.zeros(len(radii))]),
+        np.concatenate([energy * weights[:, None], total, RIDGE * np.eye(len(radii))]),
+        np.concatenate([exact * weights, [TOTAL_WEIGHT * within_reach], np.zeros(len(radii))]),
     )
     return amplitudes, float(abs(energy[-1] @ amplitudes / exact[-1] - 1))
 

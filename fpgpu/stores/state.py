@@ -64,6 +64,7 @@ class State:
     geometry: Geometry | None = None
     stored: Index | None = None
     _extents: dict[Key, Extent] = field(default_factory=dict, repr=False)
+    _calibrations: dict[Key, CalibrationRecord] = field(default_factory=dict, repr=False)
 
     @property
     def folder(self) -> Path:
@@ -203,7 +204,7 @@ class State:
             As `extent`.
         """
         row = self.row(key)
-        known = self.index.calibration(key)
+        known = self._calibrations.get(key) or self.index.calibration(key)
         if known is not None:
             return known
         path = self._file(row)
@@ -213,7 +214,8 @@ class State:
             dataset = member(h5, row.path.strip("/").split("/"))
             if not isinstance(dataset, h5py.Dataset):
                 raise StoreFormatError(f"{self.place(key)} lies in {path}, which has no {row.path}")
-            return CalibrationRecord.from_dataset(*key, dataset)
+            found = self._calibrations[key] = CalibrationRecord.from_dataset(*key, dataset)
+            return found
 
     def record(self, key: Key) -> Record:
         """Read the record of an exposure's metadata, after checking it.

@@ -61,7 +61,9 @@ def test_stores_are_bit_for_bit_those_of_forcepho(tiny_files, golden, tmp_path):
     report = ingest(tiny_files, tmp_path / "stores", bitmask=1)
     assert report.ok
     ours, theirs = tmp_path / "stores" / "pixels.h5", golden / "tiny" / "pixels.h5"
-    assert datasets(ours) == datasets(theirs)
+    # Beside its pixels a shard has its record, of which forcepho knows nothing.
+    found = {k: v for k, v in datasets(ours).items() if not k.endswith("/fpgpu_record")}
+    assert found == datasets(theirs)
     with h5py.File(ours) as a, h5py.File(theirs) as b:
         roots = [
             {k: v.dtype for k, v in h5.attrs.items() if not k.startswith("fpgpu_")} for h5 in (a, b)

@@ -38,8 +38,8 @@ def survey(folder: Path, backend: Backend) -> Iterator[Survey]:
 
 def shard_of(survey: Survey, band: str, expID: str) -> Path:
     """The file that an exposure has."""
-    (shard,) = set(survey.pixels.reader.files_of(band, expID)) - {survey.pixels.reader.path}
-    return shard
+    state = survey.pixels.state
+    return state.folder / state.row((band, expID)).file
 
 
 @pytest.mark.parametrize("form", ["sharded", "mixed"])

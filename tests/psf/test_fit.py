@@ -10,7 +10,7 @@ from scipy.signal import fftconvolve
 from scipy.special import gamma, gammaincinv
 
 from fpgpu.errors import PSFError
-from fpgpu.psf import Mixture, PSFImages, default_profiles, fit_psf
+from fpgpu.psf import BandFit, Mixture, PSFImages, default_profiles, fit_psf
 from fpgpu.psf.mixtures import render
 from fpgpu.stores.psf import PSFStore
 from tests.psf.conftest import OVERSAMPLE, SCALE, segmented_psf
@@ -80,12 +80,19 @@ def test_two_gaussians_are_found_as_they_are(sampled: Callable[..., Float]) -> N
     np.testing.assert_allclose(np.sqrt(mixture.cov[order, 1]), [1.2, 3.0], rtol=0.02)
 
 
-@pytest.mark.parametrize("signed", [False, True])
-def test_a_segmented_telescope(telescope: Float, signed: bool) -> None:
+@pytest.fixture(scope="module")
+def telescope_fit(telescope: Float) -> BandFit:
+    """For all radii of fpgpu's own table."""
     images = PSFImages.from_arrays(
         "F200W", telescope, pixel_scale=SCALE, oversample=OVERSAMPLE, integrated=False
     )
-    fit = fit_psf(images, [0.0], signed=signed)
+    return fit_psf(images, default_profiles().radii)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_segmented_telescope(telescope_fit: BandFit, signed: bool) -> None:
+    images = telescope_fit.images
+    fit = fit_psf(images, [0.0], signed=True) if signed else telescope_fit
     shift, energy = centroid_and_energy(images, fit.mixtures[0])
     assert shift < 0.01
     assert energy < 0.01
@@ -94,12 +101,8 @@ def test_a_segmented_telescope(telescope: Float, signed: bool) -> None:
     assert fit.worst.energy == pytest.approx(energy, abs=0.003)
 
 
-def test_a_sersic_source_has_the_flux_of_a_direct_convolution(telescope: Float) -> None:
-    images = PSFImages.from_arrays(
-        "F200W", telescope, pixel_scale=SCALE, oversample=OVERSAMPLE, integrated=False
-    )
-    profiles = default_profiles()
-    fit = fit_psf(images, profiles.radii)
+def test_a_sersic_source_has_the_flux_of_a_direct_convolution(telescope_fit: BandFit) -> None:
+    fit, images, profiles = telescope_fit, telescope_fit.images, default_profiles()
     psf = images.images[0] / OVERSAMPLE**2  # share of the light of a pixel, a sample
     n = 4 * 161
     places = (np.arange(n + 1) - n / 2) / OVERSAMPLE
@@ -131,11 +134,8 @@ def test_a_sersic_source_has_the_flux_of_a_direct_convolution(telescope: Float) 
         assert model == pytest.approx(direct, rel=0.005)
 
 
-def test_large_radii_need_fewer_gaussians(telescope: Float) -> None:
-    images = PSFImages.from_arrays(
-        "F200W", telescope, pixel_scale=SCALE, oversample=OVERSAMPLE, integrated=False
-    )
-    fit = fit_psf(images, default_profiles().radii)
+def test_large_radii_need_fewer_gaussians(telescope_fit: BandFit) -> None:
+    fit = telescope_fit
     assert fit.per_radius[0] == 4
     assert fit.per_radius[-1] == 1
     assert list(fit.per_radius) == sorted(fit.per_radius, reverse=True)

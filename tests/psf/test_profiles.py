@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.integrate import quad
-from scipy.special import gammaincinv, i0e
+from scipy.special import gammainc, gammaincinv, i0e
 
 from fpgpu.errors import PSFError
 from fpgpu.likelihood.mixture import SersicMixture
@@ -38,13 +38,38 @@ def exact_flux(n: float, rhalf: float, circle: float) -> float:
 
 
 @pytest.mark.parametrize("n", [0.5, 0.63, 1.0, 2.4, 4.0, 5.9])
-@pytest.mark.parametrize("rhalf", [0.006, 0.03, 0.13, 0.77, 1.9])
+@pytest.mark.parametrize("rhalf", [0.006, 0.0097, 0.03, 0.13, 0.77, 1.9])
 def test_flux_within_three_half_light_radii(n: float, rhalf: float) -> None:
     table = default_profiles()
     amplitudes = table.evaluate([n], [rhalf]).amplitudes[0]
     circle = 3 * rhalf
     flux = amplitudes @ (1 - np.exp(-(circle**2) / 2 / (table.radii**2 + PSF**2)))
     assert flux == pytest.approx(exact_flux(n, rhalf, circle), rel=0.003)
+
+
+def light_inside(n: np.ndarray, rhalf: np.ndarray, circle: np.ndarray | float) -> np.ndarray:
+    """Share of an exact profile, not convolved (Graham & Driver 2005, eq. 2)."""
+    return np.asarray(gammainc(2 * n, gammaincinv(2 * n, 0.5) * (circle / rhalf) ** (1 / n)))
+
+
+def test_amplitudes_sum_to_the_light_within_reach() -> None:
+    table = default_profiles()
+    n, rhalf = np.broadcast_arrays(np.linspace(0.5, 6, 56)[:, None], np.geomspace(0.0051, 1.99, 60))
+    n, rhalf = n.ravel().clip(*table.sersic_range), rhalf.ravel()
+    excess = table.evaluate(n, rhalf).amplitudes.sum(axis=1)
+    excess -= light_inside(n, rhalf, 2.5 * table.radii[-1])
+    assert abs(excess[n >= 0.99]).max() < 0.01
+    # Positive Gaussians that are twice as wide as the one before cannot make a steeper edge.
+    assert abs(excess).max() < 0.035
+
+
+@pytest.mark.parametrize("rhalf", [0.006, 0.03, 0.13, 0.18, 0.4])
+def test_no_light_is_where_a_profile_has_none(rhalf: float) -> None:
+    table, n = default_profiles(), np.linspace(1.0, 5.9, 50)
+    amplitudes = table.evaluate(n, np.full(50, rhalf)).amplitudes
+    circle = 10 * rhalf
+    flux = amplitudes @ (1 - np.exp(-(circle**2) / 2 / (table.radii**2 + PSF**2)))
+    assert abs(flux - light_inside(n, np.full(50, rhalf), circle)).max() < 0.015
 
 
 def test_the_table_covers_what_it_says() -> None:

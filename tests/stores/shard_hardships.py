@@ -62,7 +62,10 @@ def limited(home: Path, name: str) -> list[Any]:
             change(folder)
 
         error, message = met_in_child(work)
-        results.append([limit, error, message, kept(folder) == before])
+        # Records that no commit names may lie beside the store; `verify` tells of them.
+        after = kept(folder)
+        unchanged = {name: after.get(name) for name in before} == before
+        results.append([limit, error, message, unchanged])
         if not error:
             break
     sound = verify(folder)
@@ -114,7 +117,7 @@ def without_locks(home: Path) -> dict[str, Any]:
     error, message = met_in_child(
         lambda: PixelStore(folder / "pixels.h5").add_exposure(made("single"))
     )
-    problems = [str(problem) for problem in verify(folder).problems]
+    problems = [str(p) for p in verify(folder).problems if p.kind != "view"]
     for change in (consolidate, split, lambda folder: remove(folder, ["*/v/*"]), repair):
         change(folder)
         states.append(generations(folder))

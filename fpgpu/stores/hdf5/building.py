@@ -59,7 +59,8 @@ def built(fill: Callable[[h5py.File], Result]) -> tuple[Result, Skeleton]:
             with h5py.File(memory, "w", **_ALIGNMENT) as h5:
                 result = fill(h5)
         except AttributeError as exc:  # what h5py may make of an error of the memory's
-            raise exc.__context__ if isinstance(exc.__context__, OSError) else exc from None
+            cause = exc.__context__
+            raise cause if isinstance(cause, OSError) else OSError(f"no memory: {exc}") from None
         return result, Skeleton(os.fstat(memory.fileno()).st_size, _pieces(memory.fileno()))
 
 
