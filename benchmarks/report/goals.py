@@ -243,18 +243,22 @@ def _columns(reports: Sequence[Report]) -> _Columns:
     }
 
 
-def _pick(goal: Goal, columns: _Columns) -> tuple[Measurement | None, ...]:
+def _pick(
+    goal: Goal, columns: _Columns
+) -> tuple[Measurement | None, Measurement | None, Measurement | None]:
     """Find a goal on the CPU, on the GPU and by forcepho."""
-    details = (
-        ("fpgpu cpu", goal.detail if goal.cpu else None),
-        ("fpgpu cuda", goal.cuda),
-        ("forcepho", goal.forcepho),
+
+    def pick(column: str, detail: str | None) -> Measurement | None:
+        measured = columns[column]
+        if measured is None or detail is None:
+            return None
+        return find(measured, goal, column, detail)
+
+    return (
+        pick("fpgpu cpu", goal.detail if goal.cpu else None),
+        pick("fpgpu cuda", goal.cuda),
+        pick("forcepho", goal.forcepho),
     )
-    return tuple(
-        None if (measured := columns[column]) is None or detail is None
-        else find(measured, goal, column, detail)
-        for column, detail in details
-    )  # fmt: skip
 
 
 def _row(goal: Goal, columns: _Columns, others: Sequence[_Columns]) -> list[str]:
