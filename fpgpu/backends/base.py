@@ -241,10 +241,10 @@ class Backend(Operations):
         host = slot.array if slot is not None else np.ascontiguousarray(source)
         if out is None:
             out, fresh = self.empty(host.shape, host.dtype), True
-        elif self.complaint(out) or not out.flags.c_contiguous or out.nbytes != host.nbytes:
+        elif self.why_foreign(out) or not out.flags.c_contiguous or out.nbytes != host.nbytes:
             raise LayoutError(
                 f"{host.nbytes} bytes cannot be uploaded to out:"
-                f" {self.complaint(out) or f'it has {out.nbytes} and must be C-contiguous'}"
+                f" {self.why_foreign(out) or f'it has {out.nbytes} and must be C-contiguous'}"
             )
         try:
             if host.nbytes:
@@ -274,9 +274,9 @@ class Backend(Operations):
         LayoutError
             When the array is not of this backend or `out` does not fit.
         """
-        complaint = self.complaint(array)
-        if complaint or not array.flags.c_contiguous:
-            raise LayoutError(f"cannot download: {complaint or 'the array is not C-contiguous'}")
+        reason = self.why_foreign(array)
+        if reason or not array.flags.c_contiguous:
+            raise LayoutError(f"cannot download: {reason or 'the array is not C-contiguous'}")
         if out is None:
             out = np.empty(array.shape, array.dtype)
         elif out.nbytes != array.nbytes or not out.flags.c_contiguous or not out.flags.writeable:

@@ -17,7 +17,7 @@ class Owner(Protocol):
 
     name: str
 
-    def complaint(self, array: Any) -> str | None:
+    def why_foreign(self, array: Any) -> str | None:
         """Say why an object is no array of this backend, or None."""
         ...
 
@@ -59,9 +59,9 @@ def require_array(
     LayoutError
         When dtype, shape, contiguity or alignment is not what the kernel expects.
     """
-    complaint = owner.complaint(array)
-    if complaint is not None:
-        raise KernelLaunchError(f"{name} cannot be used by the {owner.name} backend: {complaint}")
+    reason = owner.why_foreign(array)
+    if reason is not None:
+        raise KernelLaunchError(f"{name} cannot be used by the {owner.name} backend: {reason}")
     allowed = [dtypes] if isinstance(dtypes, np.dtype) else dtypes
     if array.dtype not in allowed:
         wanted = " or ".join(map(str, allowed))

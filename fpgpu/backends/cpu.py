@@ -78,7 +78,7 @@ class CpuBackend(Backend):
         """The processor and its number of cores."""
         return f"the host ({platform.machine()}, {os.cpu_count()} cores)"
 
-    def complaint(self, array: Any) -> str | None:
+    def why_foreign(self, array: Any) -> str | None:
         """Say why an object is no NumPy array, None if it is one.
 
         Parameters

@@ -99,7 +99,7 @@ class CudaBackend(Backend):
         """The stream on which kernels run, a `cupy.cuda.Stream`."""
         return self._streams.kernels
 
-    def complaint(self, array: Any) -> str | None:
+    def why_foreign(self, array: Any) -> str | None:
         """Say why an object is no CuPy array of this device, None if it is one.
 
         Parameters

@@ -56,7 +56,7 @@ class Operations(ABC):
     """Whether arrays are NumPy's: what is in staging memory need not be copied to be used."""
 
     @abstractmethod
-    def complaint(self, array: Any) -> str | None:
+    def why_foreign(self, array: Any) -> str | None:
         """Say why an object is no array of this backend, None if it is one."""
 
     @abstractmethod

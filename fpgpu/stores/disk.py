@@ -237,7 +237,7 @@ def new_file(path: Path) -> Iterator[int]:
 
 
 @contextmanager
-def write_beside(target: StrPath, still_right: Callable[[], bool] | None = None) -> Iterator[Path]:
+def write_beside(target: StrPath, is_current: Callable[[], bool] | None = None) -> Iterator[Path]:
     """Replace a file by a new one, all at once, when the block ends without an error.
 
     Parameters
@@ -245,7 +245,7 @@ def write_beside(target: StrPath, still_right: Callable[[], bool] | None = None)
     target : path
         The file to create or replace. Where it is a symbolic link, the file it points to is
         replaced and the link stays. Permissions of an existing file are kept.
-    still_right : callable, optional
+    is_current : callable, optional
         Asked just before; False gives the new content up, because what it was made from is out of
         date.
 
@@ -260,7 +260,7 @@ def write_beside(target: StrPath, still_right: Callable[[], bool] | None = None)
     StoreWriteError
         If the new content cannot be written or made durable; the target is as it was before.
     StoreConflictError
-        If `still_right` said no.
+        If `is_current` said no.
     """
     final = real_path(target)
     draft = final.with_name(f".{secrets.token_hex(8)}.part{final.suffix}")
@@ -272,7 +272,7 @@ def write_beside(target: StrPath, still_right: Callable[[], bool] | None = None)
                     raise PermissionError(errno.EACCES, "the file is write-protected", str(final))
                 draft.chmod(stat.S_IMODE(final.stat().st_mode))
             fsync(draft)
-            if still_right is not None and not still_right():
+            if is_current is not None and not is_current():
                 raise StoreConflictError(f"{final}: was changed by somebody else; try again")
             os.replace(draft, final)  # noqa: PTH105 (the crash tests stop at these calls)
     except BaseException:

@@ -66,6 +66,15 @@ class MetaStore(ExposureCatalog):
         If there is no such file, or `use_gwcs` and no ASDF file beside it.
     StoreFormatError
         If the file is no meta store.
+
+    Examples
+    --------
+    >>> meta = MetaStore("stores/meta.json")
+    >>> meta.bands
+    ['F200W', 'F444W']
+    >>> near = meta.exposures_touching(fpgpu.CircularRegion(53.16, -27.79, 1 * u.arcsec), ["F200W"])
+    >>> meta.headers["F200W"][near[0][1]]["FILTER"]
+    'F200W'
     """
 
     def __init__(
@@ -390,14 +399,14 @@ class MetaStore(ExposureCatalog):
         """Replace the two files of a store that stands for itself."""
         contents = self._contents
 
-        def still_right() -> bool:
+        def is_current() -> bool:
             if paths.json != self._path or self._known is None:
                 return True
             with suppress(MissingStoreError):
                 return signature(paths.json) == self._known
             return False
 
-        if not still_right():
+        if not is_current():
             raise StoreConflictError(
                 f"{paths.json}: was changed by somebody else since it was read; open the store "
                 "again and repeat the change"
@@ -412,7 +421,7 @@ class MetaStore(ExposureCatalog):
                     draft.write_bytes(content)
             else:
                 paths.asdf.unlink(missing_ok=True)
-        with write_beside(paths.json, still_right) as draft:
+        with write_beside(paths.json, is_current) as draft:
             draft.write_text(json_text(texts), encoding="ascii")
 
     def read_from_file(self, filename: StrPath) -> "dict[str, dict[str, Header]]":

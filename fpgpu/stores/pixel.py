@@ -88,6 +88,14 @@ class PixelStore(ImageGrid):
         If the file is no pixel store.
     StoreConflictError
         If an argument was given and differs from what the file holds.
+
+    Examples
+    --------
+    >>> with PixelStore("stores/pixels.h5", mode="r") as pixels:
+    ...     band, expID = next(iter(pixels))
+    ...     im, ierr = pixels.read_exposure(band, expID)
+    >>> im.shape == ierr.shape == pixels.shape
+    True
     """
 
     def __init__(

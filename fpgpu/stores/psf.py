@@ -46,6 +46,12 @@ class PSFStore:
     ----------
     h5file : path
         The HDF5 file; it need not exist before something is added or read.
+
+    Examples
+    --------
+    >>> with PSFStore("stores/psf.h5") as psf:
+    ...     psf.bands
+    ['F200W', 'F444W']
     """
 
     def __init__(self, h5file: StrPath) -> None:

@@ -30,7 +30,7 @@ def cupy(**changes: Any) -> types.ModuleType:
             raise RuntimeError(facts["broken"])
         return facts["n_devices"]
 
-    module.nvrtc_complaint = facts["nvrtc"]
+    module.nvrtc_fault = facts["nvrtc"]
     module.cuda = types.SimpleNamespace(
         runtime=types.SimpleNamespace(
             is_hip=facts["is_hip"],
@@ -59,8 +59,8 @@ def status_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., CudaStatus]:
 
         def load_nvrtc(major: int) -> Any:
             assert major in (12, 13)
-            if complaint := getattr(package, "nvrtc_complaint", None):
-                raise BackendUnavailableError(complaint)
+            if reason := getattr(package, "nvrtc_fault", None):
+                raise BackendUnavailableError(reason)
             return types.SimpleNamespace(version=(major, 9))
 
         monkeypatch.setattr(availability, "import_cupy", import_cupy)

@@ -116,7 +116,7 @@ def test_super_pixels_are_read_into_the_memory_of_a_backend(
             store.read_superpixels("F200W", "e1", places, backend=backend),
         )
         for there, plain in zip(found, expected, strict=True):
-            assert backend.complaint(there) is None
+            assert backend.why_foreign(there) is None
             assert backend.download(there).tobytes() == plain.tobytes()
         assert ring.n_free == 2
 
@@ -141,7 +141,7 @@ def test_images_are_read_into_the_memory_of_a_backend(store: PixelStore, backend
         store.read_exposure("F200W", "e1"),
         strict=True,
     ):
-        assert backend.complaint(there) is None
+        assert backend.why_foreign(there) is None
         assert backend.download(there).tobytes() == plain.tobytes()
 
 

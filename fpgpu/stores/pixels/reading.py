@@ -140,9 +140,9 @@ class ExposureReader:
 
         if out is None:
             out = backend.empty(shape, np.float32)
-        complaint = backend.complaint(out)
-        if complaint or out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
-            found = complaint or f"it has dtype {out.dtype} and shape {out.shape}"
+        reason = backend.why_foreign(out)
+        if reason or out.shape != shape or out.dtype != np.float32 or not out.flags.c_contiguous:
+            found = reason or f"it has dtype {out.dtype} and shape {out.shape}"
             raise LayoutError(
                 f"super-pixels cannot be read into out: {found}; expected C-contiguous float32 "
                 f"{shape}"
