@@ -178,6 +178,11 @@ def test_every_error_is_explained() -> None:
 
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
-def test_links_lead_to_files(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
-    assert not [link for link in links if not (page.parent / link).exists()]
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    for link in re.findall(r"\]\(([^):]+)\)", page.read_text()):
+        name, _, heading = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        titles = re.findall(r"(?m)^#+ (.+)$", target.read_text()) if heading else []
+        anchors = [re.sub(r"[^\w-]", "", title.lower().replace(" ", "-")) for title in titles]
+        assert not heading or heading in anchors, link

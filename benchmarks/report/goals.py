@@ -221,41 +221,74 @@ def find(
     return found[0] if found else None
 
 
-def goal_table(reports: Sequence[Report]) -> list[str]:
+def goal_table(reports: Sequence[Report], kept: Sequence[Report] = ()) -> list[str]:
     """Lay goals and what was reached side by side; each column from the first report that has it.
 
-    A GPU column without a report says that it was not yet run.
+    Ratios are given with their range over all that is kept. A GPU column without a report says that
+    it was not yet run.
     """
-    columns = {
+    header = "operation", "aim", "forcepho / fpgpu", "of the limit", "CPU", "GPU", "forcepho"
+    columns = _columns(reports)
+    others = [_columns([report]) for report in kept]
+    return markdown_table(header, [_row(goal, columns, others) for goal in GOALS])
+
+
+_Columns = Mapping[str, Sequence[Measurement] | None]
+
+
+def _columns(reports: Sequence[Report]) -> _Columns:
+    return {
         column: next((r.measurements for r in reports if column in r.columns), None)
         for column in ("fpgpu cpu", "fpgpu cuda", "forcepho")
     }
-    header = "operation", "aim", "forcepho / fpgpu", "of the limit", "CPU", "GPU", "forcepho"
-    return markdown_table(header, [_row(goal, columns) for goal in GOALS])
 
 
-def _row(goal: Goal, columns: Mapping[str, Sequence[Measurement] | None]) -> list[str]:
+def _pick(
+    goal: Goal, columns: _Columns
+) -> tuple[Measurement | None, Measurement | None, Measurement | None]:
+    """Find a goal on the CPU, on the GPU and by forcepho."""
+
     def pick(column: str, detail: str | None) -> Measurement | None:
-        measurements = columns[column]
-        if measurements is None or detail is None:
+        measured = columns[column]
+        if measured is None or detail is None:
             return None
-        return find(measurements, goal, column, detail)
+        return find(measured, goal, column, detail)
 
-    cpu = pick("fpgpu cpu", goal.detail if goal.cpu else None)
-    cuda = pick("fpgpu cuda", goal.cuda)
-    forcepho = pick("forcepho", goal.forcepho)
+    return (
+        pick("fpgpu cpu", goal.detail if goal.cpu else None),
+        pick("fpgpu cuda", goal.cuda),
+        pick("forcepho", goal.forcepho),
+    )
+
+
+def _row(goal: Goal, columns: _Columns, others: Sequence[_Columns]) -> list[str]:
+    cpu, cuda, forcepho = _pick(goal, columns)
     ours = cpu or cuda
+    gains, ratios = [], []
+    for one in (columns, *others):
+        here, there, theirs = _pick(goal, one)
+        if (fpgpu := here if cpu else there) is not None:
+            gains += [theirs.value / fpgpu.value] if theirs else []
+            ratios += [fpgpu.ratio] if fpgpu.ratio is not None else []
     return [
         goal.title,
         goal.aim,
-        times(forcepho.value / ours.value) if forcepho and ours else "",
-        f"{times(ours.ratio)} {ours.limit}" if ours and ours.ratio is not None else "",
+        _range(gains),
+        f"{_range(ratios)} {ours.limit}" if ours and ratios else "",
         _cell(cpu, goal.cpu and columns["fpgpu cpu"] is not None),
         NOT_YET
         if goal.cuda is not None and columns["fpgpu cuda"] is None
         else _cell(cuda, goal.cuda is not None, with_limit=cpu is not None),
         readable(forcepho.value, forcepho.unit) if forcepho else "",
     ]
+
+
+def _range(ratios: Sequence[float]) -> str:
+    """Write the lowest and the highest; one where these are the same."""
+    if not ratios:
+        return ""
+    low, high = times(min(ratios)), times(max(ratios))
+    return high if low == high else f"{low.removesuffix(' x')} to {high}"
 
 
 def _cell(found: Measurement | None, expected: bool, *, with_limit: bool = False) -> str:

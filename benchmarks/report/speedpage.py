@@ -28,10 +28,12 @@ def replaced(text: str, section: str) -> str:
 
 
 def speed_section(folder: Path = RESULTS) -> str:
-    """Write the table from the newest report of each backend, and say which these are."""
-    chosen = _newest(folder)
-    lines = goal_table([report for _, report in chosen])
-    for path, report in chosen:
+    """Write the table from the newest report of each backend, ratios with their range over all."""
+    kept = [(path, Report.read(path)) for path in report_files(folder)]
+    kept = [(path, report) for path, report in kept if report.facts["size"] == SIZE]
+    chosen = _newest(kept, folder)
+    lines = goal_table([report for _, report in chosen], [report for _, report in kept])
+    for path, report in (*chosen, *(pair for pair in kept if pair not in chosen)):
         facts = report.facts
         commit = str(facts["commit"])[:12]
         lines += [
@@ -65,17 +67,11 @@ def _note_of_load(report: Report) -> list[str]:
     ]
 
 
-def _newest(folder: Path) -> Sequence[tuple[Path, Report]]:
-    """Choose for each backend the newest report of a survey's size."""
-    reports = [(path, Report.read(path)) for path in report_files(folder)]
+def _newest(kept: Sequence[tuple[Path, Report]], folder: Path) -> Sequence[tuple[Path, Report]]:
+    """Choose for each backend the newest report."""
     found: list[tuple[Path, Report]] = []
     for column in _COLUMNS:
-        fitting = [
-            (path, report)
-            for path, report in reports
-            if report.facts["size"] == SIZE and column in report.columns
-        ]
-        if fitting:
+        if fitting := [pair for pair in kept if column in pair[1].columns]:
             newest = max(fitting, key=lambda pair: pair[1].facts["date"])
             found += [newest] if newest not in found else []
     if not found:

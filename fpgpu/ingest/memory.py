@@ -38,7 +38,7 @@ def exposure_from_arrays(
     unit: Any = None,
     do_fluxcal: bool = True,
 ) -> Exposure:
-    """Make an exposure of NumPy arrays, to be given to `fpgpu.ingest.pipeline.ingest`.
+    """Make an exposure of NumPy arrays, to be given to `fpgpu.ingest`.
 
     Parameters
     ----------

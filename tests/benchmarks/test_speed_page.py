@@ -1,5 +1,6 @@
 """The table of docs/speed.md comes from kept reports, and from nowhere else."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,16 +31,23 @@ def test_without_a_gpu_report_the_gpu_column_says_so_and_how_to_change_that(tmp_
     assert "commit 0123456789ab, `python -m benchmarks --size survey`" in section
 
 
-def test_the_newest_report_of_each_backend_is_taken(tmp_path: Path) -> None:
-    keep(tmp_path, "old", full_report(CPU_COLUMNS, date="2026-01-01T00:00:00+00:00"))
+def test_times_are_of_the_newest_report_and_ratios_have_their_range(
+    tmp_path: Path,
+) -> None:
+    old = full_report(CPU_COLUMNS, date="2026-01-01T00:00:00+00:00")
+    slower = tuple(
+        replace(m, value=2 * m.value) if m.column == "fpgpu cpu" else m for m in old.measurements
+    )
+    keep(tmp_path, "old", Report(old.facts, slower))
     keep(tmp_path, "new", full_report(CPU_COLUMNS, date="2026-02-01T00:00:00+00:00"))
     keep(tmp_path, "tiny", full_report(CPU_COLUMNS, size="small"))
     keep(tmp_path, "gpu", full_report(["fpgpu cuda"], device=GPU))
     section = speed_section(tmp_path)
-    assert "[new](../benchmarks/results/new.md): Some CPU, 8 cores, 2026-02-01" in section
-    assert f"[gpu](../benchmarks/results/gpu.md): {GPU}" in section
+    assert "| 50.0 to 100 x | 7.00 to 14.0 x memcpy | 7.00 ms |" in section.splitlines()[2]
     assert NOT_YET not in section
-    assert "[old]" not in section
+    assert "[new](../benchmarks/results/new.md): Some CPU, 8 cores, 2026-02-01" in section
+    assert "[old](../benchmarks/results/old.md): Some CPU, 8 cores, 2026-01-01" in section
+    assert f"[gpu](../benchmarks/results/gpu.md): {GPU}" in section
     assert "[tiny]" not in section
 
 
