@@ -16,12 +16,12 @@ from tests.stores.imagesets import assert_holds
 from tests.stores.shardsets import exposure, sharded_store
 
 COUNTS = {
-    "json": (24, 2000),
-    "asdf": (14, 2000),
+    "json": (24, 1000),
+    "asdf": (14, 1000),
     "psf": (60, 5000),
-    "index": (14, 1000),
-    "record": (10, 1000),
-    "commit folder": (12, 1000),
+    "index": (14, 250),
+    "record": (10, 250),
+    "commit folder": (12, 250),
 }
 
 

@@ -20,7 +20,7 @@ BARE = ["meta.asdf", "meta.json"]
 @pytest.mark.parametrize("kind", ["bare", "indexed"])
 @pytest.mark.timeout(1800)
 def test_kills_at_random_moments_leave_whole_states(kind, tmp_path, long_form, root):
-    n_kills = 300 if long_form else 6
+    n_kills = 100 if long_form else 6
     done = subprocess.run(
         [sys.executable, "-m", "tests.stores.meta_crashing", tmp_path, str(n_kills), "1", kind],
         cwd=root,

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.timeout(3600)
 def test_random_damage_is_survived(tmp_path, long_form):
-    n_corruptions = 3000 if long_form else 60
+    n_corruptions = 2000 if long_form else 60
     command = [sys.executable, "-m", "tests.stores.corruptions", tmp_path, "0", str(n_corruptions)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3000)
     lines = run.stdout.strip().splitlines()
