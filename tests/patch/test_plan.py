@@ -214,13 +214,14 @@ def test_an_exposure_that_went_since_the_last_plan_is_noticed(tmp_path: Path) ->
     assert make_plan(store, meta, region).n_exp == 2
     with h5py.File(tmp_path / "pixels.h5", "a") as file:
         del file["F200W/e1"]
-    with pytest.raises(StoreConflictError, match=r"open it again"):
-        make_plan(store, meta, region)
+    assert make_plan(store, meta, region).n_exp == 2  # of the state that is open
+    with pytest.raises(StoreConflictError, match="open the store again"):
+        store.read_window("F200W", "e2", (0, 1, 0, 1))
     with pytest.raises(NotInStoreError, match="F200W/e1"):
         make_plan(PixelStore(tmp_path / "pixels.h5", mode="r"), meta, region)
     (tmp_path / "pixels.h5").unlink()
     with pytest.raises(MissingStoreError, match=r"pixels\.h5"):
-        make_plan(store, meta, region)
+        store.read_window("F200W", "e2", (0, 1, 0, 1))
 
 
 def test_more_bands_than_kernels_know_are_refused_with_the_figure(tmp_path: Path) -> None:
