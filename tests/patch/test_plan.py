@@ -215,7 +215,7 @@ def test_an_exposure_that_went_since_the_last_plan_is_noticed(tmp_path: Path) ->
     with h5py.File(tmp_path / "pixels.h5", "a") as file:
         del file["F200W/e1"]
     assert make_plan(store, meta, region).n_exp == 2  # of the state that is open
-    with pytest.raises(StoreConflictError, match="open the store again"):
+    with pytest.raises(StoreConflictError, match="open it again"):
         store.read_window("F200W", "e2", (0, 1, 0, 1))
     with pytest.raises(NotInStoreError, match="F200W/e1"):
         make_plan(PixelStore(tmp_path / "pixels.h5", mode="r"), meta, region)
