@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fpgpu.errors import MissingStoreError
+from fpgpu.errors import MissingStoreError, StoreError, StoreFormatError
 from fpgpu.stores.disk import StrPath, read_regular, signature, write_beside
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.index import Entry, Index, Row
@@ -43,8 +43,8 @@ __all__ = [
 ]
 
 RECORDS_FILE = "views.json"
-_REMEMBERED = 2
-"""Of each view the last one and the one before: the note is made before the file is replaced."""
+_REMEMBERED = 4
+"""Of each view the one in place, and some newer ones: a note is made before its file is there."""
 
 
 def meta_paths(store: Path) -> MetaPaths | None:
@@ -207,7 +207,11 @@ class noted:  # noqa: N801 (used as a context manager)
         notes = _notes(self._store)
         found = signature(self._draft)
         new = [found.size, found.mtime_ns, _digest(self._draft)]
-        notes[self._path.name] = [new, *notes.get(self._path.name, [])][:_REMEMBERED]
+        earlier = notes.get(self._path.name, [])
+        with suppress(MissingStoreError):  # attempts that failed must not push out what is there
+            there = signature(self._path)
+            earlier.sort(key=lambda note: note[:2] != [there.size, there.mtime_ns])
+        notes[self._path.name] = [new, *earlier][:_REMEMBERED]
         target = commit_folder(self._store) / RECORDS_FILE
         if target.is_symlink():  # not ours: what it leads to is left alone
             target.unlink()
@@ -217,7 +221,10 @@ class noted:  # noqa: N801 (used as a context manager)
 
 
 def _notes(store: Path) -> dict[str, list[list[Any]]]:
-    """Read which views fpgpu has written; none where the file is damaged."""
+    """Read which views fpgpu has written; none where the file is missing or damaged.
+
+    What cannot be read for now is an error: it must not be replaced by less.
+    """
     path = shards_folder(store) / COMMIT_FOLDER / RECORDS_FILE
     try:
         found = json.loads(read_regular(path)[0])
@@ -225,7 +232,11 @@ def _notes(store: Path) -> dict[str, list[list[Any]]]:
             name: [list(note) for note in notes if [*map(type, note)] == [int, int, str]]
             for name, notes in found.items()
         }
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError, StoreFormatError):
+        return {}
+    except OSError as exc:
+        raise StoreError(f"{path}: cannot be read: {exc}") from exc
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return {}
 
 

@@ -230,17 +230,16 @@ class State:
             raise NotInStoreError(f"{self.place(key)}: has no metadata in this store")
         path = inside(self.folder, row.meta.file, self.place(key))
         try:
-            descriptor = open_regular(path)
+            with os.fdopen(open_regular(path), "rb", buffering=0) as stream:
+                if path == self.store and signature(stream.fileno()) != self.signature:
+                    raise StoreConflictError(f"{path}: has changed; open the store again")
+                record = read_place(stream.fileno(), row.meta, self.place(key))
         except FileNotFoundError as exc:
             raise MissingStoreError(
                 f"{path}: does not exist any more; open the store again"
             ) from exc
-        try:
-            if path == self.store and signature(descriptor) != self.signature:
-                raise StoreConflictError(f"{path}: has changed; open the store again")
-            record = read_place(descriptor, row.meta, self.place(key))
-        finally:
-            os.close(descriptor)
+        except OSError as exc:
+            raise StoreError(f"{path}: cannot be read: {exc}") from exc
         if record.key != key:
             raise StoreFormatError(f"{self.place(key)}: its record is of {record.key}")
         return record

@@ -51,9 +51,10 @@ def write_views(store: StrPath, *, asdf: bool = True) -> None:
                 paths.asdf.unlink()
         elif asdf:
             found = _records(state, with_gwcs)
-            content = joined((key, gwcs) for key, _, gwcs in found if gwcs is not None)
-            with noted(main, paths.asdf) as draft:
-                draft.write_bytes(content)
+            parts = [(key, gwcs) for key, _, gwcs in found if gwcs is not None]
+            if parts:
+                with noted(main, paths.asdf) as draft:
+                    draft.write_bytes(joined(parts))
 
 
 def _records(state: State, keys: Iterable[Key]) -> Iterator[tuple[Key, str, bytes | None]]:
