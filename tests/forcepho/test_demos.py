@@ -176,7 +176,7 @@ def assert_same_distribution(*chains: Any) -> None:
     """Whether two chains, which soon are independent, have the same means and widths."""
     means, errors, widths = zip(*(moments(chain) for chain in chains), strict=True)
     assert (np.abs(means[0] - means[1]) < 6 * np.hypot(*errors)).all()
-    assert (np.abs(np.log(widths[0] / widths[1])) < 0.5).all()
+    assert (np.abs(np.log2(widths[0] / widths[1])) < 1).all()
 
 
 def moments(chain: Any) -> tuple[Any, Any, Any]:
