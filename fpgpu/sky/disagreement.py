@@ -49,7 +49,7 @@ def disagreement(a: SkyWCS, b: SkyWCS, shape: tuple[int, int]) -> Disagreement:
     """
     sides = (np.linspace(-0.5, n - 0.5, 17) for n in shape)
     x, y = (side.ravel() for side in np.meshgrid(*sides))
-    # Together with the next pixels along x and along y: each call of a gWCS takes long.
+    # With the next pixels along x and along y: each call of a gWCS takes long.
     ra, dec = a.pixel_to_world([x, x + 1, x], [y, y, y + 1])
     sky_a, sky_b = (ra[0], dec[0]), b.pixel_to_world(x, y)
     centre = unit_vectors(*sky_a)

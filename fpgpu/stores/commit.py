@@ -31,7 +31,6 @@ import filelock
 import h5py
 
 from fpgpu.errors import (
-    MissingStoreError,
     NotInStoreError,
     StoreBusyError,
     StoreConflictError,
@@ -47,6 +46,7 @@ from fpgpu.stores.disk import (
     open_regular,
     real_path,
     signature,
+    signature_if_there,
     write_all,
     write_errors,
 )
@@ -281,7 +281,7 @@ def holding(
 
 def _nameless(path: Path) -> Signature | None:
     """Return the signature of a lease that names no holder, None of another or none."""
-    found = _signature(path)
+    found = signature_if_there(path)
     return found if found is not None and found.size == 0 else None
 
 
@@ -384,7 +384,7 @@ def _attempt(state: State, number: int, change: Callable[[State], Change]) -> St
         if not _claim(folder, number):
             return None
         leave_views(before, [key for key in base.rows if _differs(base, new, key)])
-        if _signature(store) != state.signature:
+        if signature_if_there(store) != state.signature:
             return None
         made = State(store, signature(draft), new.geometry, new)
         try:
@@ -409,14 +409,6 @@ def _differs(old: Index, new: Index, key: Key) -> bool:
         was.id,
         was.meta and was.meta.digest,
     )
-
-
-def _signature(path: Path) -> Signature | None:
-    """Return the signature of a file, None where there is none."""
-    try:
-        return signature(path)
-    except MissingStoreError:
-        return None
 
 
 def _base(state: State) -> Index | None:

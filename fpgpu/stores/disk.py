@@ -31,6 +31,7 @@ __all__ = [
     "read_regular",
     "real_path",
     "signature",
+    "signature_if_there",
     "write_all",
     "write_beside",
     "write_errors",
@@ -72,6 +73,14 @@ def signature(path: StrPath | int) -> Signature:
         return Signature.of(os.stat(path))  # noqa: PTH116 (also takes a descriptor)
     except (FileNotFoundError, NotADirectoryError) as exc:
         raise MissingStoreError(f"{path}: no such file") from exc
+
+
+def signature_if_there(path: StrPath) -> Signature | None:
+    """Return the signature of a file, None where there is none."""
+    try:
+        return signature(path)
+    except MissingStoreError:
+        return None
 
 
 @contextmanager

@@ -57,7 +57,7 @@ class HeapGuard:
         Raises
         ------
         OSError
-            If it is a global heap that HDF5 would come to grief with.
+            If it is a global heap that would make HDF5 hang or crash.
         """
         if bytes(block[:4]) == SIGNATURE:
             size = COLLECTION.unpack_from(block)[2] if len(block) >= COLLECTION.size else 0

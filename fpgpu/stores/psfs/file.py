@@ -1,7 +1,7 @@
 """The HDF5 file of a PSF store: opened for reading, and replaced as a whole."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import h5py
@@ -12,7 +12,7 @@ from fpgpu.errors import (
     StoreBusyError,
     StoreFormatError,
 )
-from fpgpu.stores.disk import Signature, signature, write_beside
+from fpgpu.stores.disk import signature_if_there, write_beside
 from fpgpu.stores.hdf5.reading import open_for_reading, read_attribute, reading_errors
 from fpgpu.stores.psfs.format import Float, Parameters
 
@@ -71,11 +71,9 @@ def replace_band(path: Path, band: str, parameters: Parameters, locations: Float
     StoreConflictError
         If somebody else replaced the file meanwhile.
     """
-    before = _signature_if_there(path)
-    # Made in memory, so that a full disk is an error of one plain write and none inside HDF5.
-    # HDF5 tells files in memory apart by their name.
-    name = f"{path.name} {secrets.token_hex(8)}"
-    with h5py.File(name, "w", driver="core", backing_store=False) as target:
+    before = signature_if_there(path)
+
+    def fill(target: h5py.File) -> None:
         if before is not None:
             _copy_other_bands(path, band, target)
         group = target.create_group(band)
@@ -83,9 +81,9 @@ def replace_band(path: Path, band: str, parameters: Parameters, locations: Float
         group.create_dataset("parameters", data=parameters)
         if locations is not None:
             group.create_dataset("detector_locations", data=locations.T)
-        target.flush()
-        content = target.id.get_file_image()
-    with write_beside(path, lambda: _signature_if_there(path) == before) as temporary:
+
+    content = _in_memory(path, fill)
+    with write_beside(path, lambda: signature_if_there(path) == before) as temporary:
         temporary.write_bytes(content)
 
 
@@ -104,8 +102,8 @@ def write_bands(draft: Path, origins: Mapping[str, Path]) -> None:
     StoreFormatError
         If one of them cannot be read.
     """
-    name = f"{draft.name} {secrets.token_hex(8)}"
-    with h5py.File(name, "w", driver="core", backing_store=False) as target:
+
+    def fill(target: h5py.File) -> None:
         for path in dict.fromkeys(origins.values()):
             with reading_errors(path), open_psf(path) as source:
                 for attribute in source.attrs:
@@ -114,9 +112,19 @@ def write_bands(draft: Path, origins: Mapping[str, Path]) -> None:
                 for band, origin in origins.items():
                     if origin == path:
                         source.copy(band, target)
+
+    draft.write_bytes(_in_memory(draft, fill))
+
+
+def _in_memory(path: Path, fill: Callable[[h5py.File], None]) -> bytes:
+    """Make an HDF5 file in memory: a full disk is then an error of a plain write, not of HDF5."""
+    # HDF5 tells files in memory apart by their name.
+    name = f"{path.name} {secrets.token_hex(8)}"
+    with h5py.File(name, "w", driver="core", backing_store=False) as target:
+        fill(target)
         target.flush()
-        content = target.id.get_file_image()
-    draft.write_bytes(content)
+        content: bytes = target.id.get_file_image()
+    return content
 
 
 def _copy_other_bands(path: Path, band: str, target: h5py.File) -> None:
@@ -127,11 +135,3 @@ def _copy_other_bands(path: Path, band: str, target: h5py.File) -> None:
         for name in source:
             if name != band:
                 source.copy(name, target)
-
-
-def _signature_if_there(path: Path) -> Signature | None:
-    """Return the signature of a file, None when it does not exist."""
-    try:
-        return signature(path)
-    except MissingStoreError:
-        return None
