@@ -31,15 +31,12 @@ from fpgpu.backends.launches import DeviceLimits, Launch, one_launch, table_laun
 from fpgpu.backends.memory import Array
 from fpgpu.calibration import MaskCounts
 from fpgpu.errors import KernelLaunchError, LayoutError
-from fpgpu.layout import MAXBANDS, PATCH_DTYPE, PSF_DTYPE, ImageFlag
+from fpgpu.layout import MAXBANDS, PATCH_DTYPE, ImageFlag
 from fpgpu.superpixels import SUPER_PIXEL_SIZE
 
 __all__ = ["FirstBad", "Operations"]
 
 _WORD = np.dtype(np.float32)
-_PSF = np.dtype(np.uint32)
-_PSF_WORDS = PSF_DTYPE.itemsize // 4
-_MOST_INT = 2**31 - 1
 _AS_STORED = ImageFlag(0)
 
 

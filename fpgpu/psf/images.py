@@ -25,9 +25,6 @@ Float = npt.NDArray[np.float64]
 OFF_CENTER = 0.5
 """Pixels: a PSF whose light is further from the middle of its image would move every source."""
 
-SUM_RANGE = (0.5, 1.05)
-"""Light in an image that is normalised as it should be; wings may lie outside of it."""
-
 
 @dataclass(frozen=True)
 class PSFImages:
