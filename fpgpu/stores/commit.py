@@ -327,26 +327,17 @@ def _kept_from_hdf5(store: Path) -> Iterator[None]:
         yield
         return
     try:
-        with _without_locks():
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError as exc:
-                raise StoreBusyError(
-                    f"{store}: another program has this file open for writing; close it there"
-                ) from exc
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise StoreBusyError(
+                f"{store}: another program has this file open for writing; close it there"
+            ) from exc
+        except OSError:  # a file system without locks: HDF5 programs have none there either
+            pass
         yield
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _without_locks() -> Iterator[None]:
-    """Go on where the file system has no locks; HDF5 programs have none there either."""
-    try:
-        yield
-    except OSError as exc:
-        if isinstance(exc, StoreBusyError):
-            raise
 
 
 def _attempt(state: State, number: int, change: Callable[[State], Change]) -> State | None:
