@@ -189,16 +189,6 @@ class IngestReport:
         """
         return _total(row.masked for row in self.rows)
 
-    def flag_counts(self) -> dict[str, int]:
-        """Sum the flagged pixels of all files.
-
-        Returns
-        -------
-        dict of str to int
-            Pixels per data-quality flag, bad or not.
-        """
-        return _total(row.flags for row in self.rows)
-
     def masked_by_flag(self) -> dict[str, int]:
         """Sum the pixels of all files that a flag has masked.
 

@@ -132,10 +132,6 @@ class LazyBand(MutableMapping[str, T]):
         value = self._values.get(expID, PENDING)
         return None if isinstance(value, _Pending) else value
 
-    def made_names(self) -> set[str]:
-        """Return the expIDs of the values that were made or put in before."""
-        return {expID for expID, value in self._values.items() if value is not PENDING}
-
     def __getitem__(self, expID: str) -> T:
         try:
             value = self._values[expID]
