@@ -3,6 +3,8 @@
 import json
 import os
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +22,7 @@ from fpgpu.errors import (
     UnusableExposureError,
     WCSError,
 )
+from fpgpu.stores.metadata.lazy import LazyTable
 from tests.stores.metasets import CENTRE, meta_set, same_header, write_store
 
 
@@ -169,6 +172,30 @@ def test_headers_are_made_once_by_many_threads(tiny):
             thread.join()
     assert len({(id(header), id(wcs)) for header, wcs in found}) == 1
     assert len(found) == 8
+
+
+class SlowToLeave:
+    """A lock that lets the next thread in before its holder goes on."""
+
+    def __init__(self):
+        self.lock = threading.RLock()
+
+    def __enter__(self):
+        self.lock.acquire()
+
+    def __exit__(self, *exc):
+        self.lock.release()
+        time.sleep(0.05)
+
+
+def test_a_value_is_made_once_whenever_threads_take_turns():
+    made = []
+    table = LazyTable("header", lambda *key: made.append(key) or object(), lock=SlowToLeave())
+    table.declare("F200W", ["e1"])
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: table["F200W"]["e1"], range(4)))
+    assert made == [("F200W", "e1")]
+    assert len({*map(id, found)}) == 1
 
 
 # --- what goes in ----------------------------------------------------------------------------

@@ -41,9 +41,9 @@ class LazyTable(MutableMapping[str, "LazyBand[T]"], Generic[T]):
         lock: Any = None,
     ) -> None:
         self.kind = kind
-        self._load = load
+        self.load = load
         self._changed = changed or (lambda band, expID: None)
-        self._lock = lock or RLock()
+        self.lock = lock or RLock()
         self._bands: dict[str, LazyBand[T]] = {}
 
     def declare(self, band: str, expIDs: Iterable[str]) -> None:
@@ -66,12 +66,6 @@ class LazyTable(MutableMapping[str, "LazyBand[T]"], Generic[T]):
     def made(self, band: str, expID: str) -> T | None:
         """Return a value if it was made or put in before, else None."""
         return self._bands[band].made(expID) if band in self._bands else None
-
-    def make(self, band: str, expID: str) -> T:
-        """Make a value."""
-        with self._lock:
-            value = self.made(band, expID)
-            return self._load(band, expID) if value is None else value
 
     def notify(self, band: str, expID: str) -> None:
         """Pass on that a value changed."""
@@ -141,7 +135,10 @@ class LazyBand(MutableMapping[str, T]):
                 f"which holds {len(self._values)}"
             ) from None
         if isinstance(value, _Pending):
-            value = self._values[expID] = self._table.make(self._band, expID)
+            with self._table.lock:
+                value = self._values.get(expID, PENDING)  # another thread may have made it
+                if isinstance(value, _Pending):
+                    value = self._values[expID] = self._table.load(self._band, expID)
         return value
 
     def __setitem__(self, expID: str, value: T) -> None:
