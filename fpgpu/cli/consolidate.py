@@ -75,4 +75,9 @@ def run(args: argparse.Namespace) -> int:
             f"copied, {format_bytes(done.bytes_before)} before, "
             f"{format_bytes(done.bytes_after)} now"
         )
+        if done.n_copied and not args.now:
+            print(
+                "what they replaced stays for a week, for those who have it open; consolidate "
+                "with --now gives its space back at once"
+            )
     return 0

@@ -24,6 +24,7 @@ def test_there_and_back(folder, fpgpu_command):
     assert "6 exposures in a file per exposure, 6 of them copied" in done.out
     done = fpgpu_command("consolidate", folder)
     assert "6 exposures in one file" in done.out
+    assert "stays for a week" in done.out
     assert "copy 6/6" in done.err
 
 
