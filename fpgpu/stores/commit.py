@@ -37,7 +37,6 @@ from fpgpu.errors import (
     StoreFormatError,
 )
 from fpgpu.stores.disk import (
-    Signature,
     StrPath,
     copy_bytes,
     fsync,
@@ -52,6 +51,7 @@ from fpgpu.stores.disk import (
 )
 from fpgpu.stores.hdf5.building import built
 from fpgpu.stores.index import Entry, Index, Row
+from fpgpu.stores.lease import leased
 from fpgpu.stores.legacy import shard_record
 from fpgpu.stores.metadata.record import Record
 from fpgpu.stores.metadata.records import Key
@@ -80,10 +80,6 @@ logger = logging.getLogger(__name__)
 KEEP_SECONDS = 7 * 86400.0
 """How long files that were replaced stay, for those who have an older state open."""
 
-LEASE_SECONDS = 30.0
-"""After so long without a sign of life a writer counts as dead."""
-
-_NAMELESS_SECONDS = 2.0
 _ATTEMPTS = 20
 _CLAIM = re.compile(r"claim-(\d{12,})")
 _DRAFT = "draft-"
@@ -245,53 +241,18 @@ def holding(
     """
     main = real_path(store)
     folder = shards_folder(main) / COMMIT_FOLDER
-    lease = filelock.SoftFileLease(
-        folder / "lease", lease_duration=LEASE_SECONDS, poll_interval=0.02, is_singleton=True
-    )
     with write_errors(main.parent, "nothing was changed; give a folder that can be written"):
         is_new = not main.parent.exists()
         commit_folder(main)
-        if break_lease and not lease.is_locked:
-            (folder / "lease").unlink(missing_ok=True)
-        nameless = _nameless(folder / "lease")
-        try:
-            try:
-                lease.acquire(timeout=min(timeout, _NAMELESS_SECONDS))
-            except filelock.Timeout:
-                if nameless is not None and _nameless(folder / "lease") == nameless:
-                    # Its holder was killed before it wrote its name, which takes no time.
-                    (folder / "lease").unlink(missing_ok=True)
-                lease.acquire(timeout=timeout)
-        except filelock.Timeout as exc:
-            raise StoreBusyError(
-                f"{main}: another process is changing this store ({_holder(folder / 'lease')}); "
-                "wait until it has ended; if you know that it is dead, use --break-lock"
-            ) from exc
     try:
-        yield lease
+        with leased(folder / "lease", main, timeout=timeout, break_lease=break_lease) as lease:
+            yield lease
     finally:
-        with suppress(OSError):  # then it runs out
-            lease.release()
         # Where nothing was made no folder is left behind that is empty.
         with suppress(OSError):
-            if not lease.is_locked and not main.exists():
+            if not main.exists():
                 for empty in (folder, folder.parent, *([main.parent] if is_new else [])):
                     empty.rmdir()
-
-
-def _nameless(path: Path) -> Signature | None:
-    """Return the signature of a lease that names no holder, None of another or none."""
-    found = signature_if_there(path)
-    return found if found is not None and found.size == 0 else None
-
-
-def _holder(path: Path) -> str:
-    """Say who holds a lease."""
-    try:
-        fields = dict(line.partition("=")[::2] for line in path.read_text().splitlines())
-        return f"process {int(fields['pid'])} on {fields['host']}"
-    except (OSError, KeyError, ValueError):
-        return "it does not say its name"
 
 
 # --- the steps -----------------------------------------------------------------------------------

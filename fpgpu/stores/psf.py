@@ -14,7 +14,6 @@ from fpgpu.errors import (
     FpgpuError,
     LayoutError,
     NotInStoreError,
-    StoreConflictError,
     StoreFormatError,
 )
 from fpgpu.stores.disk import StrPath
@@ -34,7 +33,6 @@ from fpgpu.stores.psfs.format import (
 __all__ = ["PSFStore"]
 
 CHUNK = 1 << 20
-RETRIES = 20
 
 
 class PSFStore:
@@ -343,6 +341,8 @@ class PSFStore:
             If mixtures or locations have wrong shapes or values.
         StoreWriteError, StoreFormatError
             If the file cannot be written, or the existing one is no HDF5 file; it is as it was.
+        StoreBusyError
+            If another writer has not ended in ten seconds.
         """
         band = check_band(band)
         places = None if locations is None else np.atleast_2d(_floats(locations, "locations"))
@@ -352,13 +352,7 @@ class PSFStore:
         places = _checked_locations(places, len(flat))
         warn_of_lost_light(flat, f"{self._path}: band {band}")
         with self._lock:
-            for attempt in range(RETRIES):
-                try:
-                    replace_band(self._path, band, flat, places)
-                    break
-                except StoreConflictError:
-                    if attempt == RETRIES - 1:
-                        raise
+            replace_band(self._path, band, flat, places)
             self.close()
 
     # --- housekeeping ------------------------------------------------------------------------

@@ -36,7 +36,10 @@ def run_ingest(executor: str, told: Path, out: Path, files: list[str]) -> None:
     descriptor = os.open(told, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
 
     def tell(row: Any) -> None:
-        os.write(descriptor, f"{row.status} {row.band}/{row.expID}\n".encode())
+        what = (
+            row.reason.replace("\n", " ") if row.status == "refused" else f"{row.band}/{row.expID}"
+        )
+        os.write(descriptor, f"{row.status} {what}\n".encode())
 
     ingest(files, out, executor=executor, workers=2, resume=True, on_progress=tell, **NEW)
 
@@ -169,7 +172,9 @@ class Killer:
         self, where: str, out: Path, told: list[str], before: dict[str, Any], status: int
     ) -> None:
         """Check a store after a death, and that a resumed run completes it."""
-        durable = {line.split()[1] for line in told}
+        refused = [line for line in told if line.startswith("refused")]
+        self.problems += [f"{where}: {line}" for line in refused]
+        durable = {line.split()[1] for line in told if line not in refused}
         found = contents(out) if (out / "pixels.h5").exists() else {}
         self.counts["in between"] += 0 < len(durable) < len(self.new)
         self.counts["strays"] += len(find_orphans(out)) if out.exists() else 0

@@ -12,8 +12,9 @@ from fpgpu.errors import (
     StoreBusyError,
     StoreFormatError,
 )
-from fpgpu.stores.disk import signature_if_there, write_beside
+from fpgpu.stores.disk import real_path, signature_if_there, write_beside
 from fpgpu.stores.hdf5.reading import open_for_reading, read_attribute, reading_errors
+from fpgpu.stores.lease import leased
 from fpgpu.stores.psfs.format import Float, Parameters
 
 __all__ = ["open_psf", "replace_band", "write_bands"]
@@ -68,13 +69,13 @@ def replace_band(path: Path, band: str, parameters: Parameters, locations: Float
     ------
     StoreWriteError, StoreFormatError
         If the file cannot be written, or the existing one cannot be read; it is as it was.
-    StoreConflictError
-        If somebody else replaced the file meanwhile.
+    StoreBusyError, StoreConflictError
+        If another writer has not ended, or replaced the file while this one slept.
     """
-    before = signature_if_there(path)
+    path = real_path(path)
 
     def fill(target: h5py.File) -> None:
-        if before is not None:
+        if path.exists():
             _copy_other_bands(path, band, target)
         group = target.create_group(band)
         group.attrs["n_psf_per_source"] = parameters.shape[1]
@@ -82,9 +83,12 @@ def replace_band(path: Path, band: str, parameters: Parameters, locations: Float
         if locations is not None:
             group.create_dataset("detector_locations", data=locations.T)
 
-    content = _in_memory(path, fill)
-    with write_beside(path, lambda: signature_if_there(path) == before) as temporary:
-        temporary.write_bytes(content)
+    with leased(path.with_name(f".{path.name}.lease"), path):
+        before = signature_if_there(path)
+        content = _in_memory(path, fill)
+        # A writer that slept through its lease finds what another has written meanwhile.
+        with write_beside(path, lambda: signature_if_there(path) == before) as temporary:
+            temporary.write_bytes(content)
 
 
 def write_bands(draft: Path, origins: Mapping[str, Path]) -> None:
