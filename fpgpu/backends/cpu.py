@@ -26,14 +26,7 @@ from fpgpu.backends.launches import DeviceLimits, Launch
 from fpgpu.backends.memory import ALIGNMENT, Array, HostMemory, Memory
 from fpgpu.backends.operations import FirstBad
 from fpgpu.backends.staging import PAGE, Slot, StagingSettings
-from fpgpu.backends.unpacking import (
-    Coordinates,
-    batches,
-    count,
-    first_not_finite,
-    runs,
-    unpack_values,
-)
+from fpgpu.backends.unpacking import batches, count, runs, unpack_piece
 from fpgpu.calibration import calibrated_superpixels
 from fpgpu.layout import (
     CALIBRATE_COUNTS_DTYPE,
@@ -263,40 +256,38 @@ class CpuBackend(Backend):
 
         def add(start: int, superpixels: npt.NDArray[np.float32], background: float) -> None:
             nonlocal first
-            if first is None and (bad := first_not_finite(superpixels)) is not None:
+            stop = start + len(superpixels)
+            some = PatchPixels(*(array[start * pixels : stop * pixels] for array in out))
+            bad = unpack_piece(superpixels, places[start:stop], background, size, max_snr, some)
+            if first is None and bad >= 0:
                 first = start + bad
-            some = slice(start * pixels, (start + len(superpixels)) * pixels)
-            unpack_values(out.data[some], out.ierr[some], superpixels, background, size, max_snr)
 
         bytes_each = 8 * pixels
         at_most = self.staging_settings.slot_bytes // bytes_each or 1
-        with Coordinates(places, size, out.xpix, out.ypix) as coordinates:
-            for is_read, pieces in runs(exposures):
-                if not is_read:
+        for is_read, pieces in runs(exposures):
+            if not is_read:
+                with clock("unpack"):
+                    for number, start, stop in pieces:
+                        superpixels: Any = exposures[number].superpixels
+                        if superpixels.ndim == 3:
+                            superpixels = superpixels[tuple(places[start:stop].T)]
+                        add(start, superpixels, exposures[number].background)
+                continue
+            cuts = list(batches(pieces, at_most, _IN_CACHE // bytes_each))
+            largest = max(map(count, cuts))
+            with self.stage(largest * bytes_each) as slot:
+                memory = slot.view((largest, 2 * pixels), np.float32)
+                for batch in cuts:
+                    begin, end = batch[0].start, batch[-1].stop
+                    read(begin, end, memory[: end - begin])
                     with clock("unpack"):
-                        for number, start, stop in pieces:
-                            superpixels: Any = exposures[number].superpixels
-                            if superpixels.ndim == 3:
-                                superpixels = superpixels[tuple(places[start:stop].T)]
-                            add(start, superpixels, exposures[number].background)
-                    continue
-                cuts = list(batches(pieces, at_most, _IN_CACHE // bytes_each))
-                largest = max(map(count, cuts))
-                with self.stage(largest * bytes_each) as slot:
-                    memory = slot.view((largest, 2 * pixels), np.float32)
-                    for batch in cuts:
-                        begin, end = batch[0].start, batch[-1].stop
-                        read(begin, end, memory[: end - begin])
-                        with clock("unpack"):
-                            # Neighbours of the same background are as one exposure.
-                            for background, group in groupby(
-                                batch, lambda piece: exposures[piece.exposure].background
-                            ):
-                                same = list(group)
-                                start, stop = same[0].start, same[-1].stop
-                                add(start, memory[start - begin : stop - begin], background)
-            with clock("unpack"):
-                coordinates.finish()
+                        # Neighbours of the same background are as one exposure.
+                        for background, group in groupby(
+                            batch, lambda piece: exposures[piece.exposure].background
+                        ):
+                            same = list(group)
+                            start, stop = same[0].start, same[-1].stop
+                            add(start, memory[start - begin : stop - begin], background)
         return lambda: first
 
     def _check_layout(self, launch: Launch, patch: int, n_bands: int) -> npt.NDArray[Any]:

@@ -17,8 +17,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from fpgpu.jit import compiled
 from fpgpu.layout import MAX_EXP_ARG, MAXBANDS, MAXRADII, NPARAMS
 
 __all__ = ["add_up", "evaluate_works"]
@@ -62,20 +62,7 @@ _EXACT = {"contract", "nsz"}
 _REORDERED = {"contract", "nsz", "reassoc"}
 
 
-def _compiled(fastmath: set[str]) -> Any:
-    """Compile a function, and keep the code beside the module or in the user's cache."""
-
-    def decorate(function: Any) -> Any:
-        options = {"nogil": True, "fastmath": fastmath, "error_model": "numpy"}
-        try:
-            return njit(cache=True, **options)(function)
-        except RuntimeError:  # neither place can be written to
-            return njit(**options)(function)
-
-    return decorate
-
-
-@_compiled(_EXACT)
+@compiled(_EXACT)
 def _exp2(t: Any) -> Any:
     """Give 2 to the power of t from -26 to 0, and 0 below."""
     z = np.float32(t + _TO_INTEGER)
@@ -85,7 +72,7 @@ def _exp2(t: Any) -> Any:
     return bits.view(np.float32) if t >= FARTHEST else np.float32(0)
 
 
-@_compiled(_EXACT)
+@compiled(_EXACT)
 def _base(wide: Any, x: float, y: float) -> Any:
     """Give P at a place, rounded once, and how it grows along x and y."""
     l11, l21, l22 = SCALE * wide[L11], SCALE * wide[L21], SCALE * wide[L22]
@@ -94,7 +81,7 @@ def _base(wide: Any, x: float, y: float) -> Any:
     return px, py, np.float32(l11), np.float32(l21), np.float32(l22)
 
 
-@_compiled(_EXACT)
+@compiled(_EXACT)
 def _render(
     near: Any,
     wide: Any,
@@ -124,7 +111,7 @@ def _render(
                 model[step * LANES + lane] += e * (constant + p * (linear + k_xx * p))
 
 
-@_compiled(_EXACT)
+@compiled(_EXACT)
 def _gather(
     near: Any,
     wide: Any,
@@ -177,7 +164,7 @@ def _gather(
             to[14 * LANES + lane] += s0 * v
 
 
-@_compiled(_EXACT)
+@compiled(_EXACT)
 def _render_anywhere(
     near: Any, wide: Any, narrow: Any, x: float, y: float, dx: Any, dy: Any, E: Any, model: Any
 ) -> None:
@@ -194,7 +181,7 @@ def _render_anywhere(
             model[j] += e * (one + k_yy * (v * v) + u * (k_xy * v + k_xx * u))
 
 
-@_compiled(_EXACT)
+@compiled(_EXACT)
 def _gather_anywhere(
     near: Any, wide: Any, x: float, y: float, dx: Any, dy: Any, E: Any, weight: Any, sums: Any
 ) -> None:
@@ -217,7 +204,7 @@ def _gather_anywhere(
                     row *= v
 
 
-@_compiled(_REORDERED)
+@compiled(_REORDERED)
 def _total(values: Any) -> float:
     """Add single precision in double."""
     total = 0.0
@@ -226,7 +213,7 @@ def _total(values: Any) -> float:
     return total
 
 
-@_compiled(_REORDERED)
+@compiled(_REORDERED)
 def _compare(model: Any, data: Any, ierr: Any, weight: Any) -> float:
     """Set the slopes of chi2 by the model of each pixel, 0 beyond the last, and return chi2."""
     total = 0.0
@@ -240,7 +227,7 @@ def _compare(model: Any, data: Any, ierr: Any, weight: Any) -> float:
     return total
 
 
-@_compiled(_REORDERED)
+@compiled(_REORDERED)
 def _is_superpixel(x: Any, y: Any, rows: Any, columns: Any) -> bool:
     """Whether 64 pixels lie as those of a super-pixel."""
     elsewhere = 0
@@ -249,7 +236,7 @@ def _is_superpixel(x: Any, y: Any, rows: Any, columns: Any) -> bool:
     return elsewhere == 0
 
 
-@_compiled(_EXACT)
+@compiled(_EXACT)
 def _shape(D: Any, q: float, pa: float, out: Any) -> None:
     """Set the covariance xx, xy, yy of a source of unit radius, its q and its pa derivative."""
     c, s = math.cos(pa), math.sin(pa)
@@ -269,7 +256,7 @@ def _shape(D: Any, q: float, pa: float, out: Any) -> None:
     out[8] = 2 * (long - wide) * ay * by
 
 
-@_compiled(_EXACT)
+@compiled(_EXACT)
 def _project(
     patch: Any,
     sources: Any,
@@ -331,7 +318,7 @@ def _project(
     return sound
 
 
-@_compiled(_EXACT)
+@compiled(_EXACT)
 def _slopes(m: Any, w: Any, out: Any) -> None:
     """Turn moments into derivatives by counts, x, y, and by covariance xx, xy (once), yy."""
     l11, l21, l22, h = w[L11], w[L21], w[L22], w[HEIGHT]
@@ -364,7 +351,7 @@ def _slopes(m: Any, w: Any, out: Any) -> None:
     out[5] = counts * (l21 * l21 * xx + 2 * l21 * l22 * xy + l22 * l22 * yy)
 
 
-@_compiled(_EXACT)
+@compiled(_EXACT)
 def _chain(
     patch: Any,
     sources: Any,
@@ -409,7 +396,7 @@ def _chain(
         to[2] += dx * np.float64(m[0, 1]) + dy * np.float64(m[1, 1])
 
 
-@_compiled(_EXACT)
+@compiled(_EXACT)
 def _find_near(
     wide: Any, low_x: float, high_x: float, low_y: float, high_y: float, near: Any
 ) -> int:
@@ -427,13 +414,13 @@ def _find_near(
     return n
 
 
-@_compiled(_EXACT)
+@compiled(_EXACT)
 def _block() -> Any:
     """Make room for a value a pixel; rows of a larger array would not be known as contiguous."""
     return np.empty(PIXELS, np.float32)
 
 
-@_compiled(_EXACT)
+@compiled(_EXACT)
 def evaluate_works(
     works: Any,
     first: int,
@@ -548,7 +535,7 @@ def evaluate_works(
         )
 
 
-@_compiled(_EXACT)
+@compiled(_EXACT)
 def add_up(works: Any, chi2: Any, derivatives: Any, chi2_out: Any, derivatives_out: Any) -> None:
     """Add what works have found, in their order, to the zeros of each band."""
     n_sources = derivatives.shape[2]

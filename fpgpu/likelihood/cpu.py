@@ -4,14 +4,13 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fpgpu.jit import compiled_module
 from fpgpu.layout import NPARAMS, PSF_DTYPE, SOURCE_DTYPE
 from fpgpu.likelihood.evaluation import Sums
 from fpgpu.likelihood.reference import evaluate as evaluate_reference
@@ -156,17 +155,11 @@ def set_threads(number: int | None) -> None:
     _asked = number
 
 
-@cache
 def compiled_kernel() -> ModuleType | None:
-    """Import the compiled likelihood; None, said once, where Numba is not installed."""
-    try:
-        return import_module("fpgpu.likelihood.compiled")
-    except ImportError as error:
-        logger.warning(
-            "the likelihood is evaluated by NumPy, 100 times slower: Numba cannot be imported (%s)",
-            error,
-        )
-        return None
+    """Import the compiled likelihood, None where it cannot be."""
+    return compiled_module(
+        "fpgpu.likelihood.compiled", "the likelihood is evaluated by NumPy, 100 times slower"
+    )
 
 
 def _cut(arrays: Mapping[str, Any]) -> npt.NDArray[np.int64]:

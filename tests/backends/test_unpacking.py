@@ -1,6 +1,7 @@
-"""Unpacking on the CPU, part by part: cuts of what is read, and coordinates by another core."""
+"""Unpacking on the CPU, part by part: cuts of what is read, compiled and by NumPy."""
 
-import threading
+import sys
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -9,31 +10,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fpgpu.backends import reference, unpacking
+from fpgpu.backends import reference
 from fpgpu.backends.arguments import PatchPixels, StagedExposure
 from fpgpu.backends.cpu import CpuBackend
 from fpgpu.backends.unpacking import Piece, batches, count
+from fpgpu.jit import compiled_module
 
 GRID = (6, 9)
 
 
-@pytest.fixture(params=["one core", "two cores"], autouse=True)
-def _cores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fill coordinates in the calling thread, and in another one however few they are."""
-    cores = {0} if request.param == "one core" else {0, 1}
-    monkeypatch.setattr(unpacking.os, "sched_getaffinity", lambda _: cores)
-    monkeypatch.setattr(unpacking, "_WORTH_A_THREAD", 0)
+@pytest.fixture(params=["compiled", "by NumPy"], autouse=True)
+def _numba(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Unpack with Numba, and where it is not installed."""
+    if request.param == "by NumPy":
+        monkeypatch.setitem(sys.modules, "numba", None)
+        monkeypatch.delitem(sys.modules, "fpgpu.backends.compiled", raising=False)
+    compiled_module.cache_clear()
+    yield
+    compiled_module.cache_clear()
 
 
 def pixels(n: int, size: int = 8) -> PatchPixels:
     return PatchPixels(*np.full((4, n * size * size), 7, np.float32))
-
-
-def unpack_zeros(places: Any, out: PatchPixels) -> None:
-    """Unpack one exposure of zeros that is read."""
-    places = np.array(places, np.int32)
-    exposure = StagedExposure(None, len(places), grid=GRID)
-    CpuBackend().unpack([exposure], places, out, read=lambda *part: part[2].fill(0))
 
 
 @settings(max_examples=60)
@@ -51,7 +49,8 @@ def test_parts_are_what_all_are_at_once(
     n = sum(counts)
     places = np.stack([rng.integers(0, side, n, np.int32) for side in GRID], axis=1)
     superpixels = rng.normal(size=(n, 2 * size * size)).astype(np.float32)
-    superpixels[rng.random(superpixels.shape) < 0.1] = np.nan
+    for odd in (np.nan, -np.nan, np.inf, -np.inf, -0.0):
+        superpixels[rng.random(superpixels.shape) < rng.choice([0, 0.03])] = odd
     backgrounds = rng.choice([0.0, 0.25], len(counts)).tolist()
     expected = reference.unpack(superpixels, places, counts, backgrounds, size, max_snr)
     exposures = [
@@ -69,36 +68,6 @@ def test_parts_are_what_all_are_at_once(
         np.testing.assert_array_equal(found.view(np.uint32), array.view(np.uint32))
     bad = np.flatnonzero(~np.isfinite(superpixels).all(axis=1))
     assert first_bad() == (int(bad[0]) if bad.size else None)
-
-
-def test_what_goes_wrong_with_coordinates_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> None:
-        raise MemoryError("no room")
-
-    monkeypatch.setattr(unpacking, "_fill_coordinates", fail)
-    with pytest.raises(MemoryError, match="no room"):
-        unpack_zeros([(0, 0)], pixels(1))
-
-
-def test_where_no_thread_can_be_started_it_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", start)
-    out = pixels(1)
-    unpack_zeros([(2, 3)], out)
-    assert (out.xpix[0], out.ypix[0]) == (16, 24)
-
-
-def test_nothing_is_written_any_more_when_reading_failed() -> None:
-    def read(*_: Any) -> None:
-        raise RuntimeError
-
-    before = threading.active_count()
-    exposure, places = StagedExposure(None, 9, grid=GRID), np.zeros((9, 2), np.int32)
-    with pytest.raises(RuntimeError):
-        CpuBackend().unpack([exposure], places, pixels(9), read=read)
-    assert threading.active_count() == before
 
 
 whole_exposures = st.lists(st.integers(1, 60), max_size=12).map(

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fpgpu.jit import compiled_module
 from fpgpu.layout import PATCH_ARRAYS, SOURCE_DTYPE
 from fpgpu.likelihood import cpu
 from fpgpu.likelihood.cpu import HostLikelihood, n_threads, set_threads
@@ -293,11 +294,11 @@ def test_without_numba_numpy_answers_and_says_so(
 ) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
     monkeypatch.delitem(sys.modules, "fpgpu.likelihood.compiled", raising=False)
-    cpu.compiled_kernel.cache_clear()
+    compiled_module.cache_clear()
     try:
         judge(*superpixel_scene(np.random.default_rng(12), n_superpixels=3))
     finally:
-        cpu.compiled_kernel.cache_clear()
+        compiled_module.cache_clear()
     assert "Numba cannot be imported" in caplog.text
 
 
