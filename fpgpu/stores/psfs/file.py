@@ -1,7 +1,7 @@
 """The HDF5 file of a PSF store: opened for reading, and replaced as a whole."""
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import h5py
@@ -17,7 +17,7 @@ from fpgpu.stores.hdf5.reading import open_for_reading, read_attribute, reading_
 from fpgpu.stores.lease import leased
 from fpgpu.stores.psfs.format import Float, Parameters
 
-__all__ = ["open_psf", "replace_band", "write_bands"]
+__all__ = ["copy_bands", "open_psf", "replace_band"]
 
 
 def open_psf(path: Path) -> h5py.File:
@@ -72,52 +72,60 @@ def replace_band(path: Path, band: str, parameters: Parameters, locations: Float
     StoreBusyError, StoreConflictError
         If another writer has not ended, or replaced the file while this one slept.
     """
-    path = real_path(path)
 
     def fill(target: h5py.File) -> None:
         if path.exists():
-            _copy_other_bands(path, band, target)
+            _copy_other_bands(path, {band}, target)
         group = target.create_group(band)
         group.attrs["n_psf_per_source"] = parameters.shape[1]
         group.create_dataset("parameters", data=parameters)
         if locations is not None:
             group.create_dataset("detector_locations", data=locations.T)
 
-    with leased(path.with_name(f".{path.name}.lease"), path):
-        before = signature_if_there(path)
-        content = _in_memory(path, fill)
-        # A writer that slept through its lease finds what another has written meanwhile.
-        with write_beside(path, lambda: signature_if_there(path) == before) as temporary:
-            temporary.write_bytes(content)
+    _replace(path, fill)
 
 
-def write_bands(draft: Path, origins: Mapping[str, Path]) -> None:
-    """Write a new PSF file of bands of other ones.
+def copy_bands(path: Path, origins: Mapping[str, Path]) -> None:
+    """Replace the file by one with bands of other ones; what it has beside them stays.
 
     Parameters
     ----------
-    draft : pathlib.Path
-        The file; it must not exist.
+    path : pathlib.Path
+        The file, which need not exist.
     origins : mapping of str to pathlib.Path
         The PSF file that each band is copied from.
 
     Raises
     ------
-    StoreFormatError
-        If one of them cannot be read.
+    StoreWriteError, StoreFormatError
+        If the file cannot be written, or one of them cannot be read; it is as it was.
+    StoreBusyError, StoreConflictError
+        If another writer has not ended, or replaced the file while this one slept.
     """
 
     def fill(target: h5py.File) -> None:
-        for path in dict.fromkeys(origins.values()):
-            with reading_errors(path), open_psf(path) as source:
+        if path.exists():
+            _copy_other_bands(path, origins, target)
+        for origin in dict.fromkeys(origins.values()):
+            with reading_errors(origin), open_psf(origin) as source:
                 for attribute in source.attrs:
                     if attribute not in target.attrs:
                         target.attrs[attribute] = read_attribute(source.attrs, attribute)
-                for band, origin in origins.items():
-                    if origin == path:
-                        source.copy(band, target)
+                for band in (band for band in origins if origins[band] == origin):
+                    source.copy(band, target)
 
-    draft.write_bytes(_in_memory(draft, fill))
+    _replace(path, fill)
+
+
+def _replace(path: Path, fill: Callable[[h5py.File], None]) -> None:
+    """Replace a PSF file by a new one while no other writer does."""
+    path = real_path(path)
+    with leased(path.with_name(f".{path.name}.lease"), path):
+        before = signature_if_there(path)
+        content = _in_memory(path, fill)
+        # A writer that slept through its lease finds what another has written meanwhile.
+        with write_beside(path, lambda: signature_if_there(path) == before) as draft:
+            draft.write_bytes(content)
 
 
 def _in_memory(path: Path, fill: Callable[[h5py.File], None]) -> bytes:
@@ -131,11 +139,11 @@ def _in_memory(path: Path, fill: Callable[[h5py.File], None]) -> bytes:
     return content
 
 
-def _copy_other_bands(path: Path, band: str, target: h5py.File) -> None:
-    """Copy what a PSF file holds beside one band."""
+def _copy_other_bands(path: Path, bands: Collection[str], target: h5py.File) -> None:
+    """Copy what a PSF file holds beside some bands."""
     with reading_errors(path), open_psf(path) as source:
         for name in source.attrs:
             target.attrs[name] = read_attribute(source.attrs, name)
         for name in source:
-            if name != band:
+            if name not in bands:
                 source.copy(name, target)

@@ -9,14 +9,13 @@ import numpy as np
 
 from fpgpu.errors import StoreConflictError, StoreFormatError
 from fpgpu.stores.commit import commit_shards, holding
-from fpgpu.stores.disk import write_beside
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.metadata.records import Key
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.pixels.geometry import Geometry
 from fpgpu.stores.psf import PSFStore
-from fpgpu.stores.psfs.file import write_bands
+from fpgpu.stores.psfs.file import copy_bands
 from fpgpu.stores.shard import Shard
 from fpgpu.stores.upkeep.copying import copied_to_shard
 from fpgpu.stores.views import write_views
@@ -137,9 +136,8 @@ def merge(
             for shard in made:
                 shard.file.unlink(missing_ok=True)
             raise
-        if any(path != target.psf for path in psfs.values()):
-            with write_beside(target.psf) as draft:
-                write_bands(draft, psfs)
+        if new := {band: path for band, path in psfs.items() if path != target.psf}:
+            copy_bands(target.psf, new)
         if made:
             write_views(store)
     done.psf_bands = {band: str(path) for band, path in psfs.items()}
