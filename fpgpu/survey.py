@@ -403,10 +403,9 @@ class Survey:
         bands = ", ".join(f"{band} {len(self.meta.exposures(band))}" for band in self.bands)
         nx, ny = self.pixels.shape
         psf = "PSFs" if self.psf is not None else "no PSFs"
-        kind = "gWCS" if self.meta.use_gwcs else "FITS WCS"
         return (
             f"<Survey of {self.meta.nexp} exposures of {nx} x {ny} pixels ({bands or 'no bands'}),"
-            f" {kind}, {psf}, on {self.backend.description}>"
+            f" {self.meta.wcs_kinds}, {psf}, on {self.backend.description}>"
         )
 
 
@@ -434,7 +433,7 @@ def open(  # noqa: A001 - read as fpgpu.open
         Where patches are built; "auto" takes CUDA where it works.
     use_gwcs : bool, optional
         Whether positions come from the gWCS instead of the FITS WCS of the headers; by default
-        they do when every exposure has one.
+        they do where an exposure has one.
     resident_bytes : int, optional
         Most memory of the backend to keep whole exposures in, for many patches in the same ones:
         see `fpgpu.patch.resident.ResidentExposures`. None are kept by default.
@@ -514,15 +513,8 @@ def _files(
 
 
 def _open_meta(path: Path, pixels: PixelStore, use_gwcs: bool | None) -> MetaStore:
-    """Open the metadata, with gWCS when all exposures have one or that is asked for.
-
-    Where they are of the pixels' store, they are of the very state that the pixels are of.
-    """
-    store = MetaStore(path, use_gwcs=bool(use_gwcs))
+    """Open the metadata, where it belongs to the pixels' store of the very state of the pixels."""
+    store = MetaStore(path, use_gwcs=use_gwcs)
     if store.state is not None and store.state.store == pixels.state.store:
-        store = MetaStore.of_state(pixels.state, use_gwcs=bool(use_gwcs))
-    if use_gwcs is not None or not store.has_gwcs or store.without_gwcs():
-        return store
-    if store.state is not None:
-        return MetaStore.of_state(store.state, use_gwcs=True)
-    return MetaStore(path, use_gwcs=True)
+        return MetaStore.of_state(pixels.state, use_gwcs=use_gwcs)
+    return store

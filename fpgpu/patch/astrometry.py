@@ -188,7 +188,7 @@ _latest: WeakKeyDictionary[MetaStore, deque[WcsTable]] = WeakKeyDictionary()
 
 def _solution(meta: MetaStore, band: str, expID: str) -> SipFit | SkyWCS:
     """Choose the quickest sound description of the WCS of an exposure."""
-    if meta.use_gwcs and (refit := meta.sip_fit(band, expID)) is not None:
+    if meta.use_gwcs is not False and (refit := meta.sip_fit(band, expID)) is not None:
         # A WCS that was put in by hand is not the one that was refitted.
         made = meta.wcs[band].made(expID)
         is_stored = made is None or made is meta.tree[band].made(expID)

@@ -49,9 +49,9 @@ class MetaStore(ExposureCatalog):
     ----------
     metastorefile : path, optional
         The JSON file, ``meta.json``; None makes an empty store in memory.
-    use_gwcs : bool, optional
+    use_gwcs : bool or None, optional
         Whether positions come from the gWCS of the ASDF file beside it (``meta.asdf``) instead of
-        the FITS WCS of the headers.
+        the FITS WCS of the headers; with None they do where an exposure has one.
     load_all : bool, optional
         Whether all WCS are made at once.
 
@@ -80,7 +80,7 @@ class MetaStore(ExposureCatalog):
     def __init__(
         self,
         metastorefile: StrPath | None = None,
-        use_gwcs: bool = False,
+        use_gwcs: bool | None = False,
         load_all: bool = False,
     ) -> None:
         paths = None if metastorefile is None else MetaPaths.of(metastorefile)
@@ -89,14 +89,14 @@ class MetaStore(ExposureCatalog):
             self.populate_wcs()
 
     @classmethod
-    def of_state(cls, state: State, *, use_gwcs: bool = False) -> Self:
+    def of_state(cls, state: State, *, use_gwcs: bool | None = False) -> Self:
         """Open the metadata of a state of a pixel store, so that both are of one commit.
 
         Parameters
         ----------
         state : State
             `PixelStore.state` of a store with an index.
-        use_gwcs : bool, optional
+        use_gwcs : bool or None, optional
             As for the class.
 
         Returns
@@ -109,19 +109,19 @@ class MetaStore(ExposureCatalog):
         store._open(IndexSource(state, paths), use_gwcs=use_gwcs)
         return store
 
-    def _open(self, source: Source | None, *, use_gwcs: bool) -> None:
+    def _open(self, source: Source | None, *, use_gwcs: bool | None) -> None:
         """Take over what was opened."""
-        super().__init__(MetaContents(source, use_gwcs=bool(use_gwcs)))
+        super().__init__(MetaContents(source, use_gwcs=use_gwcs))
         # The file this store stands for, as it was when we last read or wrote it.
         self._path = None if source is None else source.paths.json
         self._known = source.seen if isinstance(source, FileSource) else None
         self.gwcs_file: str | None = None
-        if use_gwcs and source is not None:
-            if not source.has_asdf:
-                raise MissingStoreError(
-                    f"{source.paths.asdf}: no such file, so {source.paths.json.name} has no gWCS; "
-                    "open it without use_gwcs to take the FITS WCS of the headers"
-                )
+        if use_gwcs and source is not None and not source.has_asdf:
+            raise MissingStoreError(
+                f"{source.paths.asdf}: no such file, so {source.paths.json.name} has no gWCS; "
+                "open it without use_gwcs to take the FITS WCS of the headers"
+            )
+        if use_gwcs is not False and source is not None and source.has_asdf:
             self.gwcs_file = str(source.paths.asdf)
 
     @property
@@ -148,10 +148,11 @@ class MetaStore(ExposureCatalog):
 
     def __repr__(self) -> str:
         bands = ", ".join(f"{band} {len(exps)}" for band, exps in self.headers.items())
-        kind = "gWCS" if self.use_gwcs else "FITS WCS"
         source = self._contents.source
         name = "in memory" if source is None else str(source.paths.json)
-        return f"<MetaStore {name}: {self.nexp} exposures ({bands or 'no bands'}), {kind}>"
+        return (
+            f"<MetaStore {name}: {self.nexp} exposures ({bands or 'no bands'}), {self.wcs_kinds}>"
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -491,7 +492,7 @@ class MetaStore(ExposureCatalog):
 
 
 def _unpickled(
-    entries: list[MetaEntry], use_gwcs: bool, replaced_wcs: Mapping[Any, Any], state: Any
+    entries: list[MetaEntry], use_gwcs: bool | None, replaced_wcs: Mapping[Any, Any], state: Any
 ) -> MetaStore:
     """Make a store in memory of what was pickled of one."""
     store = MetaStore()

@@ -106,9 +106,17 @@ class ExposureCatalog:
         self._contents.image_shape = shape
 
     @property
-    def use_gwcs(self) -> bool:
-        """Whether positions come from the gWCS."""
+    def use_gwcs(self) -> bool | None:
+        """Whether positions come from the gWCS; None: where an exposure has one."""
         return self._contents.use_gwcs
+
+    @property
+    def wcs_kinds(self) -> str:
+        """Where positions come from, in words."""
+        n_gwcs = self.use_gwcs is not False and self.nexp - len(self.without_gwcs())
+        if self.use_gwcs or (n_gwcs and n_gwcs == self.nexp):
+            return "gWCS"
+        return f"gWCS of {n_gwcs}, FITS WCS of the others" if n_gwcs else "FITS WCS"
 
     @property
     def has_gwcs(self) -> bool:

@@ -35,7 +35,7 @@ class MetaContents:
     ----------
     source : Source or None
         What was opened; None for an empty store.
-    use_gwcs : bool
+    use_gwcs : bool or None
         Whether WCS are the stored gWCS instead of those of the headers.
 
     Attributes
@@ -48,7 +48,7 @@ class MetaContents:
         Held while anything is made or changed.
     """
 
-    def __init__(self, source: Source | None, *, use_gwcs: bool) -> None:
+    def __init__(self, source: Source | None, *, use_gwcs: bool | None) -> None:
         self.lock = threading.RLock()
         self.use_gwcs = use_gwcs
         self.headers: LazyTable[Header] = LazyTable(
@@ -115,6 +115,11 @@ class MetaContents:
         """Tell whether an exposure has a gWCS."""
         return key[1] in self.tree.get(key[0], {})
 
+    def kind(self, key: Key) -> str:
+        """Tell which WCS of an exposure is asked for, "gwcs" or "fits"."""
+        use_gwcs = self.has_gwcs(key) if self.use_gwcs is None else self.use_gwcs
+        return "gwcs" if use_gwcs else "fits"
+
     def gwcs(self, key: Key) -> Any:
         """Return the gWCS of an exposure, None when it has none."""
         return self.tree[key[0]][key[1]] if self.has_gwcs(key) else None
@@ -162,7 +167,7 @@ class MetaContents:
         """Return the footprint of an exposure."""
         with self.lock:
             if key not in self._replaced_wcs:
-                return self._outlines.outline(key, "gwcs" if self.use_gwcs else "fits")
+                return self._outlines.outline(key, self.kind(key))
             with wcs_errors(self.place(key)):
                 return self.sky_wcs(key).footprint()
 
@@ -174,9 +179,10 @@ class MetaContents:
             if band not in self._indexes:
                 expIDs = list(self.headers[band])
                 keys = [(band, expID) for expID in expIDs]
-                kind = "gwcs" if self.use_gwcs else "fits"
-                replaced = self._replaced_wcs.intersection(keys)
-                stacked = None if replaced else self._outlines.stacked(keys, kind)
+                kinds = {self.kind(key) for key in keys}
+                stacked = None
+                if len(kinds) == 1 and not self._replaced_wcs.intersection(keys):
+                    stacked = self._outlines.stacked(keys, kinds.pop())
                 index = (
                     FootprintIndex([self.outline(key) for key in keys])
                     if stacked is None
@@ -299,7 +305,7 @@ class MetaContents:
         from fpgpu.sky.wcs import SkyWCS
 
         key = band, expID
-        if self.use_gwcs:
+        if self.kind(key) == "gwcs":
             gwcs = self.gwcs(key)
             if gwcs is None:
                 raise NotInStoreError(
@@ -329,7 +335,7 @@ class MetaContents:
             self._changed_gwcs.add(key)
             self._new_gwcs.pop(key, None)
             self._outlines.forget_gwcs(key)
-            if self.use_gwcs and expID in self.headers.get(band, {}):
+            if self.use_gwcs is not False and expID in self.headers.get(band, {}):
                 self._forget_wcs(key)
 
     def _wcs_changed(self, band: str, expID: str) -> None:
