@@ -327,6 +327,7 @@ def _attempt(state: State, number: int, change: Callable[[State], Change]) -> St
         new = _moved(state, new)
     expired, replaced = _replaced(base if state.stored is None else state.stored, new, wanted.keep)
     new = replace(new, replaced=replaced)
+    _sync_names(store, _files(state.index) if state.exists else set(), _files(new))
     folder = shards_folder(store) / COMMIT_FOLDER
     draft = folder / f"{_DRAFT}{secrets.token_hex(8)}{PIXELS_ENDING}"
     try:
@@ -406,6 +407,7 @@ def _moved(state: State, index: Index) -> Index:
     path = new_path(store, ("", store.stem), home, secrets.token_hex(8), PIXELS_ENDING)
 
     def keep(draft: Path) -> None:
+        fsync(store)  # another program may just have written it
         status = store.stat()
         if status.st_nlink == 1:
             with suppress(OSError):
@@ -456,6 +458,15 @@ def _replaced(
     left = {name: when for name, when in since.items() if name not in used}
     expired = [name for name, when in left.items() if now - when >= keep]
     return expired, tuple((name, when) for name, when in left.items() if name not in expired)
+
+
+def _sync_names(store: Path, old: set[str], new: set[str]) -> None:
+    """Make the names of new files durable: their writers did not, or were killed before."""
+    known = {os.path.dirname(name) for name in old}  # noqa: PTH120 (of thousands)
+    folders = {Path(name).parent for name in new - old}
+    folders |= {folder.parent for folder in folders if os.fspath(folder) not in known}
+    for folder in folders:
+        fsync(store.parent / folder)
 
 
 def _files(index: Index) -> set[str]:

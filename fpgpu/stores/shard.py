@@ -3,6 +3,7 @@
 A shard is an HDF5 file like a store: the same root attributes and the dataset ``BAND/expID/data``,
 and beside that ``BAND/expID/fpgpu_record``, the bytes of its `Record`. It gets its name, which is
 never used twice, when it is complete and on the disk. No commit names it yet: `--resume` finds it.
+The commit that names it sees to it that its name is on the disk, too.
 """
 
 import hashlib
@@ -446,7 +447,6 @@ def durable(path: Path, write: Callable[[Path], Any]) -> Any:
     try:
         result = write(part)
         os.rename(part, path)  # noqa: PTH104 (the crash tests stop at these calls)
-        fsync(path.parent)
     except BaseException:
         for left in (part, path):
             with suppress(OSError):
