@@ -1,12 +1,15 @@
 """``meta.json`` and ``meta.asdf`` beside an indexed store: views for forcepho, or a user's files.
 
-Of each view that fpgpu has written, size, time and SHA-256 are kept in ``.commit/views.json``. A
-file that is none of these is a user's: a header was tweaked, or `MetaStore.write_to_file` of
-another program made it. It is never overwritten; the next commit takes its content over.
+A view carries a seal, the SHA-256 of the store's id and of all else in it, where its format ignores
+it: so it is known in a copy, too, which may have each file as it was at another moment. Size and
+time of the latest are kept in ``.commit/views.json``, which saves reading them. Any other file is a
+user's: a header was tweaked, or `MetaStore.write_to_file` of another program made it. It is never
+overwritten; the next commit takes its content over.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -36,15 +39,19 @@ __all__ = [
     "leave_views",
     "meta_paths",
     "new_entries",
-    "noted",
     "state_beside",
     "taken_over",
     "write_json",
+    "write_view",
 ]
 
 RECORDS_FILE = "views.json"
 _REMEMBERED = 4
 """Of each view the one in place, and some newer ones: a note is made before its file is there."""
+
+_SEAL = re.compile(rb"#fpgpu [0-9a-f]{64}\n")
+_SEAL_BITS = 256
+_TO_BLANKS = bytes.maketrans(b"01", b" \t")
 
 
 def meta_paths(store: Path) -> MetaPaths | None:
@@ -176,8 +183,7 @@ def new_entries(
 
 def write_json(store: Path, path: Path, texts: Iterable[tuple[Key, str]]) -> None:
     """Write the view of the headers."""
-    with noted(store, path) as draft:
-        draft.write_text(json_text(texts), encoding="ascii")
+    write_view(store, path, json_text(texts).encode("ascii"))
 
 
 def json_text(texts: Iterable[tuple[Key, str]]) -> str:
@@ -188,36 +194,42 @@ def json_text(texts: Iterable[tuple[Key, str]]) -> str:
     return json.dumps(bands)
 
 
-class noted:  # noqa: N801 (used as a context manager)
-    """Replace a view, its digest being noted before."""
+def write_view(store: Path, path: Path, content: bytes) -> None:
+    """Replace a view, which is sealed; its size and time are noted before."""
 
-    def __init__(self, store: Path, path: Path) -> None:
-        self._store, self._path = store, path
-        self._writing = write_beside(path, self._note)
-
-    def __enter__(self) -> Path:
-        self._draft = self._writing.__enter__()
-        return self._draft
-
-    def __exit__(self, *exc: Any) -> bool | None:
-        return self._writing.__exit__(*exc)
-
-    def _note(self) -> bool:
-        """Write down what the new file will be; it is complete."""
-        notes = _notes(self._store)
-        found = signature(self._draft)
-        new = [found.size, found.mtime_ns, _digest(self._draft)]
-        earlier = notes.get(self._path.name, [])
+    def note() -> bool:
+        notes = _notes(store)
+        found = signature(draft)
+        earlier = notes.get(path.name, [])
         with suppress(MissingStoreError):  # attempts that failed must not push out what is there
-            there = signature(self._path)
-            earlier.sort(key=lambda note: note[:2] != [there.size, there.mtime_ns])
-        notes[self._path.name] = [new, *earlier][:_REMEMBERED]
-        target = commit_folder(self._store) / RECORDS_FILE
+            there = signature(path)
+            earlier.sort(key=lambda note: note != [there.size, there.mtime_ns])
+        notes[path.name] = [[found.size, found.mtime_ns], *earlier][:_REMEMBERED]
+        target = commit_folder(store) / RECORDS_FILE
         if target.is_symlink():  # not ours: what it leads to is left alone
             target.unlink()
-        with write_beside(target) as draft:
-            draft.write_text(json.dumps(notes))
+        with write_beside(target) as record:
+            record.write_text(json.dumps(notes))
         return True
+
+    with write_beside(path, note) as draft:
+        draft.write_bytes(_sealed(content, store_id(store)))
+
+
+def _sealed(content: bytes, home: str) -> bytes:
+    """Put the seal into a view of the store of this id."""
+    digest = hashlib.sha256(home.encode() + content).hexdigest()
+    if content.startswith(b"{"):  # JSON has no comments; blanks and tabs at its end mean nothing
+        return content + f"{int(digest, 16):0{_SEAL_BITS}b}".encode().translate(_TO_BLANKS)
+    head, _, tree = content.partition(b"%YAML")
+    return b"".join((head, b"#fpgpu ", digest.encode(), b"\n%YAML", tree))
+
+
+def _is_sealed(content: bytes, home: str) -> bool:
+    """Whether a file is as fpgpu has written it for the store of this id."""
+    is_json = content.startswith(b"{")
+    bare = content[:-_SEAL_BITS] if is_json else _SEAL.sub(b"", content, count=1)
+    return _sealed(bare, home) == content
 
 
 def _notes(store: Path) -> dict[str, list[list[Any]]]:
@@ -229,7 +241,7 @@ def _notes(store: Path) -> dict[str, list[list[Any]]]:
     try:
         found = json.loads(read_regular(path)[0])
         return {
-            name: [list(note) for note in notes if [*map(type, note)] == [int, int, str]]
+            name: [list(note[:2]) for note in notes if [*map(type, note[:2])] == [int, int]]
             for name, notes in found.items()
         }
     except (FileNotFoundError, NotADirectoryError, StoreFormatError):
@@ -246,12 +258,12 @@ def _is_known(state: State, path: Path, notes: Mapping[str, list[list[Any]]]) ->
         found = signature(path)
     except MissingStoreError:
         return True
-    mine = [note for note in notes.get(path.name, []) if note and note[0] == found.size]
-    if any(note[1] == found.mtime_ns for note in mine):
+    if [found.size, found.mtime_ns] in notes.get(path.name, []):
         return True
+    content = read_regular(path)[0]
+    home = state.stored.store_id if state.stored else store_id(state.store)
     taken = state.stored.taken.get(path.name) if state.stored else None
-    # A copy has another time; and what was changed in the same tick of the clock has not.
-    return (bool(mine) or taken is not None) and _digest(path) in {taken, *(n[2] for n in mine)}
+    return _is_sealed(content, home) or hashlib.sha256(content).hexdigest() == taken
 
 
 def _digest(path: Path) -> str:

@@ -9,7 +9,7 @@ from fpgpu.stores.commit import Change, commit, holding
 from fpgpu.stores.disk import StrPath, real_path
 from fpgpu.stores.metadata.gwcs import joined
 from fpgpu.stores.metadata.records import Key
-from fpgpu.stores.metafiles import meta_paths, noted, write_json
+from fpgpu.stores.metafiles import meta_paths, write_json, write_view
 from fpgpu.stores.state import State
 
 __all__ = ["write_views"]
@@ -53,8 +53,7 @@ def write_views(store: StrPath, *, asdf: bool = True) -> None:
             found = _records(state, with_gwcs)
             parts = [(key, gwcs) for key, _, gwcs in found if gwcs is not None]
             if parts:
-                with noted(main, paths.asdf) as draft:
-                    draft.write_bytes(joined(parts))
+                write_view(main, paths.asdf, joined(parts))
 
 
 def _records(state: State, keys: Iterable[Key]) -> Iterator[tuple[Key, str, bytes | None]]:

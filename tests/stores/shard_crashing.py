@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -186,12 +187,54 @@ def kill_at_random(folder: Path, n_kills: int, seed: int) -> dict[str, Any]:
     return {"problems": problems, "n_changes": n_changes}
 
 
+def copied(folder: Path, n_copies: int) -> list[Any]:
+    """Copy a store that another process changes all the time; tell its states and the copies'."""
+    programs = [found for name, found in COPIES.items() if shutil.which(name)]
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        keep_changing(folder, 0, writer)
+    os.close(writer)
+    found: list[Any] = []
+    with os.fdopen(reader) as told:
+        lines = [told.readline() for _ in range(2)]
+        for n in range(n_copies):
+            copy = folder.with_name(f"copy {n}")
+            copy.mkdir()
+            # They complain of files that go while they look.
+            command = ["sh", "-c", programs[n % len(programs)], "sh", folder, copy]
+            subprocess.run(command, stderr=subprocess.DEVNULL)
+            try:
+                found.append(generations(copy))
+            except FpgpuError as exc:
+                found.append(str(exc))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        lines += told.readlines()
+    states: list[Generations] = [{}]
+    for line in lines:
+        word, *pairs = line.split()
+        if word == "begin":
+            change = {name: int(n) for name, n in (pair.split("=") for pair in pairs)}
+            states.append({**states[-1], **change})
+    return [states, found]
+
+
+COPIES = {
+    "cp": 'cp -r "$1/." "$2"',
+    "tar": 'tar -C "$1" -c . | tar -C "$2" -x',
+    "rsync": 'rsync -a "$1/" "$2"',
+}
+
+
 def main() -> None:
     """Run one of the scenarios in a folder."""
     logging.disable(logging.WARNING)
     scenario, folder, *rest = sys.argv[1:]
     if scenario == "steps":
-        result = die_at_steps(Path(folder), rest[0], int(rest[1]), int(rest[2]))
+        result: Any = die_at_steps(Path(folder), rest[0], int(rest[1]), int(rest[2]))
+    elif scenario == "copies":
+        result = copied(Path(folder), int(rest[0]))
     else:
         result = kill_at_random(Path(folder), int(rest[0]), int(rest[1]))
     sys.stdout.write(json.dumps(result))
