@@ -270,13 +270,17 @@ def run(args: argparse.Namespace) -> int:
         return run_dry(items, out, as_json=args.json, quiet=args.quiet)
     get_backend(args.backend)  # refused here, not once for each file
     with Progress(len(items), "ingest", enabled=not (args.quiet or args.json)) as progress:
+        told: set[Path] = set()
 
         def report_row(row: "IngestRow") -> None:
             if row.status == "refused":
                 progress.problem(f"refused {row.reason}")
             for note in row.notes if not args.quiet else ():
                 progress.problem(f"note {row.file}: {note}")
-            progress.step(row.file.name)
+            # Several exposures of a file are one step.
+            if row.file not in told:
+                progress.step(row.file.name)
+            told.add(row.file)
 
         report = ingest(
             items,

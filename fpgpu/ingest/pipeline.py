@@ -149,10 +149,13 @@ def ingest(
         holding(store, timeout=_WAIT, break_lease=break_lock),
         progress_bar(len(items), "ingest", progress) as bar,
     ):
+        told: set[Path] = set()
 
         def tell(row: IngestRow) -> None:
             bar.set_postfix_str(row.file.name, refresh=False)
-            bar.update()
+            # Several exposures of a file are one step.
+            bar.update(row.file not in told)
+            told.add(row.file)
             on_progress(row)
 
         if resume:

@@ -67,6 +67,16 @@ class TestIngest:
         assert f"refused {bad} cannot be read as FITS" in done.err
         assert done.out.splitlines()[-1] == f"2 exposures in {tmp_path / 'stores'}, 1 refused"
 
+    def test_progress_counts_files_not_their_tiles(
+        self, fpgpu_command: Run, tiny_exposures: list[Path], tmp_path: Path
+    ) -> None:
+        out = tmp_path / "stores"
+        done = fpgpu_command("ingest", tiny_exposures[0], "--out", out, "--tile", 32)
+        assert "16 exposures" in done.out
+        assert [line for line in done.err.splitlines() if line.startswith("ingest ")] == [
+            f"ingest 1/1 {tiny_exposures[0].name}"
+        ]
+
     def test_json_tells_a_script_what_became_of_each(
         self, fpgpu_command: Run, tiny_exposures: list[Path], tmp_path: Path
     ) -> None:
