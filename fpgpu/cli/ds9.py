@@ -2,10 +2,11 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from fpgpu.cli import circle
 from fpgpu.cli.arguments import add_folder, path_name
-from fpgpu.errors import StoreWriteError, UsageError
+from fpgpu.errors import StoreConflictError, StoreWriteError, UsageError
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
 
@@ -61,6 +62,10 @@ def run(args: argparse.Namespace) -> int:
     from fpgpu.stores.pixel import PixelStore
 
     circle.require_whole(args)
+    if args.out is not None and args.out.is_file() and not _is_replaceable(args.out):
+        raise StoreConflictError(
+            f"{args.out}: exists and is no region file; choose another name, or remove it first"
+        )
     if args.catalog is not None and args.radius is None:
         raise UsageError("--catalog takes the sources of a circle: give --ra, --dec, --radius, too")
     place = StoreFolder(args.folder).require()
@@ -89,3 +94,9 @@ def run(args: argparse.Namespace) -> int:
         raise StoreWriteError(f"{args.out}: cannot be written: {error.strerror}") from error
     print(f"wrote {args.out}: {len(keys)} footprints")
     return 0
+
+
+def _is_replaceable(path: Path) -> bool:
+    """Whether a file is empty or for DS9."""
+    with path.open("rb") as file:
+        return file.read(13) in {b"", b"# Region file"}

@@ -94,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
     from fpgpu.likelihood.mixture import SersicMixture
     from fpgpu.psf import default_profiles, fit_psf, read_psf_images
     from fpgpu.stores.psf import PSFStore
+    from fpgpu.stores.psfs.file import require_psf_file
 
     if args.plot:
         from fpgpu.plots.canvas import require_matplotlib
@@ -110,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if not args.out.parent.is_dir():
         raise MissingFileError(f"{args.out.parent}: no such folder to write {args.out.name} in")
+    require_psf_file(args.out)  # before the fits, which take their time
     fits = []
     total = sum(len(images.images) for images in bands)
     with Progress(total, "fit", enabled=not (args.quiet or args.json)) as progress:

@@ -3,7 +3,6 @@
 Text that is read back is of fixed length: HDF5 follows damaged text of variable length anywhere.
 """
 
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -28,6 +27,7 @@ from fpgpu.patch.device import Patch
 from fpgpu.patch.plan import ExposurePlan, PatchPlan, Selection
 from fpgpu.sky.regions import CircularRegion, PolygonRegion, RectangularRegion, Region
 from fpgpu.stores.disk import StrPath, write_beside
+from fpgpu.stores.hdf5.building import image_of
 from fpgpu.stores.hdf5.reading import (
     checked_storage,
     has_sound_type,
@@ -155,9 +155,8 @@ def write_patch(path: StrPath, patch: Patch, *, flux_units: str = "nJy") -> int:
     """
     check_replaceable(path)
     arrays = patch.host_arrays()
-    # Made in memory, so that a full disk is an error of one plain write and none inside HDF5.
-    name = f"{Path(path).name} {secrets.token_hex(8)}"
-    with h5py.File(name, "w", driver="core", backing_store=False) as file:
+
+    def fill(file: h5py.File) -> None:
         _write_root(file, patch, arrays, flux_units)
         for key, values in (arrays | _plan_arrays(patch.plan)).items():
             if key not in DESCRIPTIONS:
@@ -167,8 +166,8 @@ def write_patch(path: StrPath, patch: Patch, *, flux_units: str = "nJy") -> int:
             dataset.attrs["units"] = units.format(flux=flux_units)
             dataset.attrs["axes"] = axes
             dataset.attrs["description"] = description
-        file.flush()
-        content = file.id.get_file_image()
+
+    content = image_of(fill)
     with write_beside(path) as temporary:
         temporary.write_bytes(content)
     return len(content)

@@ -10,12 +10,12 @@ from functools import cache
 from importlib.resources import as_file, files
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fpgpu.errors import PSFError, StoreWriteError
+from fpgpu.errors import FpgpuError, PSFError, StoreConflictError
 from fpgpu.likelihood.mixture import SersicMixture
 
 __all__ = ["RADII", "ProfileTable", "default_profiles", "make_profiles"]
@@ -73,7 +73,7 @@ class ProfileTable(NamedTuple):
         Parameters
         ----------
         path : path
-            The file; one that is there is replaced.
+            The file; a table that is there is replaced.
 
         Returns
         -------
@@ -82,21 +82,26 @@ class ProfileTable(NamedTuple):
 
         Raises
         ------
+        StoreConflictError
+            If something else is there.
         StoreWriteError
-            If it cannot be written.
+            If it cannot be written; what is there is as it was.
         """
-        import h5py
+        from fpgpu.stores.disk import write_beside
+        from fpgpu.stores.hdf5.building import image_of
 
         path = Path(path)
+        _require_replaceable(path)
         columns = {"nsersic": self.sersic, "rh": self.rhalf, "amplitudes": self.amplitudes}
-        try:
-            with h5py.File(path, "w") as file:
-                for name, values in columns.items():
-                    narrow = values.astype(np.float32)
-                    file.create_dataset(name, data=narrow, compression="gzip", shuffle=True)
-                file["radii"] = self.radii
-        except OSError as error:
-            raise StoreWriteError(f"{path}: the table cannot be written: {error}") from error
+
+        def fill(file: Any) -> None:
+            for name, values in columns.items():
+                narrow = values.astype(np.float32)
+                file.create_dataset(name, data=narrow, compression="gzip", shuffle=True)
+            file["radii"] = self.radii
+
+        with write_beside(path) as draft:
+            draft.write_bytes(image_of(fill))
         return path
 
 
@@ -164,6 +169,18 @@ def default_profiles() -> SersicMixture:
     """
     with as_file(files("fpgpu.psf") / "sersic_profiles.h5") as path:
         return SersicMixture.from_file(path)
+
+
+def _require_replaceable(path: Path) -> None:
+    """Refuse a file that is there and holds no table of profiles."""
+    if not path.exists():
+        return
+    try:
+        SersicMixture.from_file(path)
+    except FpgpuError as error:
+        raise StoreConflictError(
+            f"{path}: exists and is no table of profiles; choose another name, or remove it first"
+        ) from error
 
 
 def _fitted(n: float, rhalf: float, radii: Float) -> tuple[Float, float]:

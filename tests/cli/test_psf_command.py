@@ -48,6 +48,26 @@ def test_profiles(fpgpu_command: Run, tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("words", "why"),
     [
+        (["psf", "STAR"], "is no PSF store: F090W holds no PSF mixtures"),
+        (["psf", "profiles"], "exists and is no table of profiles"),
+        (["ds9", "STORES"], "exists and is no region file"),
+    ],
+)
+def test_no_other_file_is_ever_written_over(
+    fpgpu_command: Run, star: Path, tiny_stores: Path, tmp_path: Path, words: list[str], why: str
+) -> None:
+    out = tmp_path / "pixels.h5"
+    out.write_bytes((tiny_stores / "pixels.h5").read_bytes())
+    places = {"STAR": star, "STORES": tiny_stores}
+    told = fpgpu_command(*(places.get(word, word) for word in words), "--out", out)
+    assert told.code == 2
+    assert why in told.err
+    assert out.read_bytes() == (tiny_stores / "pixels.h5").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
         (["--band", "F090W"], "is of F200W"),
         (["--max-error", "1e-9"], "were allowed"),
         (["--profiles", "none.h5"], "no such table"),

@@ -1,6 +1,7 @@
 """New HDF5 files, made in memory: on a full disk HDF5 may end the interpreter."""
 
 import os
+import secrets
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from fpgpu.stores.disk import write_all
 
-__all__ = ["Skeleton", "allocate", "built"]
+__all__ = ["Skeleton", "allocate", "built", "image_of"]
 
 Result = TypeVar("Result")
 
@@ -62,6 +63,27 @@ def built(fill: Callable[[h5py.File], Result]) -> tuple[Result, Skeleton]:
             cause = exc.__context__
             raise cause if isinstance(cause, OSError) else OSError(f"no memory: {exc}") from None
         return result, Skeleton(os.fstat(memory.fileno()).st_size, _pieces(memory.fileno()))
+
+
+def image_of(fill: Callable[[h5py.File], object]) -> bytes:
+    """Make a small HDF5 file in memory.
+
+    Parameters
+    ----------
+    fill : callable
+        Gets the new `h5py.File`.
+
+    Returns
+    -------
+    bytes
+        All of the file.
+    """
+    # HDF5 tells files in memory apart by their name.
+    with h5py.File(secrets.token_hex(8), "w", driver="core", backing_store=False) as target:
+        fill(target)
+        target.flush()
+        content: bytes = target.id.get_file_image()
+    return content
 
 
 def allocate(

@@ -1,6 +1,5 @@
 """The HDF5 file of a PSF store: opened for reading, and replaced as a whole."""
 
-import secrets
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
@@ -13,11 +12,14 @@ from fpgpu.errors import (
     StoreFormatError,
 )
 from fpgpu.stores.disk import real_path, signature_if_there, write_beside
+from fpgpu.stores.hdf5.building import image_of
 from fpgpu.stores.hdf5.reading import open_for_reading, read_attribute, reading_errors
 from fpgpu.stores.lease import leased
 from fpgpu.stores.psfs.format import Float, Parameters
 
-__all__ = ["copy_bands", "open_psf", "replace_band"]
+__all__ = ["copy_bands", "open_psf", "replace_band", "require_psf_file"]
+
+_MIXTURES = {"parameters", "psfs"}
 
 
 def open_psf(path: Path) -> h5py.File:
@@ -49,6 +51,31 @@ def open_psf(path: Path) -> h5py.File:
         if isinstance(exc, FpgpuError):
             raise
         raise StoreFormatError(f"{path}: cannot be opened as HDF5: {exc}") from exc
+
+
+def require_psf_file(path: Path) -> None:
+    """Refuse a file that is there and holds something else than PSFs, which would be lost.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file, which need not exist.
+
+    Raises
+    ------
+    StoreFormatError
+        If it is none of PSFs.
+    StoreBusyError
+        If a writer holds it.
+    """
+    if not path.exists():
+        return
+    with reading_errors(path), open_psf(path) as file:
+        for name in file:
+            if not isinstance(file[name], h5py.Group) or not _MIXTURES & set(file[name]):
+                raise StoreFormatError(
+                    f"{path}: is no PSF store: {name} holds no PSF mixtures; give another file"
+                )
 
 
 def replace_band(path: Path, band: str, parameters: Parameters, locations: Float | None) -> None:
@@ -122,25 +149,15 @@ def _replace(path: Path, fill: Callable[[h5py.File], None]) -> None:
     path = real_path(path)
     with leased(path.with_name(f".{path.name}.lease"), path):
         before = signature_if_there(path)
-        content = _in_memory(path, fill)
+        content = image_of(fill)
         # A writer that slept through its lease finds what another has written meanwhile.
         with write_beside(path, lambda: signature_if_there(path) == before) as draft:
             draft.write_bytes(content)
 
 
-def _in_memory(path: Path, fill: Callable[[h5py.File], None]) -> bytes:
-    """Make an HDF5 file in memory: a full disk is then an error of a plain write, not of HDF5."""
-    # HDF5 tells files in memory apart by their name.
-    name = f"{path.name} {secrets.token_hex(8)}"
-    with h5py.File(name, "w", driver="core", backing_store=False) as target:
-        fill(target)
-        target.flush()
-        content: bytes = target.id.get_file_image()
-    return content
-
-
 def _copy_other_bands(path: Path, bands: Collection[str], target: h5py.File) -> None:
     """Copy what a PSF file holds beside some bands."""
+    require_psf_file(path)
     with reading_errors(path), open_psf(path) as source:
         for name in source.attrs:
             target.attrs[name] = read_attribute(source.attrs, name)
