@@ -1,9 +1,10 @@
 """The table that makes a Sersic profile of Gaussians of fixed radii.
 
-The amplitudes are fitted, none negative, to the light that an exact profile puts into circles, both
-seen through a round PSF narrower than any telescope's here: what lies below its width cannot be
-seen. So the flux within three half-light radii is right, which is what photometry is about; light
-beyond the widest Gaussian is left out.
+The amplitudes are fitted to the light that an exact profile puts into circles, seen through round
+PSFs from the narrowest of the telescopes here to a wide one: what lies below the width of all of
+them cannot be seen. So the flux within three half-light radii is right, which is what photometry
+is about; light beyond the widest Gaussian is left out. Amplitudes may be negative: Gaussians that
+each are twice as wide as the one before cannot make the edge of a flat profile otherwise.
 """
 
 from functools import cache
@@ -28,20 +29,20 @@ RADII = np.concatenate([[0.0], np.geomspace(0.013, 4.5, 9)])
 SERSIC = np.concatenate([np.arange(0.5, 1.5, 0.1), np.arange(1.5, 6.01, 0.25)])
 RHALF = np.geomspace(0.005, 2.0, 48)
 
-SEEING = 0.015
-"""Arcsec, standard deviation: the narrowest PSF is JWST's in F070W, 0.012, on pixels of 0.031."""
+SEEING = 0.015, 0.03, 0.06, 0.1
+"""Arcsec, standard deviations: the narrowest PSF is JWST's in F070W, 0.012, on pixels of 0.031."""
 
-RIDGE = 0.01
+RIDGE = 0.03
 """Weight of small amplitudes, so that neighbours in the table are neighbours in amplitudes."""
 
 EDGE = 3.0
 """Half-light radii within which the flux has to be right."""
 
 EDGE_WEIGHT = 12.0
-"""Of that flux, beside the flux in a circle."""
+"""Of that flux, as a share of it, beside the flux in a circle."""
 
-TOTAL_WEIGHT = 3.0
-"""Of the sum of the amplitudes: more would cost the flat profiles their shape."""
+FAR_WEIGHT = 3.0
+"""Of circles as far as the Gaussians reach, who could have light where the profile has none."""
 
 
 class ProfileTable(NamedTuple):
@@ -184,29 +185,30 @@ def _require_replaceable(path: Path) -> None:
 
 
 def _fitted(n: float, rhalf: float, radii: Float) -> tuple[Float, float]:
-    """Fit one profile; also the error of the flux within `EDGE` half-light radii."""
-    from scipy.optimize import nnls
-
+    """Fit one profile; also the largest error of the flux within `EDGE` half-light radii."""
     edge = EDGE * rhalf
-    reach = max(edge, 3 * SEEING)
-    near = np.geomspace(max(0.05 * rhalf, 0.15 * SEEING), reach, 40)
-    # As far as the widest Gaussian: it could have light there that the profile has not.
-    far = np.geomspace(1.15 * reach, max(2.5 * radii[-1], 1.5 * reach), 20)
-    circles = np.concatenate([near, far, [edge]])
-    weights = np.concatenate([np.ones(40), np.full(20, 0.3), [EDGE_WEIGHT]])
-    exact = _exact_energy(n, rhalf, circles)
-    energy = 1 - np.exp(-(circles[:, None] ** 2) / (2 * (radii**2 + SEEING**2)))
-    # All the light of the Gaussians is what the profile has as far as they reach.
-    total, within_reach = np.full((1, len(radii)), TOTAL_WEIGHT), exact[len(near) + len(far) - 1]
-    amplitudes, _ = nnls(
-        np.concatenate([energy * weights[:, None], total, RIDGE * np.eye(len(radii))]),
-        np.concatenate([exact * weights, [TOTAL_WEIGHT * within_reach], np.zeros(len(radii))]),
+    rows, wanted, at_edge = [], [], []
+    for seeing in SEEING:
+        reach = max(edge, 3 * seeing)
+        near = np.geomspace(max(0.05 * rhalf, 0.15 * seeing), reach, 25)
+        far = np.geomspace(1.15 * reach, max(2.5 * radii[-1], 1.5 * reach), 12)
+        circles = np.concatenate([near, far, [edge]])
+        exact = _exact_energy(n, rhalf, seeing, circles)
+        energy = 1 - np.exp(-(circles[:, None] ** 2) / (2 * (radii**2 + seeing**2)))
+        weights = np.concatenate([np.ones(25), np.full(12, FAR_WEIGHT), [EDGE_WEIGHT / exact[-1]]])
+        rows.append(energy * weights[:, None])
+        wanted.append(exact * weights)
+        at_edge.append(energy[-1] / exact[-1])
+    amplitudes, *_ = np.linalg.lstsq(
+        np.concatenate([*rows, RIDGE * np.eye(len(radii))]),
+        np.concatenate([*wanted, np.zeros(len(radii))]),
+        rcond=None,
     )
-    return amplitudes, float(abs(energy[-1] @ amplitudes / exact[-1] - 1))
+    return amplitudes, float(abs(at_edge @ amplitudes - 1).max())
 
 
-def _exact_energy(n: float, rhalf: float, circles: Float) -> Float:
-    """Light of a Sersic profile, seen through `SEEING`, within circles.
+def _exact_energy(n: float, rhalf: float, seeing: float, circles: Float) -> Float:
+    """Light of a Sersic profile, seen through a round PSF, within circles.
 
     The profile is taken as 400 rings of equal light (Graham & Driver 2005, eq. 2); what a ring puts
     into a circle is the non-central chi-squared distribution with two degrees of freedom.
@@ -216,5 +218,5 @@ def _exact_energy(n: float, rhalf: float, circles: Float) -> Float:
 
     share = (np.arange(400) + 0.5) / 400
     rings = rhalf * (gammaincinv(2 * n, share) / gammaincinv(2 * n, 0.5)) ** n
-    scaled = (circles[:, None] / SEEING) ** 2
-    return np.asarray(ncx2.cdf(scaled, 2, (rings / SEEING) ** 2).mean(axis=1))
+    scaled = (circles[:, None] / seeing) ** 2
+    return np.asarray(ncx2.cdf(scaled, 2, (rings / seeing) ** 2).mean(axis=1))

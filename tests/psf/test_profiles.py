@@ -11,24 +11,24 @@ from fpgpu.errors import PSFError
 from fpgpu.likelihood.mixture import SersicMixture
 from fpgpu.psf import default_profiles, make_profiles
 
-PSF = 0.015
-"""Arcsec, standard deviation of the round PSF through which both are seen."""
+NARROWEST = 0.015
+"""Arcsec, standard deviation of the narrowest round PSF through which both are seen."""
 
 
-def exact_flux(n: float, rhalf: float, circle: float) -> float:
+def exact_flux(n: float, rhalf: float, circle: float, psf: float) -> float:
     """Light of an exact profile, convolved, within a circle: two integrals over the radius."""
     b = gammaincinv(2 * n, 0.5)
 
     def density(r: float) -> float:
         def ring(s: float) -> float:
             profile = np.exp(-b * ((s / rhalf) ** (1 / n)))
-            kernel = np.exp(-((r - s) ** 2) / (2 * PSF**2)) * i0e(r * s / PSF**2)
-            return float(profile * kernel * s / PSF**2)
+            kernel = np.exp(-((r - s) ** 2) / (2 * psf**2)) * i0e(r * s / psf**2)
+            return float(profile * kernel * s / psf**2)
 
-        points = [p for p in (r, rhalf / 100) if 0 < p < r + 8 * PSF]
-        low = max(0.0, r - 8 * PSF)
+        points = [p for p in (r, rhalf / 100) if 0 < p < r + 8 * psf]
+        low = max(0.0, r - 8 * psf)
         points = [p for p in points if p > low]
-        return float(quad(ring, low, r + 8 * PSF, points=points, limit=200)[0])
+        return float(quad(ring, low, r + 8 * psf, points=points, limit=200)[0])
 
     nodes, weights = np.polynomial.legendre.leggauss(60)
     radii = 0.5 * circle * (nodes + 1)
@@ -37,14 +37,15 @@ def exact_flux(n: float, rhalf: float, circle: float) -> float:
     return float(flux * 0.5 * circle / (2 * half))
 
 
+@pytest.mark.parametrize("psf", [NARROWEST, 0.02, 0.05, 0.1])
 @pytest.mark.parametrize("n", [0.5, 0.63, 1.0, 2.4, 4.0, 5.9])
 @pytest.mark.parametrize("rhalf", [0.006, 0.0097, 0.03, 0.13, 0.77, 1.9])
-def test_flux_within_three_half_light_radii(n: float, rhalf: float) -> None:
+def test_flux_within_three_half_light_radii(n: float, rhalf: float, psf: float) -> None:
     table = default_profiles()
     amplitudes = table.evaluate([n], [rhalf]).amplitudes[0]
     circle = 3 * rhalf
-    flux = amplitudes @ (1 - np.exp(-(circle**2) / 2 / (table.radii**2 + PSF**2)))
-    assert flux == pytest.approx(exact_flux(n, rhalf, circle), rel=0.003)
+    flux = amplitudes @ (1 - np.exp(-(circle**2) / 2 / (table.radii**2 + psf**2)))
+    assert flux == pytest.approx(exact_flux(n, rhalf, circle, psf), rel=0.003)
 
 
 def light_inside(n: np.ndarray, rhalf: np.ndarray, circle: np.ndarray | float) -> np.ndarray:
@@ -58,17 +59,15 @@ def test_amplitudes_sum_to_the_light_within_reach() -> None:
     n, rhalf = n.ravel().clip(*table.sersic_range), rhalf.ravel()
     excess = table.evaluate(n, rhalf).amplitudes.sum(axis=1)
     excess -= light_inside(n, rhalf, 2.5 * table.radii[-1])
-    assert abs(excess[n >= 0.99]).max() < 0.01
-    # Positive Gaussians that are twice as wide as the one before cannot make a steeper edge.
-    assert abs(excess).max() < 0.035
+    assert abs(excess).max() < 0.012
 
 
 @pytest.mark.parametrize("rhalf", [0.006, 0.03, 0.13, 0.18, 0.4])
 def test_no_light_is_where_a_profile_has_none(rhalf: float) -> None:
-    table, n = default_profiles(), np.linspace(1.0, 5.9, 50)
+    table, n = default_profiles(), np.linspace(0.5, 5.9, 50)
     amplitudes = table.evaluate(n, np.full(50, rhalf)).amplitudes
     circle = 10 * rhalf
-    flux = amplitudes @ (1 - np.exp(-(circle**2) / 2 / (table.radii**2 + PSF**2)))
+    flux = amplitudes @ (1 - np.exp(-(circle**2) / 2 / (table.radii**2 + NARROWEST**2)))
     assert abs(flux - light_inside(n, np.full(50, rhalf), circle)).max() < 0.015
 
 
