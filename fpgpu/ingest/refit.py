@@ -10,6 +10,7 @@ from typing import Any
 from fpgpu.errors import WCSError
 from fpgpu.ingest.wcscards import drop_wcs, replace_wcs
 from fpgpu.sky.cards import has_lookup, settle_cards
+from fpgpu.sky.celestial import drop_further_axes
 from fpgpu.sky.disagreement import disagreement
 from fpgpu.sky.sip import SipFit, fit_sip
 from fpgpu.sky.wcs import SkyWCS
@@ -63,6 +64,7 @@ def refit_header(
         done without misses by more than the tolerance.
     """
     notes = settle_cards(header)
+    drop_further_axes(header)
     is_table = has_lookup(header)
     try:
         sky = SkyWCS.from_header(header, hdus if is_table else None)
@@ -115,7 +117,7 @@ def refit_native(
     )
     drop_wcs(header)
     # Of a WCS with tables, and of TPV, astropy writes what is left without them.
-    header.update(wcs.to_header(relax=True))
+    header.update(wcs.to_header(relax=True, key=" "))
     drop_wcs(header, tables_only=True)
     notes, residual = _refit(header, sky, shape, tolerance, "the WCS given", is_table=is_table)
     found = disagreement(sky, SkyWCS.from_header(header), shape)
@@ -140,13 +142,14 @@ def _refit(
     frame = "the order DEC, RA" if sky.frame is None else sky.frame.name
     sip = _coefficients(sky)
     if sip is not None and sky.is_plain:
-        return [], None
+        return _without_tables(header) if is_table else [], None
     if not sky.is_plain:
         header.remove("S_REGION", ignore_missing=True)
     if sip is not None:
         replace_wcs(header, sip)
         return [f"the WCS was turned from {frame} into ICRS"], None
-    must = is_table or not sky.is_plain
+    is_plate = "AMDX1" in header
+    must = is_table or is_plate or not sky.is_plain
     limit = EXACT
     if must:
         limit = tolerance or (LOOKUP_TOLERANCE if is_table else FRAME_TOLERANCE)
@@ -159,18 +162,29 @@ def _refit(
     if sip.residual <= limit:
         replace_wcs(header, sip)
         into = "" if sky.is_plain else f" in ICRS, made from {frame}"
-        note = (
-            f"{what}: the header now has a SIP refit{into}, {sip.residual:.1e} px from it at most"
-        )
-        return [note], sip.residual
+        # Tables may have a kink between the points where the distance is measured.
+        most = f"{'about ' if is_table else ''}{sip.residual:.1e} px from it at most"
+        return [f"{what}: the header now has a SIP refit{into}, {most}"], sip.residual
     if must:
+        which = "with look-up tables" if is_table else f"in {frame}"
+        if is_plate and sky.is_plain:
+            which = "of a DSS plate"
         raise WCSError(
-            f"the SIP refit of its WCS {'with look-up tables' if is_table else f'in {frame}'} "
-            f"misses by {sip.residual:.2g} px; the tolerance is {limit:g} px (sip_tolerance)"
+            f"the SIP refit of its WCS {which} misses by {sip.residual:.2g} px; the tolerance is "
+            f"{limit:g} px (sip_tolerance)"
         )
     return [
         f"{what}: evaluated as it is, for a SIP refit would be off by {sip.residual:.1e} px"
     ], None
+
+
+def _without_tables(header: Any) -> list[str]:
+    """Remove the cards of look-up tables that change nothing, or that a file does not have."""
+    drop_wcs(header, tables_only=True)
+    return [
+        "the cards of look-up tables of distortion were left out: without tables, or with those "
+        "that the file has, positions are the same"
+    ]
 
 
 def _coefficients(sky: SkyWCS) -> SipFit | None:

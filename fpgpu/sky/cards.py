@@ -8,6 +8,7 @@ refused.
 import math
 import re
 from collections import Counter
+from numbers import Real
 from typing import Any
 
 from fpgpu.errors import WCSError

@@ -15,6 +15,7 @@ __all__ = [
     "axis_count",
     "celestial_header",
     "check_celestial",
+    "drop_further_axes",
     "image_shape",
     "wcs_header",
     "wcs_text",
@@ -30,6 +31,8 @@ _WCS_KEYWORD = re.compile(
     r"|(SPECSYS|SSYSOBS|SSYSSRC|VELOSYS|VSOURCE|ZSOURCE|VELANGL|RESTFRQ|RESTWAV)[A-Z]?|VELREF"
     r"|RESTFREQ|(DATE|MJD).*|[JB]EPOCH|TSTART|TSTOP|XPOSURE|TELAPSE|(TIM|TREF|OBSGEO).*|PLEPHEM"
     r"|OBSORBIT"
+    # Plate solutions of the Digitized Sky Survey.
+    r"|AMD[XY]\d+|PPO[1-6]|PLTRA[HMS]|PLTDEC(SN|[DMS])|[XY]PIXELSZ|CNPIX[12]"
 )
 
 _CARD_LENGTH = 80
@@ -37,7 +40,6 @@ _CARD_LENGTH = 80
 _PER_AXIS = re.compile(
     r"(NAXIS|CTYPE|CRVAL|CRPIX|CDELT|CUNIT|CROTA|CNAME|CRDER|CSYER)(\d+)([A-Z]?)"
 )
-_NUMBER = re.compile(r"(CRPIX|CRVAL|CDELT|CROTA)\d+|(PC|CD)\d+_\d+")
 _MATRIX = re.compile(r"(PC|CD)(\d+)_(\d+)([A-Z]?)")
 _PARAMETER = re.compile(r"(PV|PS)(\d+)_(\d+)([A-Z]?)")
 
@@ -130,10 +132,9 @@ def axis_count(header: Any) -> int:
 
 
 def check_celestial(header: Any) -> None:
-    """Refuse a header whose WCS is absent, not of the sky, or written with nonsense for numbers.
+    """Refuse a header whose WCS is absent, not of the sky, or of a line or a point.
 
-    WCSLIB reads a CRVAL1 that is no number as zero, and a row of zeros in CD as one of the unit
-    matrix, without a word.
+    WCSLIB reads a row of zeros in CD as one of the unit matrix, without a word.
 
     Parameters
     ----------
@@ -145,9 +146,6 @@ def check_celestial(header: Any) -> None:
         Naming what was found.
     """
     axes = _celestial_axes(header)
-    for keyword in header:
-        if _NUMBER.fullmatch(keyword) and not isinstance(header[keyword], int | float):
-            raise WCSError(f"the header has {keyword} = {header[keyword]!r}; expected a number")
     _check_matrix(header, axes)
 
 
@@ -209,6 +207,38 @@ def celestial_header(header: Any) -> Any:
     reduced["NAXIS"] = 2
     reduced["WCSAXES"] = 2
     return reduced
+
+
+def drop_further_axes(header: Any) -> None:
+    """Remove the cards of axes that an image does not have, in place.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        Of an image whose axes are the first two.
+
+    Raises
+    ------
+    WCSError
+        When these are not the two axes of the sky, or depend on another axis.
+    """
+    if axis_count(header) <= 2:
+        return
+    axes = _celestial_axes(header)
+    if axes != (1, 2):
+        raise WCSError(
+            f"the sky is along axes {axes[0]} and {axes[1]} of its WCS (CTYPE1 is "
+            f"{header.get('CTYPE1')!r}, CTYPE2 is {header.get('CTYPE2')!r}), but the image is of "
+            "axes 1 and 2; expected an image of the sky"
+        )
+    same = {"1": "1", "2": "2"}
+    for keyword in {key for key in header if _renamed(key, same, header) is None}:
+        header.remove(keyword, remove_all=True)
+    for keyword in {"NAXIS", "WCSAXES"}.intersection(header):
+        # Replaced, for the card may belong to another header, too.
+        at = header.index(keyword)
+        header.remove(keyword, remove_all=True)
+        header.insert(at, (keyword, 2))
 
 
 def _celestial_axes(header: Any) -> tuple[int, int]:

@@ -9,7 +9,9 @@ import astropy.units as u
 import numpy as np
 import pytest
 from astropy.coordinates import FK4, FK5, Galactic, SkyCoord
+from astropy.io import fits
 from astropy.table import Table
+from astropy.utils.data import get_pkg_data_filename
 from astropy.wcs import WCS
 from gwcs.coordinate_frames import CelestialFrame
 
@@ -19,6 +21,7 @@ from fpgpu.ingest import readers
 from fpgpu.ingest.pipeline import ingest
 from fpgpu.ingest.readers import Reader
 from fpgpu.layout import PSF_DTYPE
+from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.exposures import exposure_records
 from tests.ingest.jwstfiles import write_cal
 from tests.ingest.smallfiles import BLOCK, write_plain
@@ -171,3 +174,49 @@ def test_a_frame_that_is_refused_is_named_with_the_way_on(tmp_path: Path) -> Non
     (row,) = ingest([path], tmp_path / "stores").rows
     assert row.status == "refused"
     assert "a.fits: RADESYS is 'GAPPT'; expected ICRS, FK5, FK4" in row.reason
+
+
+@pytest.mark.filterwarnings("ignore::astropy.io.fits.verify.VerifyWarning")
+@pytest.mark.filterwarnings("ignore::astropy.wcs.FITSFixedWarning")
+def test_a_plate_solution_of_the_digitized_sky_survey_is_refitted() -> None:
+    path = get_pkg_data_filename("data/dss.14.29.56-62.41.05.fits.gz", "astropy.wcs.tests")
+    plate = fits.getheader(path)
+    block = np.ones((100, 100), np.float32)
+    made = exposure_from_arrays(block, block, band="R", expID="a", header=plate, unit="nJy")
+    x, y = detector_grid(9, (100, 100))
+    expected = truth(plate, x, y)
+    found = WCS(made.hdr).all_pix2world(x, y, 0)
+    assert apart(found, expected).max() < 1e-4 * 1.7 / 3600
+    assert "the header now has a SIP refit" in " ".join(made.notes)
+    assert apart(SkyWCS.from_header(plate).pixel_to_world(x, y), expected).max() < 1e-9
+
+
+def test_a_slice_along_the_spectrum_is_refused(tmp_path: Path) -> None:
+    third = {"CTYPE3": "DEC--TAN", "CRVAL3": 32.2, "CRPIX3": 3.0, "CDELT3": 1e-5, "WCSAXES": 3}
+    cards = header(axes="FREQ RA", CDELT1=1e6, CDELT2=-1e-5, **third)
+    cards["CTYPE1"] = "FREQ"
+    (row,) = ingest([write_plain(tmp_path / "a.fits", cards)], tmp_path / "stores").rows
+    assert row.status == "refused"
+    assert "along axes 2 and 3 of its WCS (CTYPE1 is 'FREQ'" in row.reason
+
+
+def test_coefficients_are_taken_where_an_old_table_is_named_and_not_there(tmp_path: Path) -> None:
+    cards = KINDS["TAN-SIP"].header.copy()
+    cards["D2IMEXT"], cards["D2IMERR"] = "x_d2i.fits", 0.001
+    (row,) = ingest([write_plain(tmp_path / "a.fits", cards)], tmp_path / "stores").rows
+    assert "look-up tables of distortion were left out" in " ".join(row.notes)
+    x, y = detector_grid()
+    with MetaStore(tmp_path / "stores" / "meta.json") as meta:
+        found = WCS(meta.headers["F200W"]["a"]).all_pix2world(x, y, 0)
+    assert apart(found, truth(KINDS["TAN-SIP"].plain, x, y)).max() < 1e-9
+
+
+def test_an_alternative_wcs_that_is_given_becomes_that_of_the_header() -> None:
+    plain = header()
+    places = [key for key in plain if not key.startswith("NAXIS")]
+    other = fits.Header({f"{key}A": plain[key] for key in places})
+    wcs = WCS(other, key="A")
+    made = exposure_from_arrays(BLOCK, BLOCK, band="F200W", expID="a", wcs=wcs, unit="nJy")
+    x, y = detector_grid()
+    found = WCS(made.hdr).all_pix2world(x, y, 0)
+    assert apart(found, truth(plain, x, y)).max() < 1e-9
