@@ -20,12 +20,24 @@ WCS_CARD = re.compile(
     r"|(CD|PC|PV|PS)\d+_\d+|(CD|PC)\d{6}|PROJP\d+|LONPOLE|LATPOLE|RADESYS|RADECSYS|EQUINOX|EPOCH"
     r"|[AB]P?_(ORDER|DMAX|\d+_\d+)|SIPMXERR|SIPIVERR|WAT\d_\d+"
     r"|(CPDIS|CQDIS|CPERR|CQERR|D2IMDIS|D2IMERR)\d|(DP|DQ|D2IM)\d(\..*)?|D2IMEXT|NPOLEXT|AXISCORR"
+    r"|AMD[XY]\d+|PPO[1-6]|PLTRA[HMS]|PLTDEC(SN|[DMS])|[XY]PIXELSZ|CNPIX[12]"
 )
 """Keywords that the place of an image on the sky, or its frame, depends on."""
+
+# What has to be a number, and may be left without a value.
+_NUMBER = re.compile(
+    r"(CRPIX|CRVAL|CDELT|CROTA|PROJP)\d+|(PC|CD|PV)\d+_\d+|(PC|CD)\d{6}|LONPOLE|LATPOLE"
+    r"|[AB]P?_(ORDER|\d+_\d+)"
+)
+_OPTIONAL = ("LONPOLE", "LATPOLE")
+# The text of a card of which WCSLIB reads the number that it is: without FORTRAN's D, or spaces.
+_PLAIN_NUMBER = re.compile(r".{8}= *[+-]?[\d.]+([Ee][+-]?\d+)? *(/|$)")
 
 # Cards of records, of which there are many of one keyword.
 _RECORD = re.compile(r"(DP|DQ|D2IM)\d")
 _SIP = re.compile(r"[AB]P?_(ORDER|DMAX|\d+_\d+)")
+_ANY_COEFFICIENT = re.compile(r"[AB]P?_\d+_\d+")
+_LARGEST_COEFFICIENT = 1e6
 _COEFFICIENT = re.compile(r"([AB])_(\d+)_(\d+)")
 _EPOCH = re.compile(r"\s*([BJ]?)\s*(\d{4}(\.\d*)?)\s*", re.IGNORECASE)
 
@@ -56,6 +68,12 @@ def settle_cards(header: Any) -> list[str]:
     axes = _sky_axes(header)
     if axes is None:  # which is refused elsewhere, with what there is instead
         return []
+    _check_numbers(header)
+    _rewrite_numbers(header)
+    for n in axes:
+        name = header[f"CTYPE{n}"]
+        if name != name.strip().upper():
+            _put(header, f"CTYPE{n}", name.strip().upper())
     for n in axes:
         kind = str(header.get(f"CPDIS{n}", "lookup")).strip()
         if kind.lower() != "lookup":
@@ -129,14 +147,54 @@ def _sky_axes(header: Any) -> tuple[int, int] | None:
     return None
 
 
+def _check_numbers(header: Any) -> None:
+    """Refuse what is no number: WCSLIB takes T for 1 and text for 0, without a word."""
+    for keyword in [key for key in header if _NUMBER.fullmatch(key)]:
+        value = header[keyword]
+        if value is None and keyword in _OPTIONAL:
+            continue
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value):
+            what = "without a value" if value is None else f"= {value!r}"
+            raise WCSError(f"the header has {keyword} {what}; expected a number")
+        if keyword.endswith("_ORDER") and not isinstance(value, int):
+            if not float(value).is_integer():
+                raise WCSError(f"the header has {keyword} = {value!r}; expected a whole number")
+            _put(header, keyword, int(value))
+        if _ANY_COEFFICIENT.fullmatch(keyword) and abs(value) > _LARGEST_COEFFICIENT:
+            raise WCSError(
+                f"the header has {keyword} = {value!r}, which moves a pixel that far at a distance "
+                "of one pixel; expected a SIP coefficient much below 1"
+            )
+
+
+def _rewrite_numbers(header: Any) -> None:
+    """Write anew the numbers that astropy reads and WCSLIB does not, as 1.0D-05."""
+    for card in list(header.cards):
+        keyword = card.keyword
+        if not WCS_CARD.fullmatch(keyword) or _PLAIN_NUMBER.match(card.image):
+            continue
+        # Records and HIERARCH are written in another way.
+        is_standard = card.image.upper().startswith(f"{keyword:8}=")
+        if is_standard and isinstance(card.value, float):
+            _put(header, keyword, card.value)
+
+
 def _settle_frame(header: Any, axes: tuple[int, int]) -> list[str]:
     """Make RADESYS and EQUINOX what WCSLIB understands: others it takes for none at all."""
     for keyword in ("RADESYS", "RADECSYS"):
         value = header.get(keyword)
         if isinstance(value, str) and value != value.strip().upper():
             _put(header, keyword, value.strip().upper())
+    stated = [header.get(keyword) or "" for keyword in ("RADESYS", "RADECSYS")]
+    is_galactic = header[f"CTYPE{axes[0]}"].startswith("GLON")
+    if all(stated) and stated[0] != stated[1] and not is_galactic:
+        raise WCSError(
+            f"the header has RADESYS = {stated[0]!r} and RADECSYS = {stated[1]!r}; delete the one "
+            "that does not hold"
+        )
     system = header.get("RADESYS", header.get("RADECSYS", ""))
-    if system == "ICRS" or str(header[f"CTYPE{axes[0]}"]).strip().upper().startswith("GLON"):
+    if system == "ICRS" or is_galactic:
         return []
     keyword = "EQUINOX" if "EQUINOX" in header else "EPOCH"
     value = header.get(keyword)
@@ -208,7 +266,9 @@ def _settle_distortion(header: Any, axes: tuple[int, int]) -> list[str]:
         _complete(header, axes)
         _drop(header, _SIP)
         note = "CTYPE says TPV; the SIP coefficients that are there, too, were left out"
-        return [note] if has_sip else []
+        return [*_state_matrix(header, axes), *([note] if has_sip else [])]
+    if projections == {"TAN"}:
+        _drop_zeros(header, axes)
     if projections == {"TAN"} and _is_scamp(header, axes):
         if has_sip and says_sip:
             _drop(header, re.compile(r"PV\d+_\d+"))
@@ -217,7 +277,8 @@ def _settle_distortion(header: Any, axes: tuple[int, int]) -> list[str]:
         _complete(header, axes)
         _set_types(header, axes, [name[:5] + "TPV" for name in types])
         dropped = "; the SIP coefficients that are there, too, were left out" if has_sip else ""
-        return [f"PV polynomials beside CTYPE TAN, as SCAMP writes: taken as TPV{dropped}"]
+        note = f"PV polynomials beside CTYPE TAN, as SCAMP writes: taken as TPV{dropped}"
+        return [*_state_matrix(header, axes), note]
     if has_sip and not all(name.endswith("-SIP") for name in types):
         _set_types(header, axes, [name.removesuffix("-SIP") + "-SIP" for name in types])
         return ["SIP coefficients were taken, although CTYPE has no -SIP"]
@@ -246,6 +307,56 @@ def _has_sip(header: Any) -> bool:
     return found
 
 
+def _parameters(header: Any) -> dict[tuple[int, int], float]:
+    """Values of the PV cards, by axis and number."""
+    cards = [re.fullmatch(r"PV(\d+)_(\d+)", key) for key in header]
+    return {(int(card[1]), int(card[2])): header[card[0]] for card in cards if card}
+
+
+def _drop_zeros(header: Any, axes: tuple[int, int]) -> None:
+    """Remove PV cards of zeros from a gnomonic WCS: neither polynomials nor a native place.
+
+    Those of the latitude are then none of the projection. Of the longitude, PV3 = 0 alone means
+    something (it is LONPOLE), but PV2 = 0 beside zeros only would be a projection of the equator.
+    """
+    if _is_scamp(header, axes):
+        return
+    lon, lat = axes
+    values = _parameters(header)
+    is_equator = (lon, 2) in values and not any(values.values())
+    for axis, number in values:
+        if axis == lat or (axis == lon and (number > 4 or is_equator)):
+            header.remove(f"PV{axis}_{number}", remove_all=True)
+
+
+def _state_matrix(header: Any, axes: tuple[int, int]) -> list[str]:
+    """Write CDELT with PC or CROTA as a CD matrix, for TPV.
+
+    Its polynomials are of coordinates in degrees; WCSLIB gives them what comes before CDELT.
+    """
+    if any(re.fullmatch(r"CD\d+_\d+|CD\d{6}", key) for key in header):
+        return []
+    scale = {n: float(header.get(f"CDELT{n}", 1.0)) for n in axes}
+    pc = {
+        (i, j): float(header.get(f"PC{i}_{j}", header.get(f"PC{i:03d}{j:03d}", i == j)))
+        for i in axes
+        for j in axes
+    }
+    cd = {(i, j): scale[i] * value for (i, j), value in pc.items()}
+    lon, lat = axes
+    if turn := math.radians(header.get(f"CROTA{lat}") or 0.0):
+        cos, sin = math.cos(turn), math.sin(turn)
+        cd = {
+            (lon, lon): scale[lon] * cos, (lon, lat): -scale[lat] * sin,
+            (lat, lon): scale[lon] * sin, (lat, lat): scale[lat] * cos,
+        }  # fmt: skip
+    numbers = "|".join(str(n) for n in axes)
+    _drop(header, re.compile(rf"(CDELT|CROTA)({numbers})|PC({numbers})_({numbers})|PC\d{{6}}"))
+    for (i, j), value in cd.items():
+        header[f"CD{i}_{j}"] = value
+    return ["CDELT was taken as part of a CD matrix in degrees, which the TPV polynomials follow"]
+
+
 def _is_scamp(header: Any, axes: tuple[int, int]) -> bool:
     """Whether the PV cards of a gnomonic WCS are polynomials.
 
@@ -254,11 +365,11 @@ def _is_scamp(header: Any, axes: tuple[int, int]) -> bool:
     about 1 and 0. A gnomonic projection of the equator is none.
     """
     lon, lat = axes
-    cards = [re.fullmatch(r"PV(\d+)_(\d+)", key) for key in header]
-    found = {(int(card[1]), int(card[2])) for card in cards if card}
-    return any(axis == lat or (axis == lon and number > 4) for axis, number in found) or (
-        0.5 < header.get(f"PV{lon}_1", 0.0) < 2.0 and abs(header.get(f"PV{lon}_2", 0.0)) < 1.0
-    )
+    values = _parameters(header)
+    return any(
+        value != 0 and (axis == lat or (axis == lon and number > 4))
+        for (axis, number), value in values.items()
+    ) or (0.5 < values.get((lon, 1), 0.0) < 2.0 and abs(values.get((lon, 2), 0.0)) < 1.0)
 
 
 def _complete(header: Any, axes: tuple[int, int]) -> None:

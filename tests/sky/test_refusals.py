@@ -42,6 +42,24 @@ HEADERS = [
     ),
     (changed(NAXIS1=2.5), "the header has NAXIS1 = 2.5; expected a positive integer"),
     (changed(CD1_2="x"), "the header has CD1_2 = 'x'; expected a number"),
+    (changed(CRPIX1=True), "the header has CRPIX1 = True; expected a number"),
+    (
+        changed(PV1_1=fits.card.UNDEFINED),
+        "the header has PV1_1 without a value; expected a number",
+    ),
+    (changed(PC1_1="x"), "the header has PC1_1 = 'x'; expected a number"),
+    (changed(LONPOLE="x"), "the header has LONPOLE = 'x'; expected a number"),
+    (changed(A_2_0="x"), "the header has A_2_0 = 'x'; expected a number"),
+    (changed(A_ORDER=2.5), "the header has A_ORDER = 2.5; expected a whole number"),
+    (
+        changed(A_2_0=1e30),
+        "the header has A_2_0 = 1e+30, which moves a pixel that far at a distance of one pixel; "
+        "expected a SIP coefficient much below 1",
+    ),
+    (
+        changed(RADESYS="ICRS", RADECSYS="FK5"),
+        "the header has RADESYS = 'ICRS' and RADECSYS = 'FK5'; delete the one that does not hold",
+    ),
     (
         changed(CD1_1=2.0, CD1_2=1.0, CD2_1=4.0, CD2_2=2.0),
         "the header's CD matrix is [[2, 1], [4, 2]], which maps the image to a line or a point; "

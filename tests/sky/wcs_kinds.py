@@ -15,6 +15,19 @@ Array = np.ndarray
 
 _CD = {"CD1_1": -SCALE, "CD1_2": 2e-5, "CD2_1": 3e-5, "CD2_2": SCALE}
 _PC = {"CDELT1": -SCALE, "CDELT2": SCALE, "PC1_1": 0.9, "PC1_2": -0.2, "PC2_1": 0.3, "PC2_2": 1.1}
+_PC_AS_CD = {
+    "CD1_1": -0.9 * SCALE, "CD1_2": 0.2 * SCALE, "CD2_1": 0.3 * SCALE, "CD2_2": 1.1 * SCALE
+}  # fmt: skip
+# 30 degrees, with CDELT of 1 and 2 times the scale.
+_CROTA = {"CDELT1": -SCALE, "CDELT2": 2 * SCALE, "CROTA2": 30.0}
+_CROTA_AS_CD = {
+    "CD1_1": -SCALE * 0.75**0.5, "CD1_2": -SCALE, "CD2_1": -SCALE * 0.5, "CD2_2": SCALE * 3**0.5
+}  # fmt: skip
+_ARCSEC = {
+    "CUNIT1": "arcsec", "CUNIT2": "arcsec", "CRVAL1": 540360.0, "CRVAL2": 115920.0,
+    **_PC, "CDELT1": -SCALE * 3600, "CDELT2": SCALE * 3600,
+}  # fmt: skip
+_SPECTRAL = {"WCSAXES": 3, "CTYPE3": "WAVE", "CRVAL3": 1e-6, "CRPIX3": 1.0, "CD3_3": 1e-9}
 _PV = {
     "PV1_0": 1e-5, "PV1_1": 1.01, "PV1_2": 0.02, "PV1_4": 3.0, "PV1_6": -2.0, "PV1_7": 4.0,
     "PV2_0": 0.0, "PV2_1": 0.99, "PV2_2": -0.01, "PV2_4": 4.0, "PV2_5": 1.5, "PV2_10": -3.0,
@@ -66,6 +79,17 @@ def tpd() -> fits.Header:
         made[f"CQDIS{axis}"] = "TPD"
         for record in ("NAXES: 2", "AXIS.1: 1", "AXIS.2: 2", "TPD.FWD.1: 1.0", "TPD.FWD.4: 3.0"):
             made.append(fits.Card(f"DQ{axis}", record), end=True)
+    return made
+
+
+def fortran() -> fits.Header:
+    """Header with numbers as FORTRAN writes them, which WCSLIB cuts off at the D."""
+    made = header(CD1_1=1.0, CRVAL1=1.0)
+    for text in ("CD1_1   =             -1.0D-04", "CRVAL1  =            1.501D+02"):
+        card = fits.Card.fromstring(text)
+        at = made.index(card.keyword)
+        del made[at]
+        made.insert(at, card)
     return made
 
 
@@ -159,6 +183,26 @@ def _kinds() -> dict[str, Kind]:
             header(), ""),
         "CDELT and CROTA beside CD": (
             header(CDELT1=2e-4, CDELT2=2e-4, CROTA2=9.0, **_CD), header(), ""),
+        "TPV with PC": (
+            header("TPV", **_PC, **_PV), header("TPV", **_PC_AS_CD, **_PV), "CDELT was taken"),
+        "TPV with PC in arcsec": (
+            header("TPV", **_ARCSEC, **_PV), header("TPV", **_PC_AS_CD, **_PV), "CDELT was taken"),
+        "TPV with CROTA": (
+            header("TPV", **_CROTA, **_PV), header("TPV", **_CROTA_AS_CD, **_PV), "CDELT was"),
+        "PV of SCAMP with PC": (
+            header(**_PC, **_PV), header("TPV", **_PC_AS_CD, **_PV), "CDELT was taken .* SCAMP"),
+        "PV of zeros for the latitude": (header(PV2_1=0.0, PV2_2=0.0), header(), ""),
+        "PV of zeros": (
+            header(PV1_0=0.0, PV1_1=0.0, PV1_2=0.0, PV2_1=0.0, PV2_2=0.0), header(), ""),
+        "orders with a point": (
+            header("TAN-SIP", **_SIP | {"A_ORDER": 3.0, "B_ORDER": 2.0}),
+            header("TAN-SIP", **_SIP), ""),
+        "types in lower case": (header("tan-sip", axes="ra dec", **_SIP),
+            header("TAN-SIP", **_SIP), ""),
+        "FORTRAN numbers": (fortran(), header(), ""),
+        "three axes": (header(**_SPECTRAL), header(), ""),
+        "three axes with SIP": (
+            header("TAN-SIP", **_SPECTRAL, **_SIP), header("TAN-SIP", **_SIP), ""),
         "EQUINOX in words": (header(EQUINOX="J2000.0"), header(EQUINOX=2000.0), "taken as 2000"),
         "EQUINOX as a string": (header(EQUINOX="1950"), header(EQUINOX=1950.0), "taken as 1950"),
         "RADESYS in lower case": (
