@@ -1,5 +1,6 @@
 """Exposures from images in memory: NumPy arrays, and CCDData of astropy."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -91,10 +92,8 @@ def exposure_from_arrays(
     >>> image.shape, image.hdr["BUNIT"]
     ((24, 16), 'uJy')
     """
-    from astropy.io.fits import Header
-
     where = f"exposure {expID}"
-    hdr = Header(header or {})
+    hdr, left_out = _header(header)
     refuse_contradictions(hdr, where)
     _settle_unit(where, hdr, getattr(data, "unit", None) if unit is None else unit)
     im = _image(where, "data", _values(where, "data", data, hdr))
@@ -127,6 +126,7 @@ def exposure_from_arrays(
         ),
         area=images.get("area"),
         telescope=telescope,
+        notes=left_out,
     )
     _place(exposure, wcs, where)
     if do_fluxcal:
@@ -217,6 +217,23 @@ def exposure_from_ccddata(
         unit=ccd.unit,
         do_fluxcal=do_fluxcal,
     )
+
+
+def _header(cards: Any) -> tuple[Any, list[str]]:
+    """Make a header, without what no card can hold, as a dict or an array, but with a note."""
+    from astropy.io.fits import Header
+
+    if not isinstance(cards, Mapping):
+        return Header(cards or {}), []
+    header, left_out = Header(), list[str]()
+    for key, value in cards.items():
+        try:
+            header.append((key, value), end=True)
+        except ValueError:
+            left_out.append(f"{key} ({type(value).__name__})")
+    if not left_out:
+        return header, []
+    return header, [f"left out of the header, as no FITS card can hold it: {', '.join(left_out)}"]
 
 
 def _settle_unit(where: str, hdr: Any, unit: Any) -> None:

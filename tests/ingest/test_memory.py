@@ -183,3 +183,22 @@ def test_errors_without_a_use_are_refused(tmp_path):
     ccd.uncertainty._unit = u.s
     with pytest.raises(UnusableExposureError, match=r"in its unit, nJy: .*not convertible"):
         exposure_from_ccddata(ccd, band="F200W", expID="c")
+
+
+def test_what_no_card_can_hold_is_left_out_with_a_note():
+    meta = {"FILTER": "F200W", "history": {"x": 1}, "EXPTIME": 5.0}
+    uncertainty = StdDevUncertainty(np.ones((16, 24)))
+    wcs = WCS({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CDELT1": -1e-5, "CDELT2": 1e-5})
+    ccd = CCDData(np.ones((16, 24)), uncertainty, unit="nJy", wcs=wcs, meta=meta)
+    exposure = exposure_from_ccddata(ccd, expID="c")
+    assert exposure.hdr["EXPTIME"] == 5
+    assert "history (dict)" in exposure.notes[0]
+
+
+def test_a_comment_that_does_not_fit_is_cut_without_a_warning(tmp_path):
+    ccd = exposure_from_arrays(
+        np.ones((16, 24)), np.ones((16, 24)), band="F200W", expID="e" * 60, unit="nJy",
+        wcs=WCS({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CDELT1": -1e-5, "CDELT2": 1e-5}),
+    )  # fmt: skip
+    ccd.hdr["ORIGIN"] = ("e" * 50, "a comment that is too long")
+    assert ingest([ccd], tmp_path / "stores").ok

@@ -1,6 +1,7 @@
 """FITS headers as text in JSON: ``{band: {expID: Header.tostring()}}``."""
 
 import json
+import warnings
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,9 +170,13 @@ def serialize(header: "Header", place: str) -> str:
         If it has values that FITS cannot hold.
     """
     from astropy.io.fits import VerifyError
+    from astropy.io.fits.verify import VerifyWarning
 
     try:
-        text: str = header.tostring()
+        with warnings.catch_warnings():
+            # What does not fit is the end of a comment.
+            warnings.filterwarnings("ignore", "Card is too long, comment", VerifyWarning)
+            text: str = header.tostring()
     except (VerifyError, ValueError, AttributeError, TypeError) as exc:
         raise UnusableExposureError(f"{place}: the header cannot be written: {exc}") from exc
     return text
