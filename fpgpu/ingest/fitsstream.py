@@ -24,6 +24,9 @@ _IN_MEMORY = 1 << 29
 _MAX_RATIO = 50
 _UNSUSPICIOUS = 1 << 31
 
+# Where a tar archive says that it is one.
+_TAR_MAGIC = slice(257, 262)
+
 _OTHER_FILES = {
     b"#ASDF": "an ASDF file",
     b"\x89HDF": "an HDF5 file",
@@ -86,7 +89,7 @@ def open_stream(path: Path) -> IO[bytes]:
         for magic, expanding in _EXPANDING.items():
             if head.startswith(magic):
                 with stream, expanding(stream) as source:
-                    return _expanded(source, limit, path)
+                    return _require_unpacked(_expanded(source, limit, path), path)
     except (OSError, EOFError, zlib.error, lzma.LZMAError, RuntimeError) as error:
         stream.close()
         raise UnusableExposureError(
@@ -117,6 +120,21 @@ _EXPANDING: dict[bytes, Callable[[Any], Any]] = {
     b"\xfd7zXZ\0": lzma.open,
     b"PK": _only_member,
 }
+
+
+def _require_unpacked(stream: IO[bytes], path: Path) -> IO[bytes]:
+    """Refuse what is still packed after it was expanded once."""
+    head = stream.read(_TAR_MAGIC.stop)
+    stream.seek(0)
+    what = "a tar archive" if head[_TAR_MAGIC] == b"ustar" else ""
+    if any(head.startswith(magic) for magic in _EXPANDING):
+        what = "packed twice"
+    if what:
+        stream.close()
+        raise UnusableExposureError(
+            f"{path}: cannot be read as FITS: it is {what}; extract it first"
+        )
+    return stream
 
 
 def _expanded(source: IO[bytes], limit: int, path: Path) -> IO[bytes]:

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import lzma
+import tarfile
 import tracemalloc
 import zipfile
 
@@ -42,6 +43,15 @@ def zipped(content: bytes, n: int = 1) -> bytes:
 
 
 PACKERS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zip": zipped}
+
+
+def tarred(content: bytes) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        member = tarfile.TarInfo("e.fits")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return packed.getvalue()
 
 
 def written(path, *hdus):
@@ -186,6 +196,9 @@ def test_what_is_another_kind_of_file_is_named(tmp_path):
         (zipped(content, 2), "a zip archive of 2 files; expected one"),
         (zipped(content, 0), "a zip archive of 0 files; expected one"),
         (bytes(encrypted), "encrypted"),
+        (gzip.compress(gzip.compress(content)), "packed twice; extract it first"),
+        (zipped(gzip.compress(content)), "packed twice; extract it first"),
+        (gzip.compress(tarred(content)), "a tar archive; extract it first"),
     ):
         path = tmp_path / "what.fits"
         path.write_bytes(data)
