@@ -241,6 +241,7 @@ def header_to_id(
     name: str | os.PathLike[str],
     framedir: str | os.PathLike[str] | None = None,
     split_by_detector: Collection[str] = (),
+    band_names: Mapping[str, str] | None = None,
 ) -> tuple[str, str]:
     """Derive an exposure's key from its header and file name.
 
@@ -254,11 +255,14 @@ def header_to_id(
         A folder that holds `name`, at any depth; the path below it becomes part of the expID.
     split_by_detector : collection of str, optional
         Filters whose detector modules are bands of their own, such as ``F200WA`` and ``F200WB``.
+    band_names : mapping of str to str, optional
+        New names of bands, by the old ones in upper case; ``NONE`` stands for no FILTER.
 
     Returns
     -------
     band : str
-        FILTER in upper case, with the detector module appended when the filter is split.
+        FILTER in upper case, with the detector module appended when the filter is split, and
+        renamed.
     expID : str
         File name without ``.fits``, ``.fit``, ``.fts`` or ``.asdf`` and what a compressed file has
         after it, after the path below `framedir`.
@@ -278,19 +282,40 @@ def header_to_id(
     path = Path(name)
     stem = check_expID(FILE_ENDING.sub("", path.name))
     folder = "" if framedir is None else _path_below(path.parent, Path(framedir))
-    band = _band(hdr, path, split_by_detector)
-    return check_band(band), check_expID(f"{folder}/{stem}" if folder else stem)
+    band = _renamed(hdr, path, split_by_detector, band_names)
+    return band, check_expID(f"{folder}/{stem}" if folder else stem)
 
 
-def _band(hdr: "Header | Mapping[str, Any]", path: Path, split_by_detector: Collection[str]) -> str:
-    """Give the band of a header."""
-    filter_name = hdr.get("FILTER")
-    if not isinstance(filter_name, str) or not filter_name.strip():
+def _renamed(
+    hdr: "Header | Mapping[str, Any]",
+    path: Path,
+    split_by_detector: Collection[str],
+    band_names: Mapping[str, str] | None,
+) -> str:
+    """Give the name of the band, where FILTER cannot be one that which the user gives."""
+    filter_name, names = hdr.get("FILTER"), band_names or {}
+    text = str(filter_name).strip().upper() if isinstance(filter_name, str | int | float) else ""
+    key = text or "NONE"
+    way_on = "" if band_names is None else f"; name it with rename_bands, as {{{key!r}: MYBAND}}"
+    if not (text and isinstance(filter_name, str)) and key not in names:
         raise UnusableExposureError(
             f"{path}: the header has no usable FILTER (found {filter_name!r}); "
-            "the filter name is needed as the band"
+            f"the filter name is needed as the band{way_on}"
         )
-    band = filter_name.strip().upper()
+    band = _split(text, hdr, path, split_by_detector)
+    try:
+        return check_band(names.get(band or key, band))
+    except ExposureNameError as error:
+        raise ExposureNameError(f"{error}{way_on}") from error
+
+
+def _split(
+    band: str,
+    hdr: "Header | Mapping[str, Any]",
+    path: Path,
+    split_by_detector: Collection[str],
+) -> str:
+    """Add the module of the detector to a band that is split."""
     if isinstance(split_by_detector, str):
         split_by_detector = [split_by_detector]
     if band not in {name.upper() for name in split_by_detector}:

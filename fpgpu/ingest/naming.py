@@ -16,7 +16,7 @@ from typing import Any
 
 from fpgpu.errors import ExposureNameError, UnusableExposureError
 from fpgpu.ingest.exposure import header_to_id
-from fpgpu.stores.names import check_band, check_expID
+from fpgpu.stores.names import check_expID
 
 __all__ = ["check_pattern", "name_exposure"]
 
@@ -80,7 +80,7 @@ def name_exposure(
     split_by_detector : collection of str, optional
         Filters whose detector modules are bands of their own.
     band_names : mapping of str to str, optional
-        New names of bands.
+        New names of bands; ``NONE`` is the old one where there is no FILTER.
 
     Returns
     -------
@@ -94,8 +94,7 @@ def name_exposure(
     ExposureNameError
         When a name cannot be used in a store.
     """
-    band, whole = header_to_id(header, path, framedir, split_by_detector)
-    band = check_band((band_names or {}).get(band, band))
+    band, whole = header_to_id(header, path, framedir, split_by_detector, band_names)
     folder, _, stem = whole.rpartition("/")
     if not pattern:
         return band, check_expID(f"{whole}_{part}" if part else whole)

@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fpgpu import Exposure, ImageNameSet, ImageSet, header_to_id
-from fpgpu.errors import ExposureNameError, LayoutError, UnusableExposureError
+from fpgpu.errors import ExposureNameError, FpgpuError, LayoutError, UnusableExposureError
 from fpgpu.ingest.exposure import pad_exposure
+from fpgpu.ingest.inputs import ReadOptions
+from fpgpu.ingest.readers import read_exposure
+from tests.ingest.test_units import write_plain
 
 HEADER = {"FILTER": "F200W", "DETECTOR": "NRCB3"}
 
@@ -129,6 +132,22 @@ def test_a_detector_without_a_module_is_refused_when_it_matters(detector):
 def test_a_header_without_filter_is_refused(header):
     with pytest.raises(UnusableExposureError, match=r"e\.fits.*FILTER"):
         header_to_id(header, "e.fits")
+
+
+@pytest.mark.parametrize(
+    ("cards", "old"),
+    [({}, "none"), ({"FILTER": "r/SDSS"}, "R/SDSS"), ({"FILTER": 814}, "814")],
+)
+def test_a_filter_that_is_no_band_can_be_renamed(tmp_path, cards, old):
+    path = write_plain(tmp_path / "e.fits", BUNIT="nJy")
+    fits.delval(path, "FILTER", ext=1)
+    for key, value in cards.items():
+        fits.setval(path, key, value=value, ext=1)
+    with pytest.raises(FpgpuError, match=f"name it with rename_bands, as .'{old.upper()}'"):
+        read_exposure(path)
+    exposure = read_exposure(path, ReadOptions(band_names={old: "mine"}))
+    assert exposure.band == "MINE"
+    assert isinstance(exposure.hdr["FILTER"], str)
 
 
 def test_an_image_set_can_be_pickled():
