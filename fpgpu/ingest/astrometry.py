@@ -22,6 +22,8 @@ WCS_CHOICES = ("auto", "gwcs", "fits")
 WCS_TOLERANCE = 1.0
 """Pixels by which gWCS and FITS WCS may differ; JWST's own SIP headers are off by up to 0.2."""
 
+_NONE = object()
+
 
 @dataclass
 class Astrometry:
@@ -156,7 +158,7 @@ def read_gwcs(where: str, asdf_bytes: bytes) -> Any:
             # those of a file without a name fail.
             source = io.BytesIO(asdf_bytes)
             with asdf.open(source, lazy_load=False, memmap=False, lazy_tree=True) as tree:
-                gwcs = tree["meta"]["wcs"]
+                gwcs = tree["meta"].get("wcs", _NONE)
     # Damaged YAML makes the libraries below raise almost anything.
     except Exception as error:
         text = " ".join(str(error).split())[:200]
@@ -164,6 +166,11 @@ def read_gwcs(where: str, asdf_bytes: bytes) -> Any:
             f"{place} cannot be read: {text} ({type(error).__name__}); "
             "use --wcs fits to take the WCS of the FITS header"
         ) from error
+    if gwcs is _NONE:
+        raise UnusableExposureError(
+            f"{place} has no gWCS (meta.wcs), as that of a rate file: give the cal or crf file, or "
+            "use --wcs fits to take the WCS of the FITS header"
+        )
     if not hasattr(gwcs, "pixel_to_world_values"):
         raise UnusableExposureError(
             f"{place} holds a {type(gwcs).__name__} at meta.wcs, expected a gWCS; "
