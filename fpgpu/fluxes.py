@@ -28,6 +28,9 @@ _COUNTS = re.compile(
 _COUNT_NAMES = ("electron", "ct", "DN", "adu")
 _RATES = {"CPS": "ct/s", "EPS": "electron/s"}
 
+# What u.Unit does not read, though it says magnitudes; not the start of "maggies".
+_MAGNITUDES = re.compile(r"(?<![A-Z])(AB|ST|VEGA)?[ _]?MAG(S|NITUDES?)?(?![A-Z])", re.I)
+
 _SPELLINGS = (
     (re.compile(r"\b(?:nano|n)(?:maggy|maggies|[mM]gy)\b"), "nmgy"),
     (re.compile(r"\b(?:maggies|Mgy)\b"), "mgy"),
@@ -113,7 +116,8 @@ def image_unit(text: object) -> "UnitBase | None":
     Raises
     ------
     UnusableExposureError
-        When it is a flux density, but not spelled as units are.
+        When it is a flux density, but not spelled as units are, or a kind of magnitude that
+        astropy does not read.
     """
     from astropy import units as u
 
@@ -142,6 +146,8 @@ def image_unit(text: object) -> "UnitBase | None":
                 "upper and lower case differ (mJy is milli-, MJy megajansky; MJy/sr, Jy/beam); "
                 "correct the header, or give the AB magnitude of one unit: --abmag"
             ) from error
+        if _MAGNITUDES.search(text):
+            raise _logarithmic(text) from error
         return None
     return unit
 
@@ -171,10 +177,7 @@ def flux_unit(hdr: Mapping[str, Any]) -> FluxUnit | None:
     if unit is None:
         return None
     if isinstance(unit, u.FunctionUnitBase) or u.dex in unit.decompose().bases:
-        raise UnusableExposureError(
-            f"BUNIT is {hdr['BUNIT']}: logarithmic values, which no factor makes fluxes; give an "
-            "image of fluxes"
-        )
+        raise _logarithmic(hdr["BUNIT"])
     pivot = hdr.get("PHOTPLAM")
     by_wavelength = u.spectral_density(float(pivot) * u.AA) if is_positive(pivot) else []
     for times, per in (
@@ -231,6 +234,14 @@ def is_positive(value: object) -> TypeGuard[float]:
     if isinstance(value, bool) or not isinstance(value, Real):
         return False
     return math.isfinite(value) and float(value) > 0
+
+
+def _logarithmic(text: object) -> UnusableExposureError:
+    """Say that values are logarithmic."""
+    return UnusableExposureError(
+        f"BUNIT is {text}: logarithmic values, which no factor makes fluxes; give an image of "
+        "fluxes"
+    )
 
 
 def _number(hdr: Mapping[str, Any], key: str) -> float:

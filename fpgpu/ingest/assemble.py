@@ -15,13 +15,20 @@ from fpgpu.errors import UnusableExposureError, WCSError
 from fpgpu.ingest.astrometry import Astrometry, choose_wcs
 from fpgpu.ingest.cutting import become_tile, boxes, has_data, pad_as_asked, size_misfit, tile_part
 from fpgpu.ingest.exposure import Exposure, ImageNameSet
+from fpgpu.ingest.fitsimage import FitsImage
 from fpgpu.ingest.flags import flags_for
-from fpgpu.ingest.frame import Frame
+from fpgpu.ingest.frame import Frame, leave_out
 from fpgpu.ingest.inputs import ReadOptions
 from fpgpu.ingest.naming import name_exposure
 from fpgpu.ingest.pixelarea import solid_angle
 from fpgpu.ingest.tiles import Box
-from fpgpu.ingest.units import electrons_per_second, factor_between, settle_units
+from fpgpu.ingest.units import (
+    conversion_note,
+    electrons_per_second,
+    factor_between,
+    is_time,
+    settle_units,
+)
 from fpgpu.ingest.weights import Weigher
 
 __all__ = ["assemble"]
@@ -68,6 +75,8 @@ def assemble(
         if index is not None and not has_data(exposure):
             continue
         exposure.band, exposure.expID = name
+        if not isinstance(exposure.hdr.get("FILTER"), str):
+            exposure.hdr["FILTER"] = exposure.band
         finish(exposure, box)
         if index is None:
             pad_as_asked(exposure, options)
@@ -98,7 +107,7 @@ def _key(frame: Frame, options: ReadOptions, part: str) -> tuple[str, str]:
 def _weigher(frame: Frame, options: ReadOptions) -> Weigher:
     """Settle the units, and find where the uncertainties come from."""
     header = frame.header
-    electrons = electrons_per_second(header)
+    electrons, stated = electrons_per_second(header), header.get("ABMAG")
     if options.abmag is not None:
         header["ABMAG"] = (options.abmag, "[mag] AB magnitude of 1 BUNIT, as given")
     elif options.do_fluxcal:
@@ -109,22 +118,43 @@ def _weigher(frame: Frame, options: ReadOptions) -> Weigher:
             pixel_area=options.pixel_area,
             tolerance=frame.area_tolerance,
         )
+    wht, meaning = frame.layers.get("wht"), frame.weights_are
+    if wht is not None and is_time(wht):
+        meaning = "exptime"
     weigher = Weigher.choose(
         str(frame.path),
         frame.layers,
         frame.file.content(),
         options.weight,
-        frame.weights_are,
+        meaning,
         options.err_scale,
     )
-    if weigher.kind != "exptime":
-        power = 1 if weigher.kind == "err" else -2
-        weigher.unit = factor_between(weigher.noise, header, power) ** (1 / power)
+    if weigher.power:
+        factor = _factor(frame, weigher.noise, weigher.power, stated)
+        weigher.unit = factor ** (1 / weigher.power)
+    if "bkg" in frame.layers:
+        frame.bkg_factor = _factor(frame, frame.layers["bkg"], 1, stated)
     weigher.measure_sky(frame.science, electrons)
-    if weigher.kind != "err":
-        what = {"ivm": "inverse variance", "exptime": "exposure time"}[weigher.kind]
-        frame.notes.append(f"uncertainties from weights, taken as {what} (option weight)")
+    frame.notes += _weight_notes(weigher)
     return weigher
+
+
+def _factor(frame: Frame, layer: FitsImage, power: int, stated: object) -> float:
+    """What brings a companion into the unit of the image, with a note where that is not 1."""
+    factor = factor_between(layer, frame.header, power, stated)
+    frame.notes += conversion_note(layer, frame.header, factor)
+    return factor
+
+
+def _weight_notes(weigher: Weigher) -> list[str]:
+    """Tell where uncertainties come from, unless they are standard deviations."""
+    if weigher.kind == "err":
+        return []
+    what = {"variance": "variance", "ivm": "inverse variance", "exptime": "exposure time"}
+    if weigher.noise is not weigher.wht:
+        stated = weigher.noise.header["UTYPE"]
+        return [f"{weigher.noise.where}: UTYPE is {stated}: taken as {what[weigher.kind]}"]
+    return [f"uncertainties from weights, taken as {what[weigher.kind]} (option weight)"]
 
 
 def _nominal_solid_angle(frame: Frame) -> float:
@@ -147,8 +177,8 @@ def _read(frame: Frame, box: Box, weigher: Weigher, wcs: Astrometry) -> Exposure
         None if layer is None else layer.read_numbers(box)
         for layer in (frame.layers.get("bkg"), frame.layers.get("area"))
     )
-    if bkg is not None and (factor := factor_between(frame.layers["bkg"], frame.header)) != 1:
-        bkg = bkg * factor
+    if bkg is not None and frame.bkg_factor != 1:
+        bkg = bkg * frame.bkg_factor
     telescope = str(frame.header.get("TELESCOP", "")).strip().upper()
     return Exposure(
         im=im,
@@ -191,7 +221,8 @@ def _mask(frame: Frame, box: Box) -> Images | None:
         return mask
     if layer.file is frame.file or mask.dtype.kind != "f":
         raise UnusableExposureError(
-            f"{layer.where} has dtype {mask.dtype}; expected integers, one bit a flag"
+            f"{layer.where} has dtype {mask.dtype}; expected integers, one bit a flag; "
+            f"{leave_out('mask')}"
         )
     return np.asarray(mask != 0)
 

@@ -27,6 +27,8 @@ _LONGEST_CONSTANT = 1 << 14
 class FitsImage:
     """A 2-dimensional image of an opened file; nothing is read before `read`.
 
+    Further axes of length 1, as radio images have for frequency and polarisation, are left out.
+
     Parameters
     ----------
     file : FitsFile
@@ -123,11 +125,12 @@ class FitsImage:
         with self.file.guarded(self.where):
             if not hdu.shape and (constant := _constant(hdu.header)):
                 return np.full(box.shape[::-1], *constant).T
+            first = (0,) * (len(hdu.shape) - 2)
             if x1 - x0 == self.shape[0] or hasattr(hdu, "compressed_data"):
-                return self._defined(hdu.section[y0:y1, x0:x1]).T
+                return self._defined(hdu.section[*first, y0:y1, x0:x1]).T
             # Many rows at a time, as astropy takes long for each part of a row.
             ends = [*range(y0, y1, _ROWS), y1]
-            parts = (hdu.section[y:end, :][:, x0:x1].copy() for y, end in pairwise(ends))
+            parts = (hdu.section[*first, y:end, :][:, x0:x1].copy() for y, end in pairwise(ends))
             return self._defined(np.concatenate([*parts])).T
 
     def read_flags(self, box: Box | None = None) -> npt.NDArray[Any]:
@@ -184,13 +187,19 @@ class FitsImage:
         return numbers
 
     def _declared_shape(self) -> tuple[int, ...] | None:
-        """Give (NAXIS1, NAXIS2, ...) of an image extension; None for anything else."""
+        """Give (NAXIS1, NAXIS2, ...) of an image extension, without further axes of length 1.
+
+        None for anything else.
+        """
         hdu = self.file.hdus[self.index]
         if not getattr(hdu, "is_image", False):
             return None
         if not hdu.shape and _constant(hdu.header) is not None:
             return int(hdu.header["NPIX1"]), int(hdu.header["NPIX2"])
-        return tuple(int(side) for side in reversed(hdu.shape))
+        sides = [int(side) for side in reversed(hdu.shape)]
+        while len(sides) > 2 and sides[-1] == 1:
+            sides.pop()
+        return tuple(sides)
 
 
 def _constant(header: Any) -> tuple[float, str] | None:

@@ -1,6 +1,7 @@
 """One image of a file and all that belongs to it, found but not yet read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -10,10 +11,17 @@ from fpgpu.errors import UnusableExposureError
 from fpgpu.ingest.fitsfile import FitsFile
 from fpgpu.ingest.fitsimage import FitsImage
 
-__all__ = ["EXTENSIONS", "Frame"]
+__all__ = ["EXTENSIONS", "LEFT_OUT", "OPTIONAL", "Frame", "leave_out"]
 
 EXTENSIONS = {"err": "ERR", "wht": "WHT", "mask": "DQ", "bkg": "BKG", "area": "AREA"}
 """Extension of the science image's file in which a role is looked for."""
+
+
+OPTIONAL = {"mask": "mask", "bkg": "background", "area": "area"}
+"""Roles that an exposure can do without, and the options that name them."""
+
+LEFT_OUT = "NONE"
+"""Named instead of an extension: an optional one is not to be used."""
 
 
 @dataclass
@@ -36,6 +44,8 @@ class Frame:
         ``"ivm"`` or ``"exptime"``: what weights are unless the user says it.
     area_tolerance : float
         Factor by which PIXAR_SR and the area of a pixel by the WCS may differ.
+    bkg_factor : float
+        What brings the background into the unit of the image.
     notes : list of str
         What a user should know.
     """
@@ -47,6 +57,7 @@ class Frame:
     part: str = ""
     weights_are: str = "ivm"
     area_tolerance: float = 1.5
+    bkg_factor: float = 1.0
     notes: list[str] = field(default_factory=list)
 
     @classmethod
@@ -87,22 +98,26 @@ class Frame:
         if image is None:
             raise _no_extension(file, "sci", science)
         header = file.merged_header(science, version)
-        header["NAXIS1"], header["NAXIS2"] = image.shape
+        header["NAXIS"], header["NAXIS1"], header["NAXIS2"] = 2, *image.shape
+        header.remove("NAXIS3", ignore_missing=True)
+        header.remove("NAXIS4", ignore_missing=True)
         frame = cls(file, image, header, notes=list(file.notes))
         for role, name in (EXTENSIONS | {**extensions}).items():
-            if role == "sci":
+            if role == "sci" or (role in OPTIONAL and name == LEFT_OUT):
                 continue
             index = file.find(name, version)
             if index is not None and role not in extensions and file.is_empty(index):
                 frame.notes.append(f"extension {name} has no data and was left out")
                 continue
-            layer = file.layer(name, image.shape, version)
+            with _way_on(role):
+                layer = file.layer(name, image.shape, version)
             if layer is not None:
                 frame.layers[role] = layer
             elif role in extensions:
                 raise _no_extension(file, role, name)
         for role, other in (companions or {}).items():
-            frame.layers[role] = _only_image(other, role).require_shape(image.shape)
+            with _way_on(role):
+                frame.layers[role] = _only_image(other, role).require_shape(image.shape)
             frame.notes += other.notes
         return frame
 
@@ -120,6 +135,33 @@ class Frame:
         """Name the file of an image; None when there is none."""
         layer = self.layers.get(role)
         return None if layer is None else layer.file.path.name
+
+
+@contextmanager
+def _way_on(role: str) -> Iterator[None]:
+    """Say of an image that cannot be used, and is not needed, how to leave it out."""
+    try:
+        yield
+    except UnusableExposureError as error:
+        if role not in OPTIONAL:
+            raise
+        raise UnusableExposureError(f"{error}; {leave_out(role)}") from error
+
+
+def leave_out(role: str) -> str:
+    """Name the option that leaves an image out.
+
+    Parameters
+    ----------
+    role : str
+        One of `OPTIONAL`.
+
+    Returns
+    -------
+    str
+    """
+    option = OPTIONAL[role]
+    return f"to leave it out: --{option} none ({option}: none in YAML)"
 
 
 def _no_extension(file: FitsFile, role: str, name: str | int) -> UnusableExposureError:

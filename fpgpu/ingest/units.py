@@ -11,15 +11,20 @@ ACS Data Handbook, section 5.1).
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from fpgpu.errors import UnusableExposureError, WCSError
 from fpgpu.fluxes import FluxUnit, beam_area, flux_calibration, flux_unit, image_unit, is_positive
 from fpgpu.ingest.fitsimage import FitsImage
 
+if TYPE_CHECKING:
+    from astropy.units import UnitBase
+
 __all__ = [
-    "PIXEL_AREAS", "electrons_per_second", "factor_between", "settle_units", "zero_point_conflict",
+    "PIXEL_AREAS", "conversion_note", "electrons_per_second", "factor_between", "is_time",
+    "settle_units", "zero_point_conflict",
 ]  # fmt: skip
 
 PIXEL_AREAS = ("auto", "header", "wcs")
@@ -31,6 +36,10 @@ _PER_ELECTRON = ("ACS", "WFC3")
 # Relative differences that are no news: pixels of one mosaic differ as much.
 _SAME_AREA = 0.01
 _SAME_ZERO_POINT = 1e-3
+
+_SECONDS = re.compile(r"s|secs?|seconds?", re.I)
+
+_WAY_ON = "; fluxes stay in this unit (--abmag gives the AB magnitude of one unit)"
 
 
 def settle_units(
@@ -77,7 +86,10 @@ def settle_units(
         return _settle_counts(header, where, text, unit)
     light = flux_unit(header)
     if light is None:
-        return [f"BUNIT is {text or 'missing'} and there is no ABMAG; fluxes stay in this unit"]
+        lacks = "ABMAG"
+        if unit is not None and flux_unit({"BUNIT": text, "PHOTPLAM": 1.0}) is not None:
+            lacks = "PHOTPLAM (the pivot wavelength in Angstrom) nor ABMAG"
+        return [f"BUNIT is {text or 'missing'} and there is no {lacks}{_WAY_ON}"]
     if light.per == "pixel":
         _set(header, light.nanojansky)
         return []
@@ -110,7 +122,7 @@ def zero_point_conflict(header: Any) -> str | None:
     return f"BUNIT is {header['BUNIT']}, but by ABMAG one of it is {factor:.6g} nJy"
 
 
-def factor_between(layer: FitsImage, header: Any, power: int = 1) -> float:
+def factor_between(layer: FitsImage, header: Any, power: int = 1, stated: object = None) -> float:
     """Give what brings the values of an image's companion into the unit of the image.
 
     Parameters
@@ -118,38 +130,95 @@ def factor_between(layer: FitsImage, header: Any, power: int = 1) -> float:
     layer : FitsImage
         The companion: uncertainties, weights or background.
     header : astropy.io.fits.Header
-        That of the image.
+        That of the image, after `settle_units`.
     power : int, optional
-        Power of the image's unit that the companion has: -2 for weights, which may have the BUNIT
-        of the image all the same.
+        Power of the image's unit that the companion has: 2 for variances, -2 for weights, which
+        may have the BUNIT of the image all the same.
+    stated : object, optional
+        ABMAG of the image by its file, where the user has given another.
 
     Returns
     -------
     float
-        1 when either has no BUNIT that is a unit.
+        1 when the companion has no unit of its own, or the image none to compare it with.
 
     Raises
     ------
     UnusableExposureError
-        When one unit cannot be converted to the other.
+        When the unit of the companion cannot be read, or not be converted to that of the image.
+    """
+    text, image_text = (str(hdr.get("BUNIT", "")).strip() for hdr in (layer.header, header))
+    zero_point = layer.header.get("ABMAG")
+    if zero_point not in (None, stated, header.get("ABMAG")) and _is_calibrated(header):
+        return _ratio(layer, {"ABMAG": zero_point}, header) ** power
+    if text == image_text:
+        return 1.0
+    own, wanted = _unit_of(layer, text), _unit_or_none(image_text)
+    if own is None or _is_plain_number(own):
+        return 1.0
+    if wanted is not None and own.is_equivalent(wanted**power):
+        return float(own.to(wanted**power))
+    if "ABMAG" in header:
+        light = {"BUNIT": (own ** (1 / power)).to_string(), "PHOTPLAM": header.get("PHOTPLAM")}
+        unit = flux_unit(light)
+        if unit is not None and unit.per == "pixel":
+            return _ratio(layer, light, header) ** power
+    if power == -2 or wanted is None or _is_plain_number(wanted):
+        return 1.0
+    raise UnusableExposureError(
+        f"{layer.where} is in {text}, but the image in {image_text}; convert it, or correct its "
+        "BUNIT"
+    )
+
+
+def conversion_note(layer: FitsImage, header: Any, factor: float) -> list[str]:
+    """Tell of a companion whose values are not in the unit of the image.
+
+    Parameters
+    ----------
+    layer : FitsImage
+        The companion.
+    header : astropy.io.fits.Header
+        That of the image.
+    factor : float
+        From `factor_between`.
+
+    Returns
+    -------
+    list of str
+        Nothing when the factor is 1.
+    """
+    if factor == 1:
+        return []
+    own, image = (
+        f"BUNIT {hdr.get('BUNIT') or 'missing'}, ABMAG {hdr.get('ABMAG', 'missing')}"
+        for hdr in (layer.header, header)
+    )
+    return [
+        f"{layer.where} is in another unit ({own}) than the image ({image}): its values are "
+        f"multiplied by {factor:.6g}"
+    ]
+
+
+def is_time(layer: FitsImage) -> bool:
+    """Tell whether the values of an image are times.
+
+    Parameters
+    ----------
+    layer : FitsImage
+        Weights, which may be exposure times.
+
+    Returns
+    -------
+    bool
     """
     from astropy import units as u
 
-    try:
-        own, wanted = image_unit(layer.header.get("BUNIT")), image_unit(header.get("BUNIT"))
-    except UnusableExposureError:
-        return 1.0
-    known = [unit for unit in (own, wanted) if isinstance(unit, u.UnitBase)]
-    if len(known) < 2 or u.dimensionless_unscaled in known or own == wanted:
-        return 1.0
-    if known[0].is_equivalent(known[1] ** power):
-        return float(known[0].to(known[1] ** power))
-    if power != 1:
-        return 1.0
-    raise UnusableExposureError(
-        f"{layer.where} is in {layer.header['BUNIT']}, but the image in {header['BUNIT']}; convert "
-        "it, or correct its BUNIT"
-    )
+    text = str(layer.header.get("BUNIT", "")).strip()
+    if _SECONDS.fullmatch(text):
+        return True
+    unit = _unit_or_none(text)
+    return unit is not None and unit.is_equivalent(u.s)
 
 
 def electrons_per_second(header: Any) -> float | None:
@@ -179,6 +248,57 @@ def electrons_per_second(header: Any) -> float | None:
     if unit.is_equivalent(u.electron) and is_positive(exposure):
         return float(unit.to(u.electron)) / float(exposure)
     return None
+
+
+def _unit_of(layer: FitsImage, text: str) -> "UnitBase | None":
+    """Read the unit of a companion; None for what is no unit."""
+    from astropy import units as u
+
+    try:
+        flux_unit({"BUNIT": text})  # refuses magnitudes
+        unit = image_unit(text)
+    except UnusableExposureError as error:
+        fault = re.split(r"; | [(]", str(error))[0]
+        raise UnusableExposureError(
+            f"{layer.where}: {fault}; correct it, or take it out where its values are in the unit "
+            "of the image"
+        ) from error
+    return unit if isinstance(unit, u.UnitBase) else None
+
+
+def _unit_or_none(text: str) -> "UnitBase | None":
+    """Read a unit that need not be one."""
+    from astropy import units as u
+
+    try:
+        unit = image_unit(text)
+    except UnusableExposureError:
+        return None
+    return unit if isinstance(unit, u.UnitBase) else None
+
+
+def _is_plain_number(unit: "UnitBase") -> bool:
+    """Whether a unit is none: the empty text, or 1."""
+    from astropy import units as u
+
+    return bool(unit == u.dimensionless_unscaled)
+
+
+def _is_calibrated(header: Any) -> bool:
+    """Whether a header says what light its values are."""
+    return "ABMAG" in header or _readable(header) is not None
+
+
+def _ratio(layer: FitsImage, own: Mapping[str, Any], header: Any) -> float:
+    """Give the nanojansky of a companion's unit in those of the image's; 1 when they agree."""
+    try:
+        nanojansky = flux_calibration(own)[0]
+    except UnusableExposureError as error:
+        raise UnusableExposureError(f"{layer.where}: {error}") from error
+    factor, units = flux_calibration(header)
+    if units != "nJy" or abs(nanojansky / factor - 1) < _SAME_ZERO_POINT:
+        return 1.0
+    return nanojansky / factor
 
 
 def _readable(header: Any) -> FluxUnit | None:
@@ -239,7 +359,7 @@ def _settle_counts(header: Any, where: str, text: str, unit: Any) -> list[str]:
     from astropy import units as u
 
     if "PHOTFLAM" not in header and "PHOTPLAM" not in header:
-        return [f"BUNIT is {text}, but there is no ABMAG nor PHOTFLAM; fluxes stay in this unit"]
+        return [f"BUNIT is {text}, but there is no ABMAG nor PHOTFLAM{_WAY_ON}"]
     photflam, pivot = (_need(header, key, where, text) for key in ("PHOTFLAM", "PHOTPLAM"))
     # c in Angstrom / s; 1 nJy is 1e-32 erg / s / cm2 / Hz.
     nanojansky = photflam * pivot**2 / 2.99792458e18 / 1e-32 * float(unit.decompose().scale)

@@ -1,10 +1,11 @@
 """Inverse uncertainties, from whatever an exposure says about its noise.
 
-``err`` is the standard deviation. ``wht`` is either the inverse variance (``ivm``) or an exposure
-time (``exptime``), which gives noise only up to a factor: the variance of the sky in an image of
-exposure time t goes as 1/t, and the factor is measured from the image itself, as the squared median
-absolute deviation of ``image * sqrt(wht)``. To it comes, in images of electrons, the Poisson noise
-of the light of the sources.
+``err`` is the standard deviation, or what its card UTYPE says, as `astropy.nddata.CCDData.write`
+leaves it: the variance, or the inverse variance. ``wht`` is either the inverse variance (``ivm``)
+or an exposure time (``exptime``), which gives noise only up to a factor: the variance of the sky in
+an image of exposure time t goes as 1/t, and the factor is measured from the image itself, as the
+squared median absolute deviation of ``image * sqrt(wht)``. To it comes, in images of electrons, the
+Poisson noise of the light of the sources.
 
 Drizzling correlates the noise of neighbours and makes it look smaller than it is in sums; a factor
 on the uncertainties (``err_scale``) can make up for it (Casertano et al. 2000, AJ 120, 2747,
@@ -28,6 +29,10 @@ WEIGHTS = ("auto", "err", "ivm", "exptime")
 
 # Rows that are looked at to measure the noise of the sky, and pixels at most.
 _ROWS, _SAMPLE = 256, 1 << 20
+# What UTYPE calls what is no standard deviation.
+_UTYPES = {"VARIANCEUNCERTAINTY": "variance", "INVERSEVARIANCE": "ivm"}
+_POWERS = {"err": 1, "variance": 2, "ivm": -2, "exptime": 0}
+
 _MAD_TO_SIGMA = 1.482602218505602
 
 
@@ -38,7 +43,7 @@ class Weigher:
     Attributes
     ----------
     kind : str
-        ``"err"``, ``"ivm"`` or ``"exptime"``.
+        ``"err"``, ``"variance"``, ``"ivm"`` or ``"exptime"``.
     noise : FitsImage
         The image of errors or weights.
     wht : FitsImage or None
@@ -107,7 +112,15 @@ class Weigher:
                 "an exposure without uncertainties cannot be fitted; if another extension or file "
                 f"holds them, name it (--{role})"
             )
+        if role == "err":
+            stated = str(layers[role].header.get("UTYPE", "")).strip().upper()
+            kind = _UTYPES.get(stated, kind)
         return cls(kind, layers[role], layers.get("wht"), scale)
+
+    @property
+    def power(self) -> int:
+        """Power of the standard deviation that the image of noise has; 0 for exposure times."""
+        return _POWERS[self.kind]
 
     def measure_sky(self, science: FitsImage, electrons: float | None) -> None:
         """Measure the noise of the sky, which an exposure time does not say.
@@ -173,21 +186,27 @@ class Weigher:
             When the image cannot be read.
         """
         noise = self.noise.read_numbers(box)
-        if self.kind == "err":
-            ierr = inverse_of(noise)
+        if self.kind in ("err", "variance"):
+            with np.errstate(invalid="ignore"):
+                ierr = inverse_of(noise)
+                if self.kind == "variance":
+                    ierr = np.sqrt(ierr)
             if self.scale * self.unit != 1:
                 ierr = ierr / ierr.dtype.type(self.scale * self.unit)
-            if self.wht is not None:
-                wht = self.wht.read_numbers(box)
-                ierr[~(np.isfinite(wht) & (wht > 0))] = np.nan
-            return ierr
+            return self._with_data(ierr, box)
         wht = noise.astype(np.float64)
         with np.errstate(all="ignore"):
             if self.kind == "exptime":
                 wht = wht / (self.sky + self.poisson * np.maximum(im, 0).astype(np.float64))
-            return np.where(wht > 0, np.sqrt(wht) / (self.scale * self.unit), np.nan).astype(
-                np.float32
-            )
+            ierr = np.where(wht > 0, np.sqrt(wht) / (self.scale * self.unit), np.nan)
+            return self._with_data(ierr.astype(np.float32), box)
+
+    def _with_data(self, ierr: npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
+        """Make the inverse uncertainties NaN where weights beside them are zero."""
+        if self.wht is not None and self.wht is not self.noise:
+            wht = self.wht.read_numbers(box)
+            ierr[~(np.isfinite(wht) & (wht > 0))] = np.nan
+        return ierr
 
 
 def inverse_of(err: npt.NDArray[Any]) -> npt.NDArray[Any]:

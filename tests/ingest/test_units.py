@@ -100,7 +100,9 @@ def test_a_flux_density_that_is_misspelled_is_refused(tmp_path, text):
     np.testing.assert_array_equal(flux, DATA)
 
 
-@pytest.mark.parametrize("text", ["mag", "mag(AB)", "mag/arcsec2", "dex"])
+@pytest.mark.parametrize(
+    "text", ["mag", "mag(AB)", "mag/arcsec2", "dex", "ABmag", "STmag", "mag(AB)/arcsec2", "mag_AB"]
+)
 def test_logarithms_are_no_fluxes(tmp_path, text):
     path = write_plain(tmp_path / "e.fits", BUNIT=text)
     with pytest.raises(UnusableExposureError, match="logarithmic"):
@@ -121,9 +123,9 @@ def test_a_flux_density_per_wavelength_needs_the_wavelength(tmp_path):
         u.nJy, u.spectral_density(15369 * u.AA)
     )
     assert flux_calibration(read_exposure(path).hdr)[0] == pytest.approx(expected, rel=1e-9)
-    assert (
-        "stay in this unit" in read_exposure(write_plain(tmp_path / "f.fits", BUNIT=text)).notes[0]
-    )
+    note = read_exposure(write_plain(tmp_path / "f.fits", BUNIT=text)).notes[0]
+    assert "PHOTPLAM" in note
+    assert "--abmag" in note
 
 
 def test_a_beam_is_the_gaussian_of_its_axes(tmp_path):
@@ -164,6 +166,100 @@ def test_weights_may_have_a_unit_of_their_own(tmp_path):
     wht.header["BUNIT"] = "nJy-2"
     _, ierr = stored(tmp_path, write_plain(tmp_path / "e.fits", layers={"WHT": wht}, BUNIT="uJy"))
     np.testing.assert_allclose(ierr, 1 / ERR, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cards", [{"ABMAG": 28.9}, {"ABMAG": 28.9, "BUNIT": "DN/s"}])
+def test_companions_with_a_unit_of_an_image_with_a_zero_point_are_converted(tmp_path, cards):
+    err, bkg = fits.ImageHDU(ERR, name="ERR"), fits.ImageHDU(DATA / 2, name="BKG")
+    err.header["BUNIT"] = bkg.header["BUNIT"] = "uJy"
+    path = write_plain(tmp_path / "e.fits", layers={"ERR": err, "BKG": bkg}, **cards)
+    flux, ierr = stored(tmp_path, path)
+    np.testing.assert_allclose(flux, 10 * DATA - 1e3 * DATA / 2, rtol=1e-5)
+    np.testing.assert_allclose(ierr, 1 / (1e3 * ERR), rtol=1e-5)
+    notes = read_exposure(path).notes
+    assert [note for note in notes if "ERR is in another unit" in note and "by 100" in note]
+    assert [note for note in notes if "BKG is in another unit" in note and "by 100" in note]
+
+
+def test_a_companion_may_have_a_zero_point_of_its_own(tmp_path):
+    err = fits.ImageHDU(ERR, name="ERR")
+    err.header["ABMAG"] = 23.9
+    path = write_plain(tmp_path / "e.fits", layers={"ERR": err}, BUNIT="nJy")
+    np.testing.assert_allclose(stored(tmp_path, path)[1], 1 / (1e3 * ERR), rtol=1e-5)
+    same = write_plain(tmp_path / "f.fits", layers={"ERR": err}, ABMAG=23.9)
+    for options in (ReadOptions(), ReadOptions(abmag=28.9)):
+        exposure = read_exposure(same, options)
+        np.testing.assert_allclose(exposure.ierr.T, 1 / ERR, rtol=1e-6)
+        assert exposure.notes == []
+
+
+@pytest.mark.parametrize("name", ["ERR", "BKG"])
+@pytest.mark.parametrize("text", ["UJY", "KJY/SR", "ABmag"])
+def test_a_misspelled_unit_of_a_companion_is_refused(tmp_path, name, text):
+    layers = {"ERR": fits.ImageHDU(ERR, name="ERR"), "BKG": fits.ImageHDU(DATA, name="BKG")}
+    layers[name].header["BUNIT"] = text
+    path = write_plain(tmp_path / "e.fits", layers=layers, BUNIT="nJy")
+    with pytest.raises(UnusableExposureError, match=f"extension {name}: BUNIT is .*correct it, or"):
+        read_exposure(path)
+
+
+def test_a_conversion_between_image_and_companion_is_told(tmp_path):
+    err = fits.ImageHDU(ERR, name="ERR")
+    err.header["BUNIT"] = "mJy/sr"
+    cards = {"BUNIT": "MJy/sr", "PIXAR_SR": AREA.value}
+    path = write_plain(tmp_path / "e.fits", layers={"ERR": err}, **cards)
+    factor = (1 * u.mJy / u.sr).to_value(u.MJy / u.sr)
+    exposure = read_exposure(path)
+    np.testing.assert_allclose(exposure.ierr.T, 1 / (factor * ERR), rtol=1e-5)
+    assert f"multiplied by {factor:.6g}" in exposure.notes[-1]
+
+
+@pytest.mark.parametrize("text", ["s", "SECONDS", "min"])
+def test_weights_in_a_unit_of_time_are_exposure_times(tmp_path, text):
+    wht = fits.ImageHDU(np.full_like(ERR, 100), name="WHT")
+    wht.header["BUNIT"] = text
+    path = write_plain(tmp_path / "e.fits", layers={"WHT": wht}, BUNIT="nJy")
+    exposure = read_exposure(path)
+    sigma = 1.482602218505602 * np.median(np.abs(DATA - np.median(DATA)))
+    np.testing.assert_allclose(exposure.ierr, 1 / sigma, rtol=1e-5)
+    assert exposure.provenance["uncertainties"] == "exptime"
+    ivm = read_exposure(path, ReadOptions(weight="ivm"))
+    np.testing.assert_allclose(ivm.ierr, 10, rtol=1e-6)
+
+
+@pytest.mark.parametrize("unit", ["uJy", None])
+@pytest.mark.parametrize("power", [1, 2, -2])
+def test_a_file_of_ccddata_says_what_its_uncertainties_are(tmp_path, power, unit):
+    kind = {1: StdDevUncertainty, 2: VarianceUncertainty, -2: InverseVariance}[power]
+    values = ERR.astype(float) ** power * (1.0 if unit is None else 1e-3**power)
+    meta = fits.Header({"FILTER": "F200W"})
+    ccd = CCDData(DATA, unit="nJy", uncertainty=kind(values), wcs=WCS(CARDS), meta=meta)
+    ccd.write(tmp_path / "c.fits")
+    if unit is not None:
+        fits.setval(tmp_path / "c.fits", "BUNIT", value=f"{unit}{power}", ext=("UNCERT", 1))
+    item = Input(tmp_path / "c.fits", options=ReadOptions(extensions={"err": "UNCERT"}))
+    _, ierr = stored(tmp_path, item)
+    np.testing.assert_allclose(ierr, 1 / ERR, rtol=1e-5)
+
+
+def test_further_axes_of_length_1_are_left_out(tmp_path):
+    cards = {
+        "BUNIT": "uJy", "WCSAXES": 4, "CTYPE3": "FREQ", "CRVAL3": 1e9, "CRPIX3": 1.0,
+        "CDELT3": 1e6, "CTYPE4": "STOKES", "CRVAL4": 1.0, "CRPIX4": 1.0, "CDELT4": 1.0,
+    }  # fmt: skip
+    layers = {"ERR": ERR[None]}
+    path = write_plain(tmp_path / "e.fits", sci=DATA[None, None], layers=layers, **cards)
+    flux, ierr = stored(tmp_path, path)
+    np.testing.assert_allclose(flux, 1e3 * DATA, rtol=1e-6)
+    np.testing.assert_allclose(ierr, 1e-3 / ERR, rtol=1e-6)
+    tiles = list(read_exposures(Input(path, options=ReadOptions(tile=16))))
+    np.testing.assert_array_equal(tiles[0].im.T, DATA[:16, :16])
+    assert [card for card in tiles[0].hdr if card.startswith("NAXIS")] == [
+        "NAXIS", "NAXIS1", "NAXIS2",
+    ]  # fmt: skip
+    several = write_plain(tmp_path / "f.fits", sci=np.stack([DATA, DATA]))
+    with pytest.raises(UnusableExposureError, match="no 2-dimensional image"):
+        read_exposure(several)
 
 
 def test_companions_of_another_kind_of_unit_are_refused(tmp_path):
