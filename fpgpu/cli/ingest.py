@@ -20,9 +20,9 @@ IMAGES = {
     "sci": "the science image (default: SCI, the primary image, or the only one)",
     "err": "uncertainties (default: ERR)",
     "wht": "weights (default: WHT)",
-    "mask": "data-quality flags (default: DQ)",
-    "background": "background to be subtracted (default: BKG)",
-    "area": "areas of pixels (default: AREA)",
+    "mask": "data-quality flags (default: DQ; none leaves them out)",
+    "background": "background to be subtracted (default: BKG; none leaves it out)",
+    "area": "areas of pixels (default: AREA; none leaves them out)",
 }
 
 HELP = "put exposures into a store folder"

@@ -19,7 +19,7 @@ from fpgpu.errors import UnusableExposureError
 from fpgpu.ingest.assemble import assemble
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.fitsfile import FitsFile
-from fpgpu.ingest.frame import Frame
+from fpgpu.ingest.frame import LEFT_OUT, Frame
 from fpgpu.ingest.inputs import ReadOptions
 from fpgpu.ingest.pixelarea import area_map, nominal_area
 from fpgpu.ingest.tiles import Box
@@ -102,7 +102,7 @@ def read_hst(
         )
     for version in versions:
         frame = Frame.find(file, companions, "SCI", version, options.extensions)
-        if len(versions) > 1 or "wht" not in frame.layers:
+        if len(versions) > 1 or not _is_drizzled(frame):
             frame.part = f"sci{version}"
         yield from _read_frame(frame, options)
 
@@ -110,13 +110,16 @@ def read_hst(
 def _read_frame(frame: Frame, options: ReadOptions) -> Iterator[Exposure]:
     """Read one chip, or a mosaic."""
     _settle_band(frame)
-    is_drizzled = "wht" in frame.layers
+    is_drizzled = _is_drizzled(frame)
+    is_maskless = options.extensions.get("mask") == LEFT_OUT
+    if is_drizzled and "wht" not in frame.layers:
+        frame.notes.append("no WHT extension; where ERR is sound, pixels are taken to have data")
     frame.weights_are = "exptime"
-    if not is_drizzled and "mask" not in frame.layers:
+    if not is_drizzled and not is_maskless and "mask" not in frame.layers:
         raise UnusableExposureError(
             f"{frame.science.where}: has no extension DQ of this EXTVER (found "
             f"{frame.file.content()}); a calibrated HST image always has one, so the file "
-            "is incomplete"
+            f"is incomplete (--mask none takes it as it is)"
         )
 
     def finish(exposure: Exposure, box: Box) -> None:
@@ -131,6 +134,14 @@ def _read_frame(frame: Frame, options: ReadOptions) -> Iterator[Exposure]:
             )
 
     yield from assemble(frame, options, finish)
+
+
+def _is_drizzled(frame: Frame) -> bool:
+    """Tell a drizzled image, whole or stripped of its weights, from a chip."""
+    if "wht" in frame.layers:
+        return True
+    is_named = frame.path.name.partition(".")[0].endswith(("_drz", "_drc"))
+    return "mask" not in frame.layers and (is_named or "CTX" in frame.file.names())
 
 
 def _refuse_other_products(file: FitsFile) -> None:

@@ -91,7 +91,7 @@ class ReadOptions:
         Whether units must have a way to nanojansky; `CalibrationOptions` says so for an `Input`.
     extensions : mapping of str to (str or int)
         Extensions of the file by what they are, ``"sci"`` or one of `ROLES`: name (EXTNAME), or
-        number, the primary one being 0.
+        number, the primary one being 0; ``"none"`` leaves mask, bkg or area out.
 
     Raises
     ------
@@ -157,7 +157,8 @@ class ReadOptions:
             role: name.strip().upper() if isinstance(name, str) else name
             for role, name in sorted(self.extensions.items())
         }
-        if len(set(named.values())) < len(named):
+        used = [name for name in named.values() if name != "NONE"]
+        if len(set(used)) < len(used):
             raise UnusableExposureError(
                 f"one extension cannot be several images, but these are named: {named}"
             )
@@ -229,6 +230,15 @@ class CalibrationOptions:
             raise UnusableExposureError(
                 f"the largest signal-to-noise ratio is {self.max_snr!r}; expected a positive number"
             )
+
+    @property
+    def ignores_mask(self) -> bool:
+        """Whether `bitmask` names no bit, in whatever way."""
+        if self.bitmask is None:
+            return False
+        with suppress(FlagError):
+            return JWST.parse(self.bitmask) == 0
+        return False
 
 
 @dataclass(frozen=True)
@@ -309,7 +319,10 @@ class Input:
         Input
             For what is to be known of exposures that are left out.
         """
-        calibration = CalibrationOptions(do_fluxcal=self.calibration.do_fluxcal)
+        calibration = CalibrationOptions(
+            bitmask=0 if self.calibration.ignores_mask else None,
+            do_fluxcal=self.calibration.do_fluxcal,
+        )
         return replace(self, options=replace(self.options, bands=()), calibration=calibration)
 
     def require_inside(self) -> None:

@@ -20,7 +20,7 @@ from fpgpu.ingest.assemble import assemble
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.fitsfile import FitsFile
 from fpgpu.ingest.flags import JWST
-from fpgpu.ingest.frame import Frame
+from fpgpu.ingest.frame import LEFT_OUT, Frame
 from fpgpu.ingest.inputs import ReadOptions
 from fpgpu.ingest.tiles import Box
 
@@ -99,14 +99,19 @@ def read_jwst(
     frame = Frame.find(file, companions, extensions=options.extensions)
     if options.do_fluxcal and options.abmag is None:
         _check_units(file, frame.header, options)
-    is_mosaic = "wht" in frame.layers and "mask" not in frame.layers
+    is_mosaic = "mask" not in frame.layers and ("wht" in frame.layers or _is_resampled(file))
     # Stage 2 was divided by PIXAR_SR, which is right whatever the WCS says; a mosaic has pixels of
     # its own, of one area.
     frame.area_tolerance = 1.05 if is_mosaic else math.inf
-    if "mask" not in frame.layers and not is_mosaic:
+    is_maskless = options.extensions.get("mask") == LEFT_OUT
+    if is_mosaic and "wht" not in frame.layers:
+        frame.notes.append(
+            "no WHT extension: pixels without data are those that are NaN or have a useless ERR"
+        )
+    if "mask" not in frame.layers and not is_mosaic and not is_maskless:
         raise UnusableExposureError(
             f"{file.path}: has no extension DQ (found {file.content()}); a calibrated "
-            "JWST image always has one, so the file is incomplete"
+            f"JWST image always has one, so the file is incomplete (--mask none takes it as it is)"
         )
     _settle_band(frame)
     if "area" not in frame.layers and not is_mosaic:
@@ -118,6 +123,12 @@ def read_jwst(
         exposure.bitmask = None if is_mosaic else JWST.parse("DO_NOT_USE")
 
     yield from assemble(frame, options, finish)
+
+
+def _is_resampled(file: FitsFile) -> bool:
+    """Tell a mosaic, whole or stripped of its weights, from an exposure."""
+    is_named = file.path.name.partition(".")[0].endswith(("_i2d", "_s2d"))
+    return is_named or "CON" in file.names() or file.primary("S_RESAMP") == "COMPLETE"
 
 
 def _refuse_other_products(file: FitsFile) -> None:

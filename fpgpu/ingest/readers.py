@@ -15,6 +15,7 @@ from fpgpu.errors import FpgpuError, MissingFileError, UnusableExposureError
 from fpgpu.ingest.cutting import cut_exposure
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.fitsfile import FitsFile
+from fpgpu.ingest.frame import LEFT_OUT
 from fpgpu.ingest.hst import is_hst, read_hst
 from fpgpu.ingest.inputs import Input, ReadOptions
 from fpgpu.ingest.jwst import is_jwst, read_jwst
@@ -219,11 +220,18 @@ def read_exposures(item: Input) -> Iterator[Exposure]:
         yield from _finished(map(_settled, found), item, "memory")
         return
     item.require_inside()
-    with InputFile(item.path, item.companions) as file:
+    # A mask that is to be ignored need not be sound.
+    is_maskless = item.calibration.ignores_mask
+    companions = {
+        role: path for role, path in item.companions.items() if not (is_maskless and role == "mask")
+    }
+    with InputFile(item.path, companions) as file:
         reader = choose_reader(file)
         options = item.options
         if not item.calibration.do_fluxcal:
             options = replace(options, do_fluxcal=False)
+        if is_maskless:
+            options = replace(options, extensions={**options.extensions, "mask": LEFT_OUT})
         made = reader.read(file, options)
         several = [made] if isinstance(made, Exposure) else made
         if reader not in _BUILT_IN:

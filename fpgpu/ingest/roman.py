@@ -28,6 +28,7 @@ from fpgpu.ingest.cutting import cut_exposure
 from fpgpu.ingest.exposure import Exposure, ImageNameSet
 from fpgpu.ingest.fitsstream import allowed_size
 from fpgpu.ingest.flags import ROMAN
+from fpgpu.ingest.frame import LEFT_OUT
 from fpgpu.ingest.inputs import ReadOptions
 from fpgpu.ingest.memory import exposure_from_arrays
 from fpgpu.ingest.naming import name_exposure
@@ -93,7 +94,8 @@ def read_roman(
     WCSError
         When its gWCS cannot be used.
     """
-    if companions or options.extensions or options.weight not in ("auto", "err"):
+    named = [item for item in options.extensions.items() if item != ("mask", LEFT_OUT)]
+    if companions or named or options.weight not in ("auto", "err"):
         raise UnusableExposureError(
             f"{path}: an ASDF file has image, uncertainties and flags in one tree; companions, "
             "extensions and weights are of FITS files"
@@ -136,8 +138,9 @@ def _assembled(
 ) -> Exposure:
     """Put the parts together, and settle what one unit of the image is."""
     data, err, dq = images
+    mask = None if "mask" in options.extensions else dq
     exposure = exposure_from_arrays(
-        data, err, expID=expID, header=header, wcs=gwcs, mask=dq, do_fluxcal=False
+        data, err, expID=expID, header=header, wcs=gwcs, mask=mask, do_fluxcal=False
     )
     hdr = exposure.hdr
     area = area_map(hdr, Box.whole(exposure.shape), 1.0)  # square degrees

@@ -214,6 +214,18 @@ def test_weights_of_a_drizzled_image_are_exposure_times(tmp_path):
     assert factor == pytest.approx(flux_of_one_electron_per_second(), rel=1e-12)
 
 
+def test_a_drizzled_image_may_have_uncertainties_instead_of_weights(tmp_path):
+    path = write_drz(tmp_path / "j9_drz.fits")
+    with fits.open(path, mode="update") as hdus:
+        hdus["WHT"].header["EXTNAME"] = "ERR"
+        err = hdus["ERR"].data.astype("f4")
+    (exposure,) = read(path)
+    with np.errstate(divide="ignore"):
+        np.testing.assert_array_equal(exposure.ierr.T, 1 / err)
+    assert exposure.area is None
+    assert any("no WHT extension" in note for note in exposure.notes)
+
+
 def test_weights_are_inverse_variances_when_the_user_says_so(tmp_path):
     path = write_drz(tmp_path / "j9_drc.fits")
     (exposure,) = read(path, weight="ivm", err_scale=2.0)

@@ -1,7 +1,9 @@
 """Products of JWST, written by the pipeline's data models: what is read, what is refused."""
 
+import io
 import warnings
 
+import asdf
 import numpy as np
 import pytest
 from astropy import units as u
@@ -207,3 +209,32 @@ def test_an_uncalibrated_image_is_refused(tmp_path):
     path = write_cal(tmp_path / "jw_rate.fits", unit="DN/s")
     with pytest.raises(UnusableExposureError, match=r"jw_rate\.fits: BUNIT is DN/s"):
         read_exposure(path)
+
+
+def test_a_mosaic_without_weights_is_read_with_a_note(tmp_path):
+    path = write_i2d(tmp_path / "jw_i2d.fits")
+    with fits.open(path, mode="update") as hdus:
+        del hdus["WHT"]
+        err = hdus["ERR"].data.astype("f4")
+    exposure = read_exposure(path)
+    np.testing.assert_array_equal(exposure.ierr.T, 1 / err)
+    assert any("no WHT extension" in note for note in exposure.notes)
+    with fits.open(path, mode="update") as hdus:
+        del hdus["ERR"]
+    with pytest.raises(UnusableExposureError, match="has no extension ERR"):
+        read_exposure(path)
+
+
+def test_a_file_without_gwcs_in_its_asdf_names_the_way_on(tmp_path):
+    path = tmp_path / "jw_rate.fits"
+    write_cal(path)
+    tree = io.BytesIO()
+    asdf.AsdfFile({"meta": {}}).write_to(tree)
+    with fits.open(path, mode="update") as hdus:
+        data = np.frombuffer(tree.getvalue(), np.uint8)
+        column = fits.Column("ASDF_METADATA", f"{data.size}B", array=data[None])
+        del hdus["ASDF"]
+        hdus.append(fits.BinTableHDU.from_columns([column], name="ASDF"))
+    with pytest.raises(UnusableExposureError, match=r"no gWCS .*rate file.*--wcs fits"):
+        read_exposure(path)
+    assert read_exposure(path, ReadOptions(wcs="fits")).wcs_choice == "fits"

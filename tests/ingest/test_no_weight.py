@@ -13,6 +13,7 @@ from fpgpu.ingest.config import load_config
 from fpgpu.ingest.dryrun import plan_ingest
 from fpgpu.ingest.inputs import CalibrationOptions, Input, ReadOptions
 from fpgpu.ingest.pipeline import ingest
+from fpgpu.ingest.readers import read_exposure
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.mosaics import read_mosaic
 from tests.ingest.hstfiles import write_drz
@@ -133,3 +134,31 @@ def test_the_choice_is_an_option_of_the_command_and_of_a_configuration(tmp_path,
     (tmp_path / "c.yaml").write_text("no_weight: keep\n")
     with pytest.raises(ConfigError, match="expected one of refuse, store"):
         load_config(tmp_path / "c.yaml")
+
+
+UNUSABLE = {
+    "DQ": ("mask", "mask", [ERR, FLAGS[:8, :8], np.stack([FLAGS, FLAGS])]),
+    "BKG": ("bkg", "background", [ERR[:4, :4]]),
+    "AREA": ("area", "area", [ERR[:4, :4]]),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_what_cannot_be_used_and_is_not_needed_can_be_left_out(tmp_path, name):
+    role, option, images = UNUSABLE[name]
+    for number, image in enumerate(images):
+        layers = {"ERR": ERR, name: image}
+        path = write_plain(tmp_path / f"e{number}.fits", layers=layers, BUNIT="nJy")
+        out = str(tmp_path / f"stores{number}")
+        report = ingest([path], out)
+        assert f"--{option} none" in report.refused[0].reason
+        assert main(["ingest", str(path), "--out", out, f"--{option}", "none", "-q"]) == 0
+        exposure = read_exposure(path, ReadOptions(extensions={role: "none"}))
+        np.testing.assert_array_equal(exposure.ierr.T, 1 / ERR)
+
+
+@pytest.mark.parametrize("bits", [0, "0", ["0x0"]])
+def test_a_mask_that_is_ignored_need_not_be_sound(tmp_path, bits):
+    path = write_plain(tmp_path / "e.fits", layers={"ERR": ERR, "DQ": FLAGS[:8, :8]}, BUNIT="nJy")
+    assert not ingest([path], tmp_path / "a").ok
+    assert ingest([path], tmp_path / "b", bitmask=bits).ok
