@@ -271,7 +271,7 @@ def _simulate(
     x, y = wcs.invert(scene.ra, scene.dec, with_bounding_box=False)
     profiles = default_profiles()
     shares = profiles.evaluate(scene.sersic, scene.rhalf).amplitudes
-    source, radius = np.nonzero(shares > _LEAST_SHARE)
+    source, radius = np.nonzero(np.abs(shares) > _LEAST_SHARE)
     width = np.hypot(profiles.radii[radius], psf_sigma(band)) / pointing.scale
     light = scene.flux[band][source] * shares[source, radius]
     flux = _render(pointing.shape, x[source], y[source], width, light)
