@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from astropy.coordinates import SkyCoord
     from astropy.units import Quantity
 
-__all__ = ["AngleLike", "PositionLike", "in_degrees", "is_position", "sky_position"]
+__all__ = ["AngleLike", "PositionLike", "in_degrees", "is_position", "mask_of", "sky_position"]
 
 AngleLike: TypeAlias = Union["Quantity", npt.ArrayLike]
 """Degrees; or a Quantity or Angle; or text, as ``"3 arcsec"`` or ``"-27:47:24"``."""
@@ -41,12 +41,12 @@ def in_degrees(angle: AngleLike, name: str, *, plain: str = "deg", sixty: str = 
     Returns
     -------
     float or ndarray of float64
-        Degrees.
+        Degrees; of an array, NaN where it is masked.
 
     Raises
     ------
     RegionError
-        If it is no angle.
+        If it is no angle, or one that is masked.
 
     Examples
     --------
@@ -65,14 +65,16 @@ def in_degrees(angle: AngleLike, name: str, *, plain: str = "deg", sixty: str = 
         if hasattr(angle, "unit"):
             from astropy.units import Quantity
 
-            return _plain(Quantity(angle).to_value("deg"))
+            return _plain(Quantity(angle).to_value("deg"), angle)
         # NumPy makes NaN of None.
         values = np.asarray("nothing" if angle is None else angle, np.float64)
         if plain != "deg":
             from astropy.units import Quantity
 
             values = Quantity(values, plain).to_value("deg")
-        return _plain(values)
+        return _plain(values, angle)
+    except RegionError:
+        raise
     except (TypeError, ValueError) as error:
         ways = ["10:00:24", "10h00m24s"] if sixty == "hourangle" else ["-27:47:24", "3arcsec"]
         if not isinstance(angle, str):
@@ -139,8 +141,9 @@ def sky_position(ra: PositionLike, dec: AngleLike | None = None) -> tuple[Any, A
             raise RegionError(f"{ra!r} is ra and dec in one, but dec {dec!r} was given, too")
         from astropy.coordinates import SkyCoord
 
-        sky = SkyCoord(ra).icrs
-        return _plain(sky.ra.deg), _plain(sky.dec.deg)
+        # Of a position that is given as x, y and z, too.
+        sky = SkyCoord(ra).icrs.spherical
+        return _plain(sky.lon.deg, sky.lon), _plain(sky.lat.deg, sky.lat)
     if dec is None:
         raise RegionError(f"a position was given as {ra!r}; expected a SkyCoord, or ra and dec")
     return in_degrees(ra, "ra", sixty="hourangle"), in_degrees(dec, "dec")
@@ -156,7 +159,35 @@ def _read(text: str, plain: str, sixty: str) -> float:
         return float(Angle(text, sixty).deg)
 
 
-def _plain(values: Any) -> Any:
+def mask_of(values: Any) -> npt.NDArray[np.bool_] | None:
+    """Tell what is masked in an array of NumPy or astropy, which a plain array forgets.
+
+    Parameters
+    ----------
+    values : object
+        Anything, such as a MaskedColumn, a Masked Quantity or a CCDData.
+
+    Returns
+    -------
+    ndarray of bool or None
+        True where it is masked; None where nothing is.
+
+    Examples
+    --------
+    >>> mask_of(np.ma.array([1.0, 2.0], mask=[True, False])).tolist()
+    [True, False]
+    """
+    mask = getattr(values, "mask", None)
+    # A Series of pandas has a method of that name.
+    is_mask = isinstance(mask, bool | np.bool_ | np.ndarray)
+    return np.asarray(mask, bool) if is_mask and np.any(mask) else None
+
+
+def _plain(values: Any, given: Any) -> Any:
     """Make a float of what is one number, so that it compares and prints as a value."""
-    values = np.asarray(values, np.float64)
+    values, mask = np.asarray(values, np.float64), mask_of(given)
+    if mask is not None:
+        if values.ndim == 0:
+            raise RegionError("a position or an angle is masked; leave it out, or give its value")
+        values = np.where(mask, np.nan, values)
     return float(values) if values.ndim == 0 else values

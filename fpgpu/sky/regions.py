@@ -98,7 +98,7 @@ class CircularRegion(Region):
         check_declination(self, "dec")
         if not 0.0 < self.radius <= 180.0:
             raise RegionError(f"{self!r}: the radius must be above 0 and up to 180 degrees")
-        if isinstance(radius, int | float) and radius > _LARGE:
+        if self.radius > _LARGE and _is_bare(radius):
             warnings.warn(
                 f"a radius of {radius} is in degrees; for arcsec, give {radius} * u.arcsec"
                 f" (astropy.units as u) or {radius} / 3600",
@@ -345,7 +345,7 @@ class PolygonRegion(Region):
     ------
     RegionError
         When there are fewer than three vertices, a value is no angle, not finite or out of range,
-        or the vertices do not fit in a hemisphere.
+        or the vertices do not fit in a hemisphere or are on one line.
 
     Examples
     --------
@@ -370,6 +370,8 @@ class PolygonRegion(Region):
             raise RegionError(f"{self!r}: declinations must be between -90 and 90 degrees")
         if not self.bounding_cap[1] < 0.5 * np.pi:
             raise RegionError(f"{self!r}: does not fit in a hemisphere")
+        if _is_line(self._vertices):
+            raise RegionError(f"{self!r}: has no area; its vertices are on one line")
 
     @property
     def center(self) -> tuple[float, float]:
@@ -430,7 +432,7 @@ def as_region(region: Any) -> Region:
     Raises
     ------
     RegionError
-        If it is none of these.
+        If it is none of these, or one that is excluded (``include`` of its meta is False).
 
     Examples
     --------
@@ -442,28 +444,63 @@ def as_region(region: Any) -> Region:
     """
     if isinstance(region, Region):
         return region
-    convert = _OF_REGIONS.get(type(region).__name__)
-    if convert is not None:
-        return convert(region)
-    for kind, names in _LOOKS.items():
+    for kind in type(region).__mro__:
+        if kind.__name__ in _OF_REGIONS:
+            _require_included(region)
+            return _OF_REGIONS[kind.__name__](region)
+    for shape, names in _LOOKS.items():
         if all(hasattr(region, name) for name in names):
-            return kind(*(getattr(region, name) for name in names))
-    hint = ""
+            return shape(*(getattr(region, name) for name in names))
+    hint, shown = "", repr(region)
     if is_position(region):
         hint = "; around a position: CircularRegion(position, radius)"
     elif hasattr(region, "to_sky"):
         hint = "; turn it into one of the sky: to_sky(wcs)"
     elif isinstance(region, list | tuple) or type(region).__name__ == "Regions":
-        hint = "; of several, give one, or all to Survey.stream"
+        hint = (
+            "; of several, give one, or all to Survey.stream; there a region with a catalogue of"
+            " its own is the tuple (region, catalog)"
+        )
+        shown = f"a {type(region).__name__} of {len(region)}"
     raise RegionError(
-        f"{region!r} is no region; expected a CircularRegion, RectangularRegion or PolygonRegion, a"
+        f"{shown} is no region; expected a CircularRegion, RectangularRegion or PolygonRegion, a"
         " circle, rectangle or polygon on the sky of the package regions, or a region of"
         f" forcepho{hint}"
     )
 
 
+def _is_bare(angle: Any) -> bool:
+    """Whether an angle is a number that does not say its unit."""
+    if isinstance(angle, str):
+        try:
+            float(angle)
+        except ValueError:
+            return False
+    return not hasattr(angle, "unit")
+
+
+def _is_line(vertices: Floats) -> bool:
+    """Whether unit vectors are all on one great circle, or in one point."""
+    away = vertices - vertices[0]
+    furthest = away[np.argmax((away**2).sum(axis=1))]
+    length = np.sqrt((furthest**2).sum())
+    width = abs(away @ np.cross(vertices[0], furthest)).max()
+    return bool(length <= ROUNDING or width <= ROUNDING * length)
+
+
+def _require_included(region: Any) -> None:
+    """Refuse a region of regions that stands for what is outside of it."""
+    if (getattr(region, "meta", None) or {}).get("include", True) in (False, "-"):
+        raise RegionError(
+            f"{region!r} is excluded (include of its meta); give the region that is wanted, without"
+            " those cut out of it"
+        )
+
+
 def _rectangle(region: Any) -> PolygonRegion:
     """Take a rectangle of regions, which may be turned: its sides are great circles."""
+    if max(region.width, region.height).to_value("deg") >= 180.0:
+        raise RegionError(f"{region!r}: its sides must be below 180 degrees")
     right = 0.5 * region.width * np.array([1, -1, -1, 1])
     up = 0.5 * region.height * np.array([1, 1, -1, -1])
     cosine, sine = np.cos(region.angle), np.sin(region.angle)

@@ -6,6 +6,7 @@ import astropy.units as u
 import numpy as np
 import pytest
 from astropy.coordinates import ICRS, Angle, Latitude, SkyCoord
+from astropy.utils.masked import Masked
 from astropy.wcs import WCS
 from regions import (
     CirclePixelRegion,
@@ -180,3 +181,37 @@ class TestOfThePackageRegions:
             as_region(CENTER)
         with pytest.raises(RegionError, match=r"of several, give one, or all to Survey\.stream"):
             as_region(Regions([CircleSkyRegion(CENTER, 1 * u.arcsec)]))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: CircularRegion(np.ma.masked, -27.79, 1 * u.arcsec),
+        lambda: CircularRegion(Masked(53.16 * u.deg, mask=True), -27.79, 1 * u.arcsec),
+        lambda: PolygonRegion(np.ma.array([1.0, 2, 1.5], mask=[0, 0, 1]), [3, 3, 4]),
+        lambda: PolygonRegion([1, 1, 1], [3, 3, 3]),
+        lambda: as_region(RectangleSkyRegion(CENTER, 200 * u.deg, 1 * u.deg)),
+        lambda: as_region(CircleSkyRegion(CENTER, 1 * u.deg, meta={"include": False})),
+    ],
+)
+def test_what_is_masked_excluded_or_empty_is_no_region(make: Any) -> None:
+    with pytest.raises(RegionError):
+        make()
+
+
+def test_a_masked_position_is_nowhere() -> None:
+    ra = np.ma.array([53.16, 53.16], mask=[True, False])
+    assert CIRCLE.contains_sky(ra, [-27.79, -27.79]).tolist() == [False, True]
+
+
+def test_a_kind_of_circle_is_a_circle() -> None:
+    class Named(CircleSkyRegion):  # type: ignore[misc]
+        pass
+
+    assert as_region(Named(CENTER, 3 * u.arcsec)).center == pytest.approx(CIRCLE.center)
+
+
+@pytest.mark.parametrize("radius", [np.float32(1), np.int64(1), np.array(1.0), "1"])
+def test_every_bare_number_is_told_to_be_degrees(radius: Any) -> None:
+    with pytest.warns(UserWarning, match="is in degrees"):
+        CircularRegion(1, 2, radius)
