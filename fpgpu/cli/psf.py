@@ -1,6 +1,7 @@
 """``fpgpu psf``: images of PSFs to the mixtures of ``psf.h5``, and tables of Sersic profiles."""
 
 import argparse
+import math
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         The parser of the command.
     """
-    parser.add_argument("files", metavar="FILE", nargs="+", help="images, or the word 'profiles'")
+    parser.add_argument(
+        "files", metavar="FILE", nargs="+", help="images, folders of them, or the word 'profiles'"
+    )
     parser.add_argument(
         "--out", required=True, metavar="H5", type=path_name, help="the PSF store, or the table"
     )
@@ -52,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--signed", action="store_true", help="amplitudes may be negative")
     parser.add_argument(
         "--max-error",
-        type=float,
+        type=_share,
         metavar="SHARE",
         help='refuse what misses more of the light in a circle of 0.1" or more',
     )
@@ -72,6 +75,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--plot", metavar="PREFIX", help="pictures PREFIX_psf_BAND.png")
     add_json(parser)
+
+
+def _share(text: str) -> float:
+    """Read a share of the light."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share of the light, 0 or more")
+    return share
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,13 +11,44 @@ import numpy.typing as npt
 from fpgpu.errors import CatalogError, LayoutError, MissingStoreError, StoreFormatError
 from fpgpu.layout import MAXRADII
 
-__all__ = ["MixtureAmplitudes", "SersicMixture"]
+__all__ = ["MixtureAmplitudes", "SersicMixture", "radii_in_arcsec"]
 
 Float = npt.NDArray[np.float64]
 
 DATASETS = ("nsersic", "rh", "amplitudes", "radii")
 MAX_VALUES = 1 << 24
 """More than this is no table of mixtures; a damaged file can claim any size."""
+
+
+def radii_in_arcsec(radii: npt.ArrayLike) -> Float:
+    """Take the radii of a mixture, which may come with a unit, as plain numbers.
+
+    Parameters
+    ----------
+    radii : array_like or Quantity, shape (n_radii,)
+        Standard deviations of the Gaussians, arcsec or with units; 0 is a point.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_radii,)
+        Arcsec.
+
+    Raises
+    ------
+    LayoutError
+        If they are no list of finite numbers from 0 on.
+    """
+    try:
+        to_value = getattr(radii, "to_value", None)
+        values = np.asarray(radii if to_value is None else to_value("arcsec"), np.float64)
+    except (TypeError, ValueError):
+        values = np.empty(0)
+    if values.ndim != 1 or not values.size or not ((values >= 0) & (values < np.inf)).all():
+        raise LayoutError(
+            f"the radii of the mixture are {radii!r}; expected a list of finite numbers of arcsec"
+            " from 0 on, or a Quantity of it"
+        )
+    return values
 
 
 class MixtureAmplitudes(NamedTuple):

@@ -18,6 +18,7 @@ from fpgpu.catalog import (
 )
 from fpgpu.errors import LayoutError, MissingStoreError, UnusableExposureError
 from fpgpu.layout import PATCH_ARRAYS, PSF_DTYPE
+from fpgpu.likelihood.mixture import radii_in_arcsec
 from fpgpu.patch.astrometry import Astrometry, WcsTable, local_astrometry, reference_position
 from fpgpu.patch.plan import PatchPlan
 from fpgpu.psf.profiles import RADII
@@ -93,9 +94,10 @@ def pack_metadata(
     catalog : astropy.table.Table, structured array or dict of lists, optional
         The sources, as `fpgpu.catalog.catalog_column` takes them: with ra and dec in degrees
         or in the unit of the columns, or a SkyCoord; none by default.
-    radii : array_like of float, shape (n_radii,), optional
-        Standard deviations in arcsec of the Gaussians that a profile is made of; by default those
-        of `fpgpu.psf.default_profiles`, or forcepho's nine where the PSFs are for as many.
+    radii : array_like or Quantity, shape (n_radii,), optional
+        Standard deviations, in arcsec or with units, of the Gaussians that a profile is made of; by
+        default those of `fpgpu.psf.default_profiles`, or forcepho's nine where the PSFs are for as
+        many.
     margin : float or Quantity, optional
         Degrees, or with units: sources that are outside the plan's region by more are left out. By
         default all are taken, wherever the WCS of all exposures reach, beyond their edges too.
@@ -118,7 +120,8 @@ def pack_metadata(
     CatalogError
         If the catalogue has no usable positions.
     LayoutError
-        If there are more sources or radii than a patch can hold, or PSFs for other radii.
+        If there are more sources or radii than a patch can hold, or PSFs for other radii; if radii
+        are none.
     MissingStoreError, NotInStoreError
         If there is no PSF store, or no PSF of a band.
     WCSError
@@ -132,7 +135,7 @@ def pack_metadata(
     if catalog is not None and margin is not None:
         sources = sources_in(plan.region, ra, dec, margin)
         ra, dec = ra[sources], dec[sources]
-    radii = np.asarray(_usual_radii(psf, plan) if radii is None else radii, np.float64)
+    radii = radii_in_arcsec(_usual_radii(psf, plan) if radii is None else radii)
     n_psf = _n_psf_per_source(psf, plan, bool(ra.size), radii.size)
     n_gaussians = int(n_psf.astype(np.int64) @ plan.band_N) * ra.size
     layout = plan.arena_layout(ra.size, radii.size, n_gaussians)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from fpgpu.errors import PSFError
 from fpgpu.layout import PSF_DTYPE
+from fpgpu.likelihood.mixture import radii_in_arcsec
 from fpgpu.progress import progress_bar
 from fpgpu.psf.images import PSFImages
 from fpgpu.psf.mixtures import SMALLEST_SIGMA, Mixture, fit_mixture, render
@@ -120,8 +121,8 @@ def fit_psf(
     ----------
     images : PSFImages
         From `read_psf_images` or `PSFImages.from_arrays`.
-    radii : array_like, shape (n_radii,), optional
-        Standard deviations, arcsec, of the Gaussians that sources are made of
+    radii : array_like or Quantity, shape (n_radii,), optional
+        Standard deviations, arcsec or with units, of the Gaussians that sources are made of
         (`SersicMixture.radii`); by default those of `fpgpu.psf.default_profiles`.
     n_gauss : int, optional
         Gaussians of the PSF itself, which a point source gets.
@@ -143,6 +144,8 @@ def fit_psf(
     ------
     PSFError
         If a number makes no sense, a fit does not converge, or one is worse than `max_error`.
+    LayoutError
+        If the radii are none.
 
     Examples
     --------
@@ -154,10 +157,11 @@ def fit_psf(
     >>> bool(fit.worst.energy < 1e-3)
     True
     """
-    if n_gauss < 1:
-        raise PSFError(f"{n_gauss} Gaussians; at least one is needed")
-    radii = RADII if radii is None else radii
-    variances = (np.asarray(radii, np.float64) / images.pixel_scale) ** 2
+    if not isinstance(n_gauss, int | np.integer) or n_gauss < 1:
+        raise PSFError(f"{n_gauss!r} Gaussians; expected a whole number, at least one")
+    if max_error is not None and not 0 <= max_error < np.inf:
+        raise PSFError(f"max_error is {max_error}; expected a share of the light, 0 or more")
+    variances = (radii_in_arcsec(RADII if radii is None else radii) / images.pixel_scale) ** 2
     mixtures: list[Mixture] = []
     errors = []
     with progress_bar(len(images.images), f"fit {images.band}", progress) as bar:

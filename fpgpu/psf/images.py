@@ -9,6 +9,7 @@ of stpsf).
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ import numpy.typing as npt
 
 from fpgpu.errors import MissingFileError, PSFError
 from fpgpu.paths import as_path
+from fpgpu.sky.angles import AngleLike, mask_of
 
 __all__ = ["PSFImages", "read_psf_images"]
 
 Float = npt.NDArray[np.float64]
+
+_PATTERN = re.compile(r"[*?[]")
 
 OFF_CENTER = 0.5
 """Pixels: a PSF whose light is further from the middle of its image would move every source."""
@@ -57,8 +61,8 @@ class PSFImages:
         band: str,
         images: npt.ArrayLike,
         *,
-        pixel_scale: float,
-        oversample: float = 1,
+        pixel_scale: AngleLike,
+        oversample: npt.ArrayLike = 1,
         positions: npt.ArrayLike | None = None,
         integrated: bool = True,
         recenter: bool = False,
@@ -72,10 +76,10 @@ class PSFImages:
             The band.
         images : array_like of float, shape (n, ny, nx) or (ny, nx)
             Images ``[y, x]``, the source in the middle of each; in any unit.
-        pixel_scale : float
-            Arcsec a pixel of the detector.
-        oversample : float, optional
-            Samples a pixel along each axis.
+        pixel_scale : float, Quantity or str
+            Arcsec a pixel of the detector, or with units.
+        oversample : float or (float, float), optional
+            Samples a pixel along each axis, the same for both.
         positions : array_like of float, shape (n, 2), optional
             Zero-based x and y on the detector; needed for several images.
         integrated : bool, optional
@@ -94,7 +98,8 @@ class PSFImages:
         Raises
         ------
         PSFError
-            If shapes or values do not fit, the scale is none, or the light is not in the middle.
+            If shapes or values do not fit, pixels are masked, the scale is none, or the light is
+            not in the middle.
 
         Examples
         --------
@@ -105,7 +110,10 @@ class PSFImages:
         >>> round(float(images.images.sum()), 6)
         1.0
         """
-        cube = np.asarray(images, np.float64)
+        if not isinstance(band, str):
+            raise PSFError(f"{name}: the band is {band!r}; expected a name such as 'F200W'")
+        pixel_scale, oversample = _in_arcsec(pixel_scale, name), _one_number(oversample, name)
+        cube = _numbers(images, name)
         cube = cube[None] if cube.ndim == 2 else cube
         if cube.ndim != 3 or cube.shape[1] != cube.shape[2] or 0 in cube.shape:
             raise PSFError(
@@ -124,7 +132,7 @@ class PSFImages:
             bad = int(np.flatnonzero(~np.isfinite(cube).all(axis=(1, 2)))[0])
             raise PSFError(
                 f"{name}: image {bad} holds {int((~np.isfinite(cube[bad])).sum())} values that are "
-                "not finite; interpolate over them first"
+                "masked or not finite; interpolate over them first"
             )
         total = cube.sum(axis=(1, 2))
         if (total <= 0).any():
@@ -151,7 +159,7 @@ def read_psf_images(
     *,
     band: str | None = None,
     oversample: float | None = None,
-    pixel_scale: float | None = None,
+    pixel_scale: AngleLike | None = None,
     integrated: bool | None = None,
     recenter: bool = False,
 ) -> list[PSFImages]:
@@ -160,15 +168,17 @@ def read_psf_images(
     Parameters
     ----------
     files : path or iterable of path
-        Files of stpsf (``calc_psf``: ``OVERDIST``, else ``OVERSAMP``, else the first image), grids
-        as stpsf's ``psf_grid`` and photutils have them (a cube and ``DET_YX0``...), or plain images
-        and cubes. Several files of a band are its places on the detector.
+        Files, folders, or patterns such as ``"psfs/*.fits"``: of stpsf (``calc_psf``: ``OVERDIST``,
+        else ``OVERSAMP``, else the first image), grids as stpsf's ``psf_grid`` and photutils have
+        them (a cube and ``DET_YX0``...), or plain images and cubes. Several files of a band are its
+        places on the detector.
     band : str, optional
         The band; by default FILTER of the header. Given and different, it is refused.
     oversample : float, optional
         Samples a pixel; by default OVERSAMP (DET_SAMP for detector-sampled images), else 1.
-    pixel_scale : float, optional
-        Arcsec a pixel of the detector; by default from PIXELSCL, or FOV and FOVPIXEL.
+    pixel_scale : float, Quantity or str, optional
+        Arcsec a pixel of the detector, or with units; by default from PIXELSCL, or FOV and
+        FOVPIXEL.
     integrated : bool, optional
         Whether samples hold the light of whole pixels; by default by the kind of the file.
     recenter : bool, optional
@@ -188,17 +198,72 @@ def read_psf_images(
     """
     paths = [files] if isinstance(files, (str, Path)) else list(files)
     found: dict[str, list[PSFImages]] = {}
-    for path in map(as_path, paths):
+    for path in chain.from_iterable(map(_expanded, paths)):
         images = _read(path, band, oversample, pixel_scale, integrated, recenter)
         found.setdefault(images.band, []).append(images)
     return [_joined(parts) for parts in found.values()]
+
+
+def _expanded(name: str | Path) -> list[Path]:
+    """The files that a name stands for, as in ingest: those of a folder, or of a pattern."""
+    if not isinstance(name, (str, Path)):
+        raise PSFError(
+            f"a {type(name).__name__} was given as a file of a PSF; expected its name, or give"
+            " the images to PSFImages.from_arrays"
+        )
+    path = as_path(name)
+    if path.is_dir() or (_PATTERN.search(str(path)) and not path.exists()):
+        from fpgpu.ingest.find import find_inputs
+
+        return [item.path for item in find_inputs(path)]
+    return [path]
+
+
+def _in_arcsec(scale: Any, name: str) -> float:
+    """Take the size of a pixel, which may come with a unit, as a plain number."""
+    from astropy.units import Quantity
+
+    unit = "arcsec / pix" if "pix" in str(getattr(scale, "unit", "")) else "arcsec"
+    try:
+        return float(Quantity(scale, unit).value)
+    except (TypeError, ValueError) as error:
+        raise PSFError(
+            f"{name}: the pixel scale is {scale!r}; expected a positive number (arcsec), or a"
+            " Quantity such as 31 * u.mas"
+        ) from error
+
+
+def _one_number(oversample: Any, name: str) -> float:
+    """Take samples a pixel, which photutils gives for each axis."""
+    try:
+        both = np.unique(np.asarray(oversample, np.float64))
+    except (TypeError, ValueError):
+        both = np.empty(0)
+    if both.size != 1:
+        raise PSFError(
+            f"{name}: the oversampling is {oversample!r}; expected a positive number, the same for"
+            " both axes"
+        )
+    return float(both[0])
+
+
+def _numbers(images: Any, name: str) -> Float:
+    """Take images as numbers, NaN where they are masked."""
+    try:
+        values = np.asarray(images, np.float64)
+    except (TypeError, ValueError) as error:
+        raise PSFError(
+            f"{name}: images were given as {images!r}; expected numbers (of files: read_psf_images)"
+        ) from error
+    mask = mask_of(images)
+    return values if mask is None else np.where(mask, np.nan, values)
 
 
 def _read(
     path: Path,
     band: str | None,
     oversample: float | None,
-    pixel_scale: float | None,
+    pixel_scale: AngleLike | None,
     integrated: bool | None,
     recenter: bool,
 ) -> PSFImages:
@@ -222,8 +287,12 @@ def _read(
         raise PSFError(f"{path}: is of {own_band}, not {band.upper()}; leave the band out")
     if not (band or own_band):
         raise PSFError(f"{path}: the header has no FILTER; name the band with --band (band=)")
-    samples = oversample or (1.0 if is_sampled else _number(header, "OVERSAMP", path) or 1.0)
-    scale = pixel_scale or _scale(header, path, 1.0 if is_sampled or grid else samples)
+    samples = oversample
+    if samples is None:
+        samples = 1.0 if is_sampled else _number(header, "OVERSAMP", path) or 1.0
+    scale = pixel_scale
+    if scale is None:
+        scale = _scale(header, path, 1.0 if is_sampled or grid else samples)
     by_kind = bool(grid) or is_sampled or kind not in ("OVERSAMP", "OVERDIST")
     return PSFImages.from_arrays(
         band or own_band,

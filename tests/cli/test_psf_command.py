@@ -70,6 +70,7 @@ def test_no_other_file_is_ever_written_over(
     [
         (["--band", "F090W"], "is of F200W"),
         (["--max-error", "1e-9"], "were allowed"),
+        (["--max-error", "nan"], "no share of the light"),
         (["--profiles", "none.h5"], "no such table"),
         (["profiles"], "takes no files"),
         (["--oversample", "9"], "pixels wide"),

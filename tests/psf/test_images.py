@@ -95,6 +95,10 @@ class TestRefusals:
         [
             ({"images": np.ones((9, 8))}, "square"),
             ({"images": np.full((9, 9), np.nan)}, "not finite"),
+            ({"images": np.ma.array(np.ones((9, 9)), mask=np.eye(9))}, "masked"),
+            ({"images": "star.fits"}, "read_psf_images"),
+            ({"pixel_scale": None}, "pixel scale is None"),
+            ({"oversample": (1, 2)}, "the same for both axes"),
             ({"images": -np.ones((9, 9))}, "sums to"),
             ({"images": np.ones((3, 9, 9))}, "without places"),
             ({"pixel_scale": 0.0}, "pixel scale"),
