@@ -1,7 +1,7 @@
 """One way in: the stores of a survey and a backend, from which plans and patches are made."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 from fpgpu.backends.base import Backend
 from fpgpu.backends.choose import BackendName, get_backend
 from fpgpu.catalog import MARGIN, select_sources
-from fpgpu.errors import MissingStoreError, PlanError, StoreError
+from fpgpu.errors import MissingStoreError, PlanError, StoreError, StoreFormatError
 from fpgpu.html import html_table
 from fpgpu.patch.build import build_patch
 from fpgpu.patch.device import Patch
@@ -192,7 +192,7 @@ class Survey:
             When the survey was closed.
         PlanError
             When the patch is over a limit, or over the free memory of the backend; when a band
-            mixes units here.
+            mixes units here; when `bands` is empty.
         NotInStoreError
             When the store does not have a band; the message names what is near.
         NotInStoreError, StoreConflictError
@@ -211,7 +211,7 @@ class Survey:
             self.pixels,
             self.meta,
             region,
-            bands,
+            self._bandlist(bands),
             select=select,
             units=units,
             backend=self.backend,
@@ -298,7 +298,7 @@ class Survey:
 
     def stream(
         self,
-        regions: Iterable[StreamEntry] | RegionLike | PatchPlan,
+        regions: Iterable[StreamEntry] | Mapping[Any, Any] | RegionLike | PatchPlan,
         catalog: Any = None,
         bands: Iterable[str] | None = None,
         *,
@@ -312,8 +312,8 @@ class Survey:
         Parameters
         ----------
         regions : iterable
-            Regions or plans, or pairs of one of them and the catalogue of its sources; or a single
-            region or plan.
+            Regions or plans, or pairs (tuples) of one of them and the catalogue of its sources; a
+            mapping of regions to catalogues; or a single region or plan.
         catalog : astropy.table.Table, structured array or dict of lists, optional
             Sources of the regions that come without their own; none by default. Each patch takes
             those in and near its region.
@@ -339,7 +339,7 @@ class Survey:
         Raises
         ------
         PlanError
-            When the depth is not positive.
+            When the depth is not positive, or `bands` is empty.
         NotInStoreError
             When the store does not have a band.
 
@@ -351,14 +351,26 @@ class Survey:
         [4, 4]
         """
         self._require_open()
-        if not isinstance(regions, Iterable):
-            regions = [regions]
-        bandlist = None if bands is None else each_band(bands, self.bands)
         plan = partial(
-            make_plan, self.pixels, self.meta, bandlist=bandlist, select=select, units=units
+            make_plan,
+            self.pixels,
+            self.meta,
+            bandlist=self._bandlist(bands),
+            select=select,
+            units=units,
         )
         build = partial(self._build, **options)
-        return PatchStream(regions, plan, build, self.backend, catalog=catalog, depth=depth)
+        entries = _entries(regions)
+        return PatchStream(entries, plan, build, self.backend, catalog=catalog, depth=depth)
+
+    def _bandlist(self, bands: Iterable[str] | None) -> list[str] | None:
+        """Name the bands that are asked for; None for all."""
+        if bands is None:
+            return None
+        bandlist = each_band(bands, self.bands)
+        if not bandlist:
+            raise PlanError("no band was named: bands is empty; leave it out for all bands")
+        return bandlist
 
     def _require_open(self) -> None:
         """Refuse to work on stores that were closed."""
@@ -509,7 +521,32 @@ def _files(
         if pixels is None and meta is None:
             usual.require()
         found_psf = usual.psf if usual.psf.is_file() else None
-    return _Files(pixels or usual.pixels, meta or usual.meta, psf or found_psf)
+    files = _Files(pixels or usual.pixels, meta or usual.meta, psf or found_psf)
+    if psf is not None:
+        _require_psf_store(psf, files.pixels)
+    return files
+
+
+def _require_psf_store(path: Path, pixels: Path) -> None:
+    """Refuse, without opening it as a store, a file that cannot hold PSFs."""
+    if pixels.is_file() and path.samefile(pixels):
+        raise StoreFormatError(f"{path}: holds the pixels, no PSFs; give psf.h5, or leave psf= out")
+    with path.open("rb") as file:
+        if file.read(9).startswith(b"SIMPLE  ="):
+            raise StoreFormatError(
+                f"{path}: is a FITS file, no PSF store; 'fpgpu psf' makes one of images"
+            )
+
+
+def _entries(regions: Any) -> Iterable[Any]:
+    """Take one region or many, also of collections that only count their items."""
+    if isinstance(regions, Mapping):
+        return regions.items()
+    try:
+        entries: Iterable[Any] = iter(regions)
+    except TypeError:
+        return [regions]
+    return entries
 
 
 def _open_meta(path: Path, pixels: PixelStore, use_gwcs: bool | None) -> MetaStore:

@@ -1,6 +1,7 @@
 """One way in: `fpgpu.open`, and what a survey makes."""
 
 import inspect
+import pickle
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
-from regions import CircleSkyRegion
+from regions import CircleSkyRegion, Regions
 
 import fpgpu
 import fpgpu.plots
@@ -18,6 +19,8 @@ from fpgpu.backends.cpu import CpuBackend
 from fpgpu.errors import (
     BackendUnavailableError,
     CatalogError,
+    ExposureNameError,
+    LayoutError,
     MissingStoreError,
     NotInStoreError,
     PlanError,
@@ -25,6 +28,7 @@ from fpgpu.errors import (
     StoreError,
     StoreFormatError,
 )
+from fpgpu.likelihood.mixture import radii_in_arcsec
 from fpgpu.patch.timing import time_patch
 from fpgpu.sky.wcs import SkyWCS
 from tests.patch.fields import empty_pixels
@@ -292,3 +296,51 @@ def test_ingest_is_a_function_and_a_package(tiny: Path, tmp_path: Path) -> None:
     assert len(report.added) == 1
     with fpgpu.open(tmp_path / "stores", backend="cpu") as survey:
         assert isinstance(survey.patch(REGION), fpgpu.Patch)
+
+
+def test_catalogues_of_regions_in_a_mapping_are_theirs(
+    tiny: Path, golden_patch: dict[str, np.ndarray]
+) -> None:
+    circle = CircleSkyRegion(SkyCoord(53.16, -27.79, unit="deg"), 1.2 * u.arcsec)
+    with fpgpu.open(tiny, backend="cpu") as survey:
+        with survey.stream({REGION: golden_patch["sourcecat"]}) as stream:
+            assert [item.patch.n_sources for item in stream] == [3]
+        with survey.stream(Regions([circle])) as stream:
+            assert [item.error for item in stream] == [None]
+        with survey.stream([(REGION, None, None), [REGION, None]]) as stream:
+            assert ["(region, catalog)" in str(item.error) for item in stream] == [True, True]
+
+
+def test_bands_that_are_none_are_refused(tiny: Path) -> None:
+    with fpgpu.open(tiny, backend="cpu") as survey:
+        assert survey.plan(REGION, b"F200W").bandlist == ("F200W",)
+        with pytest.raises(PlanError, match="no band was named"):
+            survey.plan(REGION, [])
+        with pytest.raises(ExposureNameError, match="expected a name"):
+            survey.plan(REGION, 1)
+
+
+def test_a_patch_says_how_to_pickle_it_and_what_sources_it_wants(tiny: Path) -> None:
+    with fpgpu.open(tiny, backend="cpu") as survey, survey.patch(REGION) as patch:
+        with pytest.raises(TypeError, match=r"pickle patch\.plan"):
+            pickle.dumps(patch)
+        with pytest.raises(CatalogError, match="no catalogue was given"):
+            patch.likelihood(None)
+
+
+def test_pixels_are_no_psfs(tiny: Path) -> None:
+    with pytest.raises(StoreFormatError, match="holds the pixels"):
+        fpgpu.open(tiny, psf=tiny / "pixels.h5", backend="cpu")
+
+
+@pytest.mark.parametrize("radii", [[], [-1.0], [np.nan], 0.1])
+def test_radii_that_are_none_are_refused(tiny: Path, radii: object) -> None:
+    with (
+        fpgpu.open(tiny, backend="cpu") as survey,
+        pytest.raises(LayoutError, match="radii of the mixture"),
+    ):
+        survey.patch(REGION, radii=radii)
+
+
+def test_radii_may_have_a_unit() -> None:
+    assert radii_in_arcsec([30] * u.mas) == pytest.approx([0.03])

@@ -36,7 +36,9 @@ class _Names(argparse.Action):
     def __call__(
         self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
-        names = [name for text in values for name in text.split(",") if name]
+        names = " ".join(values).replace(",", " ").split()
+        if not names:
+            parser.error(f"argument {option}: no band was named; leave it out for all bands")
         setattr(namespace, self.dest, names)
 
 

@@ -25,6 +25,7 @@ from fpgpu.ingest.tiles import check_tile
 from fpgpu.ingest.units import PIXEL_AREAS
 from fpgpu.ingest.weights import WEIGHTS
 from fpgpu.paths import as_path
+from fpgpu.stores.names import check_band, each_band
 from fpgpu.superpixels import SUPER_PIXEL_SIZE
 
 __all__ = [
@@ -458,7 +459,7 @@ def _plain(options: Any) -> dict[str, Any]:
 
 def _names(names: Collection[str]) -> tuple[str, ...]:
     """Names of bands in upper case and in order, whatever collection they came in."""
-    return tuple(sorted({name.upper() for name in ([names] if isinstance(names, str) else names)}))
+    return tuple(sorted({check_band(name).upper() for name in each_band(names)}))
 
 
 def _settle(options: Any, name: str, value: Any) -> None:

@@ -247,8 +247,11 @@ class PatchStream(Iterator[StreamedPatch]):
             except Exception as error:  # noqa: BLE001 - raised after the patches that came before
                 self._failure = error
                 break
-            region, catalog = entry if isinstance(entry, tuple) else (entry, self._catalog)
-            self._ahead.append(_Job(index, region, catalog))
+            # What is no pair is refused as a region, in its turn.
+            pair: Any = (entry, self._catalog)
+            if isinstance(entry, tuple) and len(entry) == 2:
+                pair = entry
+            self._ahead.append(_Job(index, *pair))
         for job in self._ahead:
             if job.task is None:
                 # Before the first of all nothing is built that could hold memory.

@@ -7,6 +7,7 @@ that two exposures would share, is refused before anything is written.
 
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
+from typing import Any
 
 from fpgpu.errors import ExposureNameError, NotInStoreError
 
@@ -66,7 +67,7 @@ def each_band(
     Parameters
     ----------
     bands : iterable of str
-        Or one band alone, as its name.
+        Or one band alone, as its name. Bytes are names, too.
     known : collection of str, optional
         The bands that there are.
     where : object, optional
@@ -81,8 +82,16 @@ def each_band(
     ------
     NotInStoreError
         If one is not known; the message names what is near.
+    ExposureNameError
+        If they are no names.
     """
-    asked = [bands] if isinstance(bands, str) else list(dict.fromkeys(bands))
+    try:
+        names: list[Any] = [bands] if isinstance(bands, str | bytes) else list(bands)
+        asked = list(dict.fromkeys(n.decode() if isinstance(n, bytes) else n for n in names))
+    except (TypeError, UnicodeDecodeError) as error:
+        raise ExposureNameError(
+            f"bands were given as {bands!r}; expected a name such as 'F200W', or a list of names"
+        ) from error
     for band in asked:
         if known is not None and band not in known:
             raise NotInStoreError(f"no band {band!r} in {where}; {nearest_band(band, known)}")
