@@ -130,9 +130,15 @@ def catalog_column(catalog: Any, name: str) -> Floats:
     """
     column = _column(as_catalog(catalog), name)
     if np.ndim(column) != 1 or column.dtype.kind not in "fiu":
+        hint = ""
+        if column.dtype.kind in "USO" and name.lower() in ("ra", "dec"):
+            hint = (
+                "; give text such as 10:00:24 as one column of SkyCoord(ra, dec,"
+                ' unit=("hourangle", "deg"))'
+            )
         raise CatalogError(
             f"column {name!r} is {column.dtype} of shape {np.shape(column)}; expected one number a "
-            "source"
+            f"source{hint}"
         )
     values = np.asarray(np.ma.getdata(getattr(column, "value", column)))
     bad = np.ma.getmaskarray(column) | ~np.isfinite(values)
@@ -230,8 +236,10 @@ def sources_in(
         If the margin is no number of degrees from 0 on.
     """
     region, margin = as_region(region), in_degrees(margin, "margin")
-    if not 0 <= margin <= 180:
-        raise CatalogError(f"the margin around the region is {margin!r}; expected 0 to 180 degrees")
+    if np.ndim(margin) or not 0 <= margin <= 180:
+        raise CatalogError(
+            f"the margin around the region is {margin!r}; expected one number, 0 to 180 degrees"
+        )
     taken = np.flatnonzero(region.near_sky(ra, dec, margin))
     if not ra.size:
         logger.warning("the catalogue is empty: the patch of %r has no sources", region)
@@ -291,9 +299,15 @@ def _column(catalog: Any, name: str) -> Any:
     if not alike and name in ("ra", "dec"):
         skies = [catalog[n] for n in names if hasattr(catalog[n], "icrs")]
         if len(skies) == 1:
-            return getattr(skies[0].icrs, name).to("deg")
-    found = f"has {' and '.join(alike)}" if alike else f"has {', '.join(names) or 'none'}"
-    raise CatalogError(f"the catalogue has no column {name!r}; it {found}")
+            # Of positions that are given as x, y and z, too.
+            place = skies[0].icrs.spherical
+            return (place.lon if name == "ra" else place.lat).to("deg")
+    if alike:
+        raise CatalogError(
+            f"column {name!r} is ambiguous: the catalogue has {' and '.join(alike)}; rename all"
+            " but one"
+        )
+    raise CatalogError(f"the catalogue has no column {name!r}; it has {', '.join(names) or 'none'}")
 
 
 def _in_unit(values: npt.NDArray[Any], own: Any, name: str) -> Floats:
@@ -303,7 +317,7 @@ def _in_unit(values: npt.NDArray[Any], own: Any, name: str) -> Floats:
         return values
     from astropy import units as u
 
-    unit = UNITS.get(name.lower(), FLUX_UNIT)
+    unit, named = UNITS.get(name.lower(), FLUX_UNIT), own
     if isinstance(own, u.UnrecognizedUnit):
         # "degrees", "DEG", "Radians": words that people write where a unit is meant.
         own = u.Unit(str(own).lower().rstrip("s"), parse_strict="silent")
@@ -313,5 +327,5 @@ def _in_unit(values: npt.NDArray[Any], own: Any, name: str) -> Floats:
         return np.asarray(u.Quantity(values, own, subok=True).to_value(unit), np.float64)
     except (TypeError, ValueError) as exc:
         raise CatalogError(
-            f"column {name!r} is in {own}, which is no {unit or 'plain number'}"
+            f"column {name!r} is in {named}, which is no {unit or 'plain number'}"
         ) from exc

@@ -13,7 +13,7 @@ from astropy.table import Column, MaskedColumn, QTable, Table
 
 import fpgpu
 from fpgpu import CircularRegion, PolygonRegion, RectangularRegion
-from fpgpu.catalog import catalog_column, position_rounding, sources_in
+from fpgpu.catalog import as_catalog, catalog_column, position_rounding, sources_in
 from fpgpu.errors import CatalogError
 
 RA, DEC = np.array([53.16, 150.1, 359.9999]), np.array([-27.79, 2.2, 89.5])
@@ -108,19 +108,32 @@ def test_fluxes_come_in_magnitudes_of_the_ab_system() -> None:
 @pytest.mark.parametrize(
     ("catalog", "message"),
     [
-        ({"RA": [1.0], "Ra": [2.0], "dec": [1.0]}, "no column 'ra'; it has RA and Ra"),
+        (
+            {"RA": [1.0], "Ra": [2.0], "dec": [1.0]},
+            "'ra' is ambiguous: the catalogue has RA and Ra",
+        ),
         ({"a": SKY, "b": SKY}, "no column 'ra'; it has a, b"),
-        ({"ra": ["1h"], "dec": [1.0]}, "expected one number a source"),
+        (
+            {"ra": ["1h"], "dec": [1.0]},
+            r"expected one number a source; give text such as 10:00:24 as .*SkyCoord",
+        ),
         ({"ra": [1.0] * u.nJy, "dec": [1.0]}, "'ra' is in nJy, which is no deg"),
         ("sources.fits", r"sources\.fits: no such catalogue; check the path"),
         (np.ones((3, 2)), "given as ndarray without named columns"),
         ((RA, DEC), "given as tuple without named columns"),
-        (Table({"ra": Column([1.0], unit="furlongs"), "dec": [1.0]}), "which is no deg"),
+        (Table({"ra": Column([1.0], unit="bogus"), "dec": [1.0]}), "is in bogus, which is no deg"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(catalog: Any, message: str) -> None:
     with pytest.raises(CatalogError, match=message):
         catalog_column(catalog, "ra")
+
+
+def test_positions_as_x_y_and_z_are_taken() -> None:
+    sky = SkyCoord(x=1, y=1, z=0, representation_type="cartesian")
+    table = as_catalog(sky)
+    np.testing.assert_allclose(catalog_column(table, "ra"), [45.0])
+    np.testing.assert_allclose(catalog_column(table, "dec"), [0.0], atol=1e-12)
 
 
 # --- single precision ------------------------------------------------------------------------
@@ -220,7 +233,7 @@ def test_a_catalogue_without_a_source_there_is_told(
     assert message in caplog.text
 
 
-@pytest.mark.parametrize("margin", [-1.0, float("nan"), 200.0])
-def test_a_margin_that_is_none_is_refused(margin: float) -> None:
-    with pytest.raises(CatalogError, match="expected 0 to 180 degrees"):
+@pytest.mark.parametrize("margin", [-1.0, float("nan"), 200.0, [1, 2]])
+def test_a_margin_that_is_none_is_refused(margin: Any) -> None:
+    with pytest.raises(CatalogError, match="expected one number, 0 to 180 degrees"):
         sources_in(REGION, RA, DEC, margin)
