@@ -9,6 +9,7 @@ import traceback
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import cast
 
 from fpgpu import __version__
@@ -94,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit code: 0 done, 1 done in part, 2 refused, 130 interrupted.
     """
+    _require_streams()
     words = sys.argv[1:] if argv is None else argv
     parser = build_parser()
     if not words:
@@ -118,6 +120,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         _settle_output()
     return code
+
+
+def _require_streams() -> None:
+    """Send what would be printed nowhere, where the process was started without an output."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - to the end
+            setattr(sys, name, nowhere)
 
 
 def _settle_output() -> None:

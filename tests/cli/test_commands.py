@@ -203,6 +203,16 @@ class TestInfo:
         )
         assert f"{summary['depth_ab']['F200W']:g}" in told.out
 
+    def test_a_closed_output_is_no_error(self, tiny_stores: Path) -> None:
+        done = subprocess.run(
+            f"{sys.executable} -m fpgpu info {tiny_stores} --json >&-",
+            shell=True,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr == ""
+
     def test_a_closed_pipe_is_no_error(self, tiny_stores: Path) -> None:
         done = subprocess.run(
             f"{sys.executable} -m fpgpu info {tiny_stores} | true",
