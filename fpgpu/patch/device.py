@@ -14,7 +14,7 @@ import numpy.typing as npt
 from fpgpu.backends.arena import Arena
 from fpgpu.backends.base import Backend
 from fpgpu.backends.memory import Array
-from fpgpu.errors import LayoutError, ReleasedMemoryError
+from fpgpu.errors import CatalogError, LayoutError, ReleasedMemoryError
 from fpgpu.html import html_table
 from fpgpu.likelihood.cpu import HostLikelihood
 from fpgpu.likelihood.cuda import DeviceLikelihood
@@ -107,6 +107,12 @@ class Patch:
         self._check: Callable[[], None] | None = None
         self._evaluator: Evaluator | None = None
         self._stale: str | None = _NEVER_WRITTEN  # why the residual is not that of the data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise TypeError(
+            "a patch lives in the memory of its backend and cannot be copied or pickled; pickle"
+            " patch.plan, and build it again: survey.patch(plan, catalog)"
+        )
 
     # --- what it is --------------------------------------------------------------------------
 
@@ -308,6 +314,10 @@ class Patch:
         >>> ln_l.gradient.dtype.names
         ('ra', 'dec', 'q', 'pa', 'sersic', 'rhalf', 'F200W', 'F444W')
         """
+        if catalog is None:
+            raise CatalogError(
+                "no catalogue was given; the sources here are catalog[patch.sources]"
+            )
         mixture = default_profiles() if mixture is None else mixture
         if not np.array_equal(mixture.rad2, self._metadata.arrays["rad2"]):
             raise LayoutError(

@@ -116,6 +116,10 @@ def check_replaceable(path: StrPath) -> None:
     path = Path(path)
     if not path.parent.is_dir():
         raise MissingStoreError(f"{path}: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise StoreConflictError(
+            f"{path}: is a folder; give the name of a file, such as {path / 'patch.h5'}"
+        )
     if not path.exists():
         return
     try:

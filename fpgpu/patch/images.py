@@ -158,7 +158,13 @@ def write_images(
             path.parent.mkdir(parents=True, exist_ok=True)
             PrimaryHDU(image.image.T, header).writeto(path, overwrite=overwrite)
         except OSError as error:
-            hint = "" if overwrite else "; to replace files that exist: overwrite=True"
+            # A folder that must not be entered does not say what is in it.
+            may_look = not overwrite and not isinstance(error, PermissionError)
+            hint = (
+                ""
+                if not (may_look and path.is_file())
+                else "; to replace files that exist: overwrite=True"
+            )
             raise StoreWriteError(f"{path}: cannot be written: {error}{hint}") from error
         paths.append(path)
     return paths
