@@ -223,7 +223,8 @@ def _header(cards: Any) -> tuple[Any, list[str]]:
     """Make a header, without what no card can hold, as a dict or an array, but with a note."""
     from astropy.io.fits import Header
 
-    if not isinstance(cards, Mapping):
+    # A header is a mapping, too, whose cards have comments.
+    if isinstance(cards, Header) or not isinstance(cards, Mapping):
         return Header(cards or {}), []
     header, left_out = Header(), list[str]()
     for key, value in cards.items():

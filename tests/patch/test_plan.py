@@ -192,7 +192,7 @@ def test_gwcs_and_fits_exposures_share_a_plan(tmp_path: Path) -> None:
 
 
 def test_what_is_no_region_is_refused(golden_stores: tuple[PixelStore, MetaStore]) -> None:
-    with pytest.raises(RegionError, match=r"\(53\.16, -27\.79\) is no region; expected"):
+    with pytest.raises(RegionError, match="a tuple of 2 is no region; expected"):
         make_plan(*golden_stores, CENTRE)  # type: ignore[arg-type]
 
 
