@@ -148,20 +148,24 @@ def degrees(values: Any, unit: str) -> Floats:
     """Strip the unit of a native output, be it attached to the values or declared by the WCS."""
     if hasattr(values, "to_value"):
         return np.asarray(values.to_value("deg"), np.float64)
-    if unit == "deg":
-        return np.asarray(values, np.float64)
-    from astropy.units import Unit
-
-    return np.asarray(values, np.float64) * float(Unit(unit).to("deg"))
+    return np.asarray(values, np.float64) * _in_degrees(unit)
 
 
 def _from_degrees(values: Floats, unit: str) -> Floats:
     """Express degrees in the unit that a native WCS expects."""
-    if unit == "deg":
-        return values
-    from astropy.units import Unit
+    return values / _in_degrees(unit)
 
-    return values / float(Unit(unit).to("deg"))
+
+def _in_degrees(unit: str) -> float:
+    """Give what one of a unit is in degrees."""
+    if unit == "deg":
+        return 1.0
+    from astropy.units import Unit, UnitConversionError
+
+    try:
+        return float(Unit(unit).to("deg"))
+    except (ValueError, UnitConversionError) as error:
+        raise WCSError(f"positions of the WCS are in {unit!r}, which is no angle") from error
 
 
 def tan_sip_terms(wcs: Any) -> dict[str, Floats]:
