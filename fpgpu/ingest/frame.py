@@ -1,5 +1,6 @@
 """One image of a file and all that belongs to it, found but not yet read."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -99,8 +100,8 @@ class Frame:
             raise _no_extension(file, "sci", science)
         header = file.merged_header(science, version)
         header["NAXIS"], header["NAXIS1"], header["NAXIS2"] = 2, *image.shape
-        header.remove("NAXIS3", ignore_missing=True)
-        header.remove("NAXIS4", ignore_missing=True)
+        for keyword in [key for key in header if re.fullmatch(r"NAXIS([3-9]|\d\d+)", key)]:
+            header.remove(keyword)
         frame = cls(file, image, header, notes=list(file.notes))
         for role, name in (EXTENSIONS | {**extensions}).items():
             if role == "sci" or (role in OPTIONAL and name == LEFT_OUT):

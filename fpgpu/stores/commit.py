@@ -27,7 +27,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import filelock
 import h5py
 
 from fpgpu.errors import (
@@ -213,9 +212,7 @@ def commit_shards(
 
 
 @contextmanager
-def holding(
-    store: StrPath, *, timeout: float = 1.0, break_lease: bool = False
-) -> Iterator[filelock.SoftFileLease]:
+def holding(store: StrPath, *, timeout: float = 1.0, break_lease: bool = False) -> Iterator[None]:
     """Keep other writers out of a store; within the block this thread may commit.
 
     Parameters
@@ -227,17 +224,10 @@ def holding(
     break_lease : bool, optional
         Do not wait for another writer, because it is known to be dead.
 
-    Yields
-    ------
-    filelock.SoftFileLease
-        Held until the block ends.
-
     Raises
     ------
-    StoreBusyError
-        If another writer has not ended in time.
-    StoreWriteError
-        If the folder cannot be written.
+    StoreBusyError, StoreWriteError
+        As `leased`.
     """
     main = real_path(store)
     folder = shards_folder(main) / COMMIT_FOLDER
@@ -245,8 +235,8 @@ def holding(
         is_new = not main.parent.exists()
         commit_folder(main)
     try:
-        with leased(folder / "lease", main, timeout=timeout, break_lease=break_lease) as lease:
-            yield lease
+        with leased(folder / "lease", main, timeout=timeout, break_lease=break_lease):
+            yield
     finally:
         # Where nothing was made no folder is left behind that is empty.
         with suppress(OSError):

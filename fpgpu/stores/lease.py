@@ -21,8 +21,10 @@ _NAME = {"pid", "host", "token", "duration"}
 @contextmanager
 def leased(
     path: Path, store: Path, *, timeout: float = 10.0, break_lease: bool = False
-) -> Iterator[filelock.SoftFileLease]:
+) -> Iterator[None]:
     """Keep other writers out; this thread may take the same lease again within the block.
+
+    It is held until the block ends, unless this process sleeps for longer than `LEASE_SECONDS`.
 
     Parameters
     ----------
@@ -34,11 +36,6 @@ def leased(
         Seconds to wait for another writer.
     break_lease : bool, optional
         Do not wait for another writer, because it is known to be dead.
-
-    Yields
-    ------
-    filelock.SoftFileLease
-        Held until the block ends, unless this process sleeps for longer than `LEASE_SECONDS`.
 
     Raises
     ------
@@ -69,7 +66,7 @@ def leased(
                 f"ended; if you know that it is dead, use --break-lock, which deletes {path}"
             ) from exc
     try:
-        yield lease
+        yield
     finally:
         with suppress(OSError):  # then it runs out
             lease.release()

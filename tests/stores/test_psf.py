@@ -427,6 +427,16 @@ def test_writers_of_different_bands_do_not_lose_each_other(tmp_path):
         assert store.bands == [f"F{i}" for i in range(6)]
 
 
+def test_a_band_that_is_a_link_to_another_file_is_not_copied_in(tmp_path):
+    write_band(tmp_path / "other.h5", parameters=mixtures(1))
+    with h5py.File(tmp_path / "psf.h5", "w") as h5:
+        h5["F090W"] = h5py.ExternalLink("other.h5", "F200W")
+    before = (tmp_path / "psf.h5").read_bytes()
+    with pytest.raises(StoreFormatError, match="F090W is a link to another place"):
+        PSFStore(tmp_path / "psf.h5").add_psf("F115W", mixtures(1))
+    assert (tmp_path / "psf.h5").read_bytes() == before
+
+
 def test_what_cannot_be_stored_leaves_the_file_as_it_is(store, tmp_path):
     before = (tmp_path / "psf.h5").read_bytes()
     gap = mixtures()

@@ -71,11 +71,20 @@ def require_psf_file(path: Path) -> None:
     if not path.exists():
         return
     with reading_errors(path), open_psf(path) as file:
-        for name in file:
-            if not isinstance(file[name], h5py.Group) or not _MIXTURES & set(file[name]):
-                raise StoreFormatError(
-                    f"{path}: is no PSF store: {name} holds no PSF mixtures; give another file"
-                )
+        _require_mixtures(path, file)
+
+
+def _require_mixtures(path: Path, file: h5py.File) -> None:
+    """Refuse a file whose members are not all PSFs of its own."""
+    for name in file:
+        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+            raise StoreFormatError(
+                f"{path}: {name} is a link to another place; such links are not followed"
+            )
+        if not isinstance(file[name], h5py.Group) or not _MIXTURES & set(file[name]):
+            raise StoreFormatError(
+                f"{path}: is no PSF store: {name} holds no PSF mixtures; give another file"
+            )
 
 
 def replace_band(path: Path, band: str, parameters: Parameters, locations: Float | None) -> None:
@@ -157,8 +166,8 @@ def _replace(path: Path, fill: Callable[[h5py.File], None]) -> None:
 
 def _copy_other_bands(path: Path, bands: Collection[str], target: h5py.File) -> None:
     """Copy what a PSF file holds beside some bands."""
-    require_psf_file(path)
     with reading_errors(path), open_psf(path) as source:
+        _require_mixtures(path, source)
         for name in source.attrs:
             target.attrs[name] = read_attribute(source.attrs, name)
         for name in source:
