@@ -213,7 +213,7 @@ class Fit:
         covariance = 2 * np.linalg.inv(self.curvature(best, 0.1 * scale))
         _, slopes = self.evaluate(best[None])
         best -= covariance @ slopes[0] / 2  # what the line search, of rounded values, has left
-        return best.reshape(self.start.shape), covariance
+        return np.clip(best.reshape(self.start.shape), self.low, self.high), covariance
 
 
 def nearby(truth: Table, rng: np.random.Generator) -> Table:

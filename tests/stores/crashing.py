@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from operator import sub
 from pathlib import Path
+from statistics import median
 from typing import Any, NoReturn
 
 from fpgpu.stores.pixel import PixelStore
@@ -137,7 +138,7 @@ def kill_at_random(folder: Path, n_kills: int, seed: int) -> dict[str, Any]:
     durable: dict[str, float] = {}
     problems: list[str] = []
     n_changes = n_begun = 0
-    longest = 0.005  # seconds that a change took so far: kills come at any moment of one
+    took = [0.005]  # seconds, of changes so far: kills come at any moment of one
     # On a busy machine many kills come before a change begins; some must come in the middle.
     for kill in range(10 * n_kills):
         if kill >= n_kills and n_begun:
@@ -153,8 +154,8 @@ def kill_at_random(folder: Path, n_kills: int, seed: int) -> dict[str, Any]:
             for _ in range(rng.randint(1, 6)):
                 lines.append(told.readline())
                 moments.append(time.monotonic())
-            longest = max([longest, *map(sub, moments[2::2], moments[1::2])])
-            time.sleep(rng.uniform(0.0, longest))
+            took += map(sub, moments[2::2], moments[1::2])
+            time.sleep(rng.uniform(0.0, 1.5 * median(took)))
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             lines += told.readlines()

@@ -1,5 +1,6 @@
 """New HDF5 files, made in memory: on a full disk HDF5 may end the interpreter."""
 
+import io
 import os
 import secrets
 from collections.abc import Callable
@@ -55,13 +56,14 @@ def built(fill: Callable[[h5py.File], Result]) -> tuple[Result, Skeleton]:
         The file.
     """
     # Memory that has holes: what is allocated and not written takes none.
-    with os.fdopen(os.memfd_create("fpgpu"), "w+b", buffering=0) as memory:
+    with _Memory(os.memfd_create("fpgpu"), "w+b") as memory:
         try:
             with h5py.File(memory, "w", **_ALIGNMENT) as h5:
                 result = fill(h5)
-        except AttributeError as exc:  # what h5py may make of an error of the memory's
-            cause = exc.__context__
-            raise cause if isinstance(cause, OSError) else OSError(f"no memory: {exc}") from None
+        except AttributeError:  # what h5py may make of an error of the memory's
+            if memory.error is None:
+                raise
+            raise memory.error from None
         return result, Skeleton(os.fstat(memory.fileno()).st_size, _pieces(memory.fileno()))
 
 
@@ -97,6 +99,27 @@ def allocate(
     kind = h5py.h5t.py_create(dtype, logical=True)
     space = h5py.h5s.create_simple(shape)
     return h5py.Dataset(h5py.h5d.create(group.id, name.encode(), kind, space, dcpl=plist))
+
+
+class _Memory(io.FileIO):
+    """A file in memory that writes all or raises, and keeps the error: h5py looks at neither."""
+
+    error: BaseException | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            write_all(self.fileno(), data, self.tell())
+        except BaseException as exc:
+            self.error = exc
+            raise
+        return self.seek(len(data), os.SEEK_CUR)
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except BaseException as exc:
+            self.error = exc
+            raise
 
 
 def _pieces(descriptor: int) -> list[tuple[int, bytes]]:
