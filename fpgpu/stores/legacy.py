@@ -52,20 +52,18 @@ def sidecar_records(
         columns = SkyColumns.from_arrays(arrays)
         if len(keys) != len(columns):
             raise ValueError(f"{len(columns)} records of {len(keys)} exposures")
-        records = StoredRecords(dict(zip(keys, range(len(keys)), strict=True)), columns)
-        same = [
-            (band, expID)
-            for band, expID in keys
+        rows = {
+            (band, expID): row
+            for row, (band, expID) in enumerate(keys)
             if expID in texts.get(band, {})
-            and records.digest((band, expID)) == text_digest(texts[band][expID])
-        ]
-        records = records.only(same)
+            and columns.digests[row].tobytes() == text_digest(texts[band][expID])
+        }
         if asdf_path.exists():
             found = signature(asdf_path)
             stated = arrays["asdf_stat"].tolist() if "asdf_stat" in arrays else None
             if stated != [found.size, found.mtime_ns]:
-                records = records.without_gwcs()
-        return records
+                columns = columns.without_gwcs()
+        return StoredRecords(rows, columns)
     except FileNotFoundError:
         return _NONE
     except _DAMAGE as exc:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from fpgpu.errors import (
@@ -16,7 +15,6 @@ from fpgpu.stores.commit import Change, commit
 from fpgpu.stores.disk import StrPath, signature, write_beside
 from fpgpu.stores.index import Entry
 from fpgpu.stores.metadata.catalog import ExposureCatalog
-from fpgpu.stores.metadata.contents import MetaContents
 from fpgpu.stores.metadata.entries import MetaEntry, new_entry
 from fpgpu.stores.metadata.gwcs import joined
 from fpgpu.stores.metadata.records import Key, text_digest
@@ -111,7 +109,7 @@ class MetaStore(ExposureCatalog):
 
     def _open(self, source: Source | None, *, use_gwcs: bool | None) -> None:
         """Take over what was opened."""
-        super().__init__(MetaContents(source, use_gwcs=use_gwcs))
+        super().__init__(source, use_gwcs=use_gwcs)
         # The file this store stands for, as it was when we last read or wrote it.
         self._path = None if source is None else source.paths.json
         self._known = source.seen if isinstance(source, FileSource) else None
@@ -127,8 +125,7 @@ class MetaStore(ExposureCatalog):
     @property
     def state(self) -> State | None:
         """The commit that this was opened from; None for one of files, or in memory."""
-        source = self._contents.source
-        return source.state if isinstance(source, IndexSource) else None
+        return self._source.state if isinstance(self._source, IndexSource) else None
 
     def pixel_id(self, band: str, expID: str) -> str:
         """Return which pixels the metadata of an exposure belong to.
@@ -148,8 +145,7 @@ class MetaStore(ExposureCatalog):
 
     def __repr__(self) -> str:
         bands = ", ".join(f"{band} {len(exps)}" for band, exps in self.headers.items())
-        source = self._contents.source
-        name = "in memory" if source is None else str(source.paths.json)
+        name = "in memory" if self._source is None else str(self._source.paths.json)
         return (
             f"<MetaStore {name}: {self.nexp} exposures ({bands or 'no bands'}), {self.wcs_kinds}>"
         )
@@ -157,20 +153,15 @@ class MetaStore(ExposureCatalog):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # As forcepho's, a copy holds everything itself, with what was changed and not written.
-        contents = self._contents
         entries = [self.entry(*key) for key in self]
-        state = (self.gwcs_file, self._path, self._known, contents.image_shape)
-        return _unpickled, (entries, contents.use_gwcs, contents.replaced_wcs, state)
+        replaced_wcs = {key: self.wcs[key[0]][key[1]] for key in self._replaced_wcs}
+        state = (self.gwcs_file, self._path, self._known, self.image_shape)
+        return _unpickled, (entries, self.use_gwcs, replaced_wcs, state)
 
     def close(self) -> None:
         """Do nothing: no file is held open."""
@@ -191,7 +182,7 @@ class MetaStore(ExposureCatalog):
             If there is no such file, or it is no file of gWCS.
         """
         if gwcs_file is not None:
-            self._contents.read_tree_from(Path(gwcs_file))
+            self._read_tree_from(Path(gwcs_file))
             self.gwcs_file = str(gwcs_file)
         if self.use_gwcs and (lacking := self.without_gwcs()):
             listing = ", ".join(f"{band}/{expID}" for band, expID in lacking[:LISTED])
@@ -269,7 +260,7 @@ class MetaStore(ExposureCatalog):
                 names[band] = NameTree(self.headers.get(band, {}))
             names[band].add(expID)
         for entry in entries:
-            self._contents.add(*entry)
+            self._add(entry)
 
     def remove(self, *keys: tuple[str, str]) -> None:
         """Remove exposures, all or none; a band without any is removed, too.
@@ -287,31 +278,11 @@ class MetaStore(ExposureCatalog):
             If one of them is not here.
         """
         for key in keys:
-            self._contents.require(key)
+            self._required(*key)
         for band, expID in dict.fromkeys(keys):
             del self.headers[band][expID]
             if not self.headers[band]:
                 del self.headers[band]
-
-    def entry(self, band: str, expID: str) -> MetaEntry:
-        """Return all that is stored of an exposure.
-
-        Parameters
-        ----------
-        band, expID : str
-            The exposure.
-
-        Returns
-        -------
-        MetaEntry
-            For `add_prepared` of another store.
-
-        Raises
-        ------
-        NotInStoreError
-            If there is no such exposure.
-        """
-        return self._contents.entry((band, expID))
 
     def write_to_file(self, filename: StrPath) -> None:
         """Write the store: JSON, and ASDF when there are gWCS.
@@ -341,28 +312,28 @@ class MetaStore(ExposureCatalog):
                 f"{paths.json}: the name of a meta store must end in '.json'; the file beside it "
                 "is named after it"
             )
-        with self._contents.lock:
+        with self._lock:
             beside = state_beside(paths.json)
             if beside is not None:
                 state = commit(beside.store, self._change)
                 write_views(beside.store)
-                if self.state is not None or self._contents.source is None:
-                    self._contents.source = IndexSource(state, paths)
+                if self.state is not None or self._source is None:
+                    self._source = IndexSource(state, paths)
             else:
                 self._write_files(paths)
-                if self._contents.source is not None and self._contents.source.paths == paths:
-                    self._contents.source = FileSource(paths)
+                if self._source is not None and self._source.paths == paths:
+                    self._source = FileSource(paths)
             if paths.json == self._path or self._path is None:
                 self._path, self._known = paths.json, signature(paths.json)
 
     def _change(self, state: State) -> Change:
         """Say what a commit has to change for its metadata to be these."""
-        index, contents = state.index, self._contents
+        index = state.index
         mine = self.state if self.state is not None and self.state.store == state.store else None
         opened = {} if mine is None else mine.index.rows
         keys = []
         for key in self:
-            if mine is not None and contents.is_as_opened(key):
+            if mine is not None and self._is_as_opened(key):
                 continue
             if not self._is_stored(state, key):
                 keys.append(key)
@@ -375,7 +346,7 @@ class MetaStore(ExposureCatalog):
                     f"{state.place(key)}: its metadata were changed by somebody else since they "
                     "were read; open the store again and repeat the change"
                 )
-        put = new_entries(state, index, contents, keys)
+        put = new_entries(state, index, self, keys)
         drop = {key for key in gone if key in index.rows and not index.rows[key].file}
         put |= {
             key: Entry(index.rows[key]._replace(meta=None), None, index.calibration(key))
@@ -387,18 +358,15 @@ class MetaStore(ExposureCatalog):
     def _is_stored(self, state: State, key: Key) -> bool:
         """Whether a commit has the same header and gWCS of an exposure."""
         old = state.index.sky(key) if key in state.index.rows else None
-        has_gwcs = self._contents.has_gwcs(key)
-        if old is None or old.digest != text_digest(self._contents.text(key)):
+        has_gwcs = self._has_gwcs(key)
+        if old is None or old.digest != text_digest(self._text(key)):
             return False
         if not (has_gwcs or old.has_gwcs):
             return True
-        return (
-            has_gwcs and old.has_gwcs and state.record(key).gwcs == self._contents.gwcs_bytes(key)
-        )
+        return has_gwcs and old.has_gwcs and state.record(key).gwcs == self._gwcs_bytes(key)
 
     def _write_files(self, paths: MetaPaths) -> None:
         """Replace the two files of a store that stands for itself."""
-        contents = self._contents
 
         def is_current() -> bool:
             if paths.json != self._path or self._known is None:
@@ -412,12 +380,12 @@ class MetaStore(ExposureCatalog):
                 f"{paths.json}: was changed by somebody else since it was read; open the store "
                 "again and repeat the change"
             )
-        texts = [(key, contents.text(key)) for key in self]
-        source = contents.source
-        if not (contents.gwcs_as_opened and source is not None and source.paths == paths):
-            with_gwcs = [key for key in self if contents.has_gwcs(key)]
+        texts = [(key, self._text(key)) for key in self]
+        as_opened = self._foreign_gwcs is None and not self._changed_gwcs
+        if not (as_opened and self._source is not None and self._source.paths == paths):
+            with_gwcs = [key for key in self if self._has_gwcs(key)]
             if with_gwcs:
-                content = joined((key, contents.gwcs_bytes(key)) for key in with_gwcs)
+                content = joined((key, self._gwcs_bytes(key)) for key in with_gwcs)
                 with write_beside(paths.asdf) as draft:
                     draft.write_bytes(content)
             else:
@@ -496,11 +464,11 @@ def _unpickled(
 ) -> MetaStore:
     """Make a store in memory of what was pickled of one."""
     store = MetaStore()
-    store._contents.use_gwcs = use_gwcs
+    store._use_gwcs = use_gwcs
     store.add_prepared(*entries)
     for (band, expID), wcs in replaced_wcs.items():
         store.wcs[band][expID] = wcs
-    store.gwcs_file, store._path, store._known, store._contents.image_shape = state
+    store.gwcs_file, store._path, store._known, store.image_shape = state
     return store
 
 

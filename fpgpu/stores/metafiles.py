@@ -20,7 +20,7 @@ from fpgpu.errors import MissingStoreError, StoreError, StoreFormatError
 from fpgpu.stores.disk import StrPath, read_regular, signature, write_beside
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.index import Entry, Index, Row
-from fpgpu.stores.metadata.contents import MetaContents
+from fpgpu.stores.metadata.catalog import ExposureCatalog
 from fpgpu.stores.metadata.record import Record
 from fpgpu.stores.metadata.records import UNKNOWN_SHAPE, Key, text_digest
 from fpgpu.stores.metadata.source import FileSource, MetaPaths
@@ -117,17 +117,18 @@ def taken_over(state: State, index: Index | None) -> Index | None:
     json_known, asdf_known = (_is_known(state, path, notes) for path in paths)
     if json_known and asdf_known and not state.is_foreign:
         return index
-    contents = MetaContents(FileSource(paths), use_gwcs=False)
+    source = FileSource(paths)
+    # A view of the gWCS, or none, leaves them as the store has them.
+    source.has_asdf = not asdf_known
+    catalog = ExposureCatalog(source, use_gwcs=False)
     wanted = []
-    for band, expIDs in contents.headers.items():
-        for expID in expIDs:
-            key = band, expID
-            old = index.sky(key) if key in index.rows else None
-            if old is None or not asdf_known or old.digest != text_digest(contents.text(key)):
-                wanted.append(key)
+    for key in catalog:
+        old = index.sky(key) if key in index.rows else None
+        if old is None or not asdf_known or old.digest != text_digest(source.text(key)):
+            wanted.append(key)
     # Of a file whose index is gone, what was recovered knows where the records are.
     known = replace(state, stored=index)
-    put = new_entries(known, index, contents, wanted, keep_gwcs=asdf_known)
+    put = new_entries(known, index, catalog, wanted, keep_gwcs=asdf_known)
     taken = {path.name: _digest(path) for path in paths if path.exists()}
     return index.changed(put, taken=taken)
 
@@ -135,7 +136,7 @@ def taken_over(state: State, index: Index | None) -> Index | None:
 def new_entries(
     state: State,
     index: Index,
-    contents: MetaContents,
+    catalog: ExposureCatalog,
     keys: Iterable[Key],
     *,
     keep_gwcs: bool = False,
@@ -148,7 +149,7 @@ def new_entries(
         The store.
     index : Index
         Of that state, or what it becomes.
-    contents : MetaContents
+    catalog : ExposureCatalog
         The metadata.
     keys : iterable of (band, expID)
         The exposures.
@@ -157,7 +158,7 @@ def new_entries(
     """
     home, records = store_id(state.store), []
     for key in keys:
-        entry = contents.entry(key) if not keep_gwcs else contents.entry_without_gwcs(key)
+        entry = catalog.entry(*key)
         gwcs, sky = entry.gwcs_bytes(), entry.record
         old = index.sky(key) if keep_gwcs and key in index.rows else None
         if old is not None and old.has_gwcs:

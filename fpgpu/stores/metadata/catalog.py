@@ -1,12 +1,19 @@
-"""The exposures of a meta store: which there are, where they are, which cover a place."""
+"""The exposures of a meta store: headers and WCS, where they are, which cover a place."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpgpu.errors import RegionError
-from fpgpu.stores.metadata.contents import MetaContents
+from fpgpu.errors import MissingStoreError, NotInStoreError, RegionError, StoreError
+from fpgpu.stores.disk import read_regular
+from fpgpu.stores.metadata.entries import MetaEntry
+from fpgpu.stores.metadata.gwcs import GwcsFile, gwcs_from_bytes, gwcs_to_bytes
+from fpgpu.stores.metadata.headers import parse_header, serialize, with_size
 from fpgpu.stores.metadata.lazy import LazyTable
-from fpgpu.stores.metadata.records import Float, Key
+from fpgpu.stores.metadata.outlines import Outlines, wcs_errors
+from fpgpu.stores.metadata.records import Float, Key, SkyColumns, StoredRecords
+from fpgpu.stores.metadata.source import Source
 from fpgpu.stores.names import each_band
 
 if TYPE_CHECKING:
@@ -23,21 +30,54 @@ __all__ = ["ExposureCatalog"]
 
 
 class ExposureCatalog:
-    """Questions that the contents of a meta store answer.
+    """Headers, WCS, gWCS and footprints of exposures, each made when it is first asked for.
+
+    What depends on a header, a WCS or a gWCS is forgotten when that is replaced, so that everything
+    here always fits together.
 
     Parameters
     ----------
-    contents : MetaContents
-        What is asked.
+    source : Source or None
+        What was opened; None for an empty store.
+    use_gwcs : bool or None
+        Whether WCS are the stored gWCS instead of those of the headers.
     """
 
-    def __init__(self, contents: MetaContents) -> None:
-        self._contents = contents
+    def __init__(self, source: Source | None, *, use_gwcs: bool | None) -> None:
+        self._lock = threading.RLock()  # held while anything is made or changed
+        self._use_gwcs = use_gwcs
+        self._headers: LazyTable[Header] = LazyTable(
+            "header", self._load_header, self._header_changed, self._lock
+        )
+        self._wcs: LazyTable[Any] = LazyTable("WCS", self._load_wcs, self._wcs_changed, self._lock)
+        self._tree: LazyTable[Any] = LazyTable(
+            "gWCS", self._load_gwcs, self._gwcs_changed, self._lock
+        )
+        self._outlines = Outlines(
+            self._place,
+            self._text,
+            self._gwcs,
+            StoredRecords({}, SkyColumns.of([])) if source is None else source.records,
+        )
+        self._new_texts: dict[Key, str] = {}
+        self._replaced_wcs: set[Key] = set()
+        self._sky: dict[Key, SkyWCS] = {}
+        self._indexes: dict[str, tuple[FootprintIndex, list[str]]] = {}
+        self._new_gwcs: dict[Key, bytes] = {}
+        self._changed_gwcs: set[Key] = set()
+        self._foreign_gwcs: GwcsFile | None = None
+        self._source = source
+        # An ASDF file takes long to read, so its names are only taken when they are needed.
+        self._tree_read = not self.has_gwcs
+        if source is not None:
+            for band, expIDs in source.names.items():
+                self._headers.declare(band, expIDs)
+                self._wcs.declare(band, expIDs)
 
     @property
     def headers(self) -> "LazyTable[Header]":
         """``headers[band][expID]``, in the store's order; entries may be changed and replaced."""
-        return self._contents.headers
+        return self._headers
 
     @property
     def bands(self) -> list[str]:
@@ -88,27 +128,36 @@ class ExposureCatalog:
     @property
     def wcs(self) -> LazyTable[Any]:
         """``wcs[band][expID]``: celestial WCS of the kind asked for; entries may be replaced."""
-        return self._contents.wcs
+        return self._wcs
 
     @property
     def tree(self) -> LazyTable[Any]:
         """``tree[band][expID]``: the gWCS objects, whether they are used or not."""
-        return self._contents.tree
+        with self._lock:
+            if not self._tree_read and self._source is not None:
+                self._declare_tree(self._source.gwcs_keys)
+            return self._tree
 
     @property
     def image_shape(self) -> tuple[int, int] | None:
         """Pixels along x and y of exposures whose headers do not say, as primary headers of FITS
         files with extensions: those of the pixel store, to be set by who knows it."""
-        return self._contents.image_shape
+        return self._outlines.image_shape
 
     @image_shape.setter
     def image_shape(self, shape: tuple[int, int] | None) -> None:
-        self._contents.image_shape = shape
+        with self._lock:
+            if shape != self._outlines.image_shape:
+                self._outlines.image_shape = shape
+                for key in self._outlines.sized:
+                    self._outlines.forget_header(key)
+                    self._forget_wcs(key)
+                self._outlines.sized.clear()
 
     @property
     def use_gwcs(self) -> bool | None:
         """Whether positions come from the gWCS; None: where an exposure has one."""
-        return self._contents.use_gwcs
+        return self._use_gwcs
 
     @property
     def wcs_kinds(self) -> str:
@@ -121,7 +170,7 @@ class ExposureCatalog:
     @property
     def has_gwcs(self) -> bool:
         """Whether there may be gWCS beside the FITS WCS of the headers."""
-        return self._contents.has_asdf
+        return self._source is not None and self._source.has_asdf
 
     def without_gwcs(self) -> list[Key]:
         """List the exposures that have no gWCS.
@@ -131,7 +180,7 @@ class ExposureCatalog:
         list of (band, expID)
             In the store's order.
         """
-        return [key for key in self if not self._contents.has_gwcs(key)]
+        return [key for key in self if not self._has_gwcs(key)]
 
     def wcs_kind(self, band: str, expID: str) -> str:
         """Tell the best kind of WCS that is stored of an exposure.
@@ -151,8 +200,7 @@ class ExposureCatalog:
         NotInStoreError
             If there is no such exposure.
         """
-        self._contents.require((band, expID))
-        return "gwcs" if self._contents.has_gwcs((band, expID)) else "fits"
+        return "gwcs" if self._has_gwcs(self._required(band, expID)) else "fits"
 
     def sky_wcs(self, band: str, expID: str) -> "SkyWCS":
         """Give the WCS of an exposure, of the kind asked for.
@@ -174,8 +222,15 @@ class ExposureCatalog:
         WCSError
             If the WCS cannot be used.
         """
-        self._contents.require((band, expID))
-        return self._contents.sky_wcs((band, expID))
+        from fpgpu.sky.wcs import SkyWCS
+
+        key = self._required(band, expID)
+        with self._lock:
+            native = self.wcs[band][expID]
+            if key not in self._sky:
+                with wcs_errors(self._place(key)):
+                    self._sky[key] = SkyWCS.from_native(native, self.shape(*key))
+            return self._sky[key]
 
     def shape(self, band: str, expID: str) -> tuple[int, int]:
         """Give the size of an exposure by its header, or `image_shape`.
@@ -197,8 +252,7 @@ class ExposureCatalog:
         WCSError
             If neither its header nor `image_shape` says.
         """
-        self._contents.require((band, expID))
-        return self._contents.shape((band, expID))
+        return self._outlines.record(self._required(band, expID)).shape
 
     def sip_fit(self, band: str, expID: str) -> "SipFit | None":
         """Give the SIP refit of the gWCS that was stored with an exposure.
@@ -218,8 +272,7 @@ class ExposureCatalog:
         NotInStoreError
             If there is no such exposure.
         """
-        self._contents.require((band, expID))
-        return self._contents.sip((band, expID))
+        return self._outlines.record(self._required(band, expID)).sip
 
     def footprint(self, band: str, expID: str) -> Float:
         """Give the outline of an exposure on the sky.
@@ -241,8 +294,36 @@ class ExposureCatalog:
         WCSError
             If its header has no usable WCS.
         """
-        self._contents.require((band, expID))
-        return self._contents.outline((band, expID))
+        key = self._required(band, expID)
+        with self._lock:
+            if key not in self._replaced_wcs:
+                return self._outlines.outline(key, self._kind(key))
+            with wcs_errors(self._place(key)):
+                return self.sky_wcs(*key).footprint()
+
+    def entry(self, band: str, expID: str) -> MetaEntry:
+        """Return all that is stored of an exposure.
+
+        Parameters
+        ----------
+        band, expID : str
+            The exposure.
+
+        Returns
+        -------
+        MetaEntry
+            For `add_prepared` of another store.
+
+        Raises
+        ------
+        NotInStoreError
+            If there is no such exposure.
+        """
+        with self._lock:
+            key = self._required(band, expID)
+            text, has_gwcs = self._text(key), self._has_gwcs(key)
+            record = self._outlines.complete(key, text, has_gwcs=has_gwcs)
+            return MetaEntry(key, text, self._gwcs_bytes(key) if has_gwcs else None, record)
 
     # --- queries -----------------------------------------------------------------------------
 
@@ -324,9 +405,205 @@ class ExposureCatalog:
     ) -> list[Key]:
         """Ask the indexes of the bands."""
         bands = self.bands if bandlist is None else each_band(bandlist, self.headers)
-        indexed = [(band, *self._contents.index(band)) for band in bands]
+        indexed = [(band, *self._index(band)) for band in bands]
         found: list[Key] = []
         answers = ask([index for _, index, _ in indexed])
         for (band, _, expIDs), numbers in zip(indexed, answers, strict=True):
             found += [(band, expIDs[number]) for number in numbers.tolist()]
         return found
+
+    # --- pieces ------------------------------------------------------------------------------
+
+    def _place(self, key: Key) -> str:
+        """Name an exposure for messages."""
+        name = f"exposure {key[0]}/{key[1]}"
+        return name if self._source is None else f"{self._source.paths.json}: {name}"
+
+    def _required(self, band: str, expID: str) -> Key:
+        """Return the key of an exposure, refusing one that is not here."""
+        if expID not in self.headers[band]:
+            raise NotInStoreError(f"{self._place((band, expID))}: not in the meta store")
+        return band, expID
+
+    def _text(self, key: Key) -> str:
+        """Return the header of an exposure, as it is now, as text."""
+        header = self._headers.made(*key)
+        if header is not None:
+            return serialize(header, self._place(key))
+        if key in self._new_texts:
+            return self._new_texts[key]
+        if self._source is None:
+            raise StoreError(f"{self._place(key)}: its header is neither in a file nor in memory")
+        return self._source.text(key)
+
+    def _has_gwcs(self, key: Key) -> bool:
+        """Tell whether an exposure has a gWCS."""
+        return key[1] in self.tree.get(key[0], {})
+
+    def _kind(self, key: Key) -> str:
+        """Tell which WCS of an exposure is asked for, "gwcs" or "fits"."""
+        use_gwcs = self._has_gwcs(key) if self.use_gwcs is None else self.use_gwcs
+        return "gwcs" if use_gwcs else "fits"
+
+    def _gwcs(self, key: Key) -> Any:
+        """Return the gWCS of an exposure."""
+        if not self._has_gwcs(key):
+            raise NotInStoreError(
+                f"{self._place(key)}: has no gWCS; open the store without use_gwcs to take the "
+                "FITS WCS of its header, or see without_gwcs() for all such exposures"
+            )
+        return self.tree[key[0]][key[1]]
+
+    def _index(self, band: str) -> tuple["FootprintIndex", list[str]]:
+        """Return the index over the footprints of a band, and the expIDs in its order."""
+        from fpgpu.sky.footprints import FootprintIndex
+
+        with self._lock:
+            if band not in self._indexes:
+                expIDs = list(self.headers[band])
+                keys = [(band, expID) for expID in expIDs]
+                kinds = {self._kind(key) for key in keys}
+                stacked = None
+                if len(kinds) == 1 and not self._replaced_wcs.intersection(keys):
+                    stacked = self._outlines.stacked(keys, kinds.pop())
+                index = (
+                    FootprintIndex([self.footprint(*key) for key in keys])
+                    if stacked is None
+                    else FootprintIndex.from_arrays(stacked)
+                )
+                self._indexes[band] = index, expIDs
+            return self._indexes[band]
+
+    # --- changes -----------------------------------------------------------------------------
+
+    def _add(self, entry: MetaEntry) -> None:
+        """Add or replace an exposure."""
+        key, gwcs = entry.key, entry.gwcs
+        band, expID = key
+        with self._lock:
+            if isinstance(gwcs, bytes):
+                self.tree.declare(band, [expID])
+                self._gwcs_changed(band, expID)
+                self._new_gwcs[key] = gwcs
+            elif gwcs is not None:
+                self.tree.put(band, expID, gwcs)
+            elif self._has_gwcs(key):
+                del self.tree[band][expID]
+            self._headers.declare(band, [expID])
+            self._header_changed(band, expID)
+            self._new_texts[key] = entry.text
+            self._outlines.put(key, entry.record)
+
+    def _read_tree_from(self, path: Path) -> None:
+        """Take the gWCS of another file instead of those there were."""
+        try:
+            source = GwcsFile(read_regular(path)[0], path)
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise MissingStoreError(f"{path}: no such file of gWCS") from exc
+        except IsADirectoryError as exc:
+            raise StoreError(f"{path}: is a directory; expected an ASDF file of gWCS") from exc
+        except OSError as exc:
+            reason = f"cannot be read: {exc.strerror}; expected an ASDF file of gWCS"
+            raise StoreError(f"{path}: {reason}") from exc
+        with self._lock:
+            for band in list(self.tree):
+                del self._tree[band]
+            self._declare_tree(source.keys)
+            self._foreign_gwcs = source
+            self._new_gwcs.clear()
+            self._use_gwcs = True
+            for key in self:
+                self._forget_wcs(key)
+                self._outlines.forget_gwcs(key)
+
+    # --- what is written of it ---------------------------------------------------------------
+
+    def _is_as_opened(self, key: Key) -> bool:
+        """Tell whether nothing of an exposure was touched since it was opened."""
+        band, expID = key
+        return (
+            self._source is not None
+            and expID in self._source.names.get(band, ())
+            and self._headers.made(band, expID) is None
+            and key not in self._new_texts
+            and key not in self._changed_gwcs
+            and self._foreign_gwcs is None
+        )
+
+    def _gwcs_bytes(self, key: Key) -> bytes:
+        """Return the gWCS that an exposure has as ASDF, from the opened store if it is there."""
+        if self._source and self._foreign_gwcs is None and key not in self._changed_gwcs:
+            return self._source.gwcs_bytes(key)
+        if key not in self._new_gwcs:
+            self._new_gwcs[key] = gwcs_to_bytes(self.tree[key[0]][key[1]], self._place(key))
+        return self._new_gwcs[key]
+
+    # --- how pieces are made, and forgotten --------------------------------------------------
+
+    def _declare_tree(self, keys: Iterable[Key]) -> None:
+        """Take over which exposures have a gWCS."""
+        self._tree_read = True
+        for band, expID in keys:
+            self._tree.declare(band, [expID])
+
+    def _load_header(self, band: str, expID: str) -> "Header":
+        key = band, expID
+        return parse_header(self._text(key), self._place(key))
+
+    def _load_gwcs(self, band: str, expID: str) -> Any:
+        key = band, expID
+        if key in self._new_gwcs:
+            return gwcs_from_bytes(self._new_gwcs[key], self._place(key))
+        if self._foreign_gwcs is not None:
+            return self._foreign_gwcs.get(key)
+        if self._source is None:
+            raise NotInStoreError(f"{self._place(key)}: has no gWCS")
+        return self._source.gwcs(key)
+
+    def _load_wcs(self, band: str, expID: str) -> Any:
+        from fpgpu.sky.wcs import SkyWCS
+
+        key = band, expID
+        if self._kind(key) == "gwcs":
+            return self._gwcs(key)
+        header = with_size(self.headers[band][expID], self.shape(*key))
+        with wcs_errors(self._place(key)):
+            self._sky[key] = SkyWCS.from_header(header)
+        return self._sky[key].native
+
+    def _header_changed(self, band: str, expID: str) -> None:
+        key = band, expID
+        with self._lock:
+            self._new_texts.pop(key, None)
+            self._outlines.forget_header(key)
+            self._forget_wcs(key)
+            if expID not in self.headers.get(band, {}):
+                self._wcs.discard(band, expID)
+                if self._has_gwcs(key):
+                    del self.tree[band][expID]
+
+    def _gwcs_changed(self, band: str, expID: str) -> None:
+        key = band, expID
+        with self._lock:
+            self._changed_gwcs.add(key)
+            self._new_gwcs.pop(key, None)
+            self._outlines.forget_gwcs(key)
+            if self.use_gwcs is not False and expID in self.headers.get(band, {}):
+                self._forget_wcs(key)
+
+    def _wcs_changed(self, band: str, expID: str) -> None:
+        key = band, expID
+        with self._lock:
+            self._sky.pop(key, None)
+            self._indexes.pop(band, None)
+            if expID in self.wcs.get(band, {}):
+                self._replaced_wcs.add(key)
+            elif expID in self.headers.get(band, {}):
+                self._forget_wcs(key)
+
+    def _forget_wcs(self, key: Key) -> None:
+        """Make the WCS of an exposure anew when it is next asked for."""
+        self._wcs.declare(key[0], [key[1]])
+        self._replaced_wcs.discard(key)
+        self._sky.pop(key, None)
+        self._indexes.pop(key[0], None)

@@ -3,46 +3,23 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
-from fpgpu.errors import NotInStoreError, WCSError
+from fpgpu.errors import WCSError
 from fpgpu.stores.metadata.headers import parse_wcs, with_size
 from fpgpu.stores.metadata.records import (
     UNKNOWN_SHAPE,
     Float,
     Key,
-    SkyColumns,
     SkyRecord,
     StoredRecords,
     text_digest,
 )
 
-if TYPE_CHECKING:
-    from fpgpu.sky.sip import SipFit
-
-__all__ = ["Outlines", "Sources", "wcs_errors"]
+__all__ = ["Outlines", "wcs_errors"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Where what describes an exposure comes from.
-
-    Attributes
-    ----------
-    place : callable
-        ``place(key)`` names file and exposure for messages.
-    text : callable
-        ``text(key)`` gives the header as it is now, as text.
-    gwcs : callable
-        ``gwcs(key)`` gives the gWCS, None where there is none.
-    """
-
-    place: Callable[[Key], str]
-    text: Callable[[Key], str]
-    gwcs: Callable[[Key], Any]
 
 
 class Outlines:
@@ -50,8 +27,10 @@ class Outlines:
 
     Parameters
     ----------
-    sources : Sources
-        What a record is worked out from.
+    place, text, gwcs : callable
+        Name an exposure for messages, give its header as text as it is now, and its gWCS.
+    stored : mapping of (band, expID) to SkyRecord
+        What the store remembers.
 
     Attributes
     ----------
@@ -61,19 +40,21 @@ class Outlines:
         Exposures whose records came from it.
     """
 
-    def __init__(self, sources: Sources) -> None:
-        self._sources = sources
+    def __init__(
+        self,
+        place: Callable[[Key], str],
+        text: Callable[[Key], str],
+        gwcs: Callable[[Key], Any],
+        stored: StoredRecords,
+    ) -> None:
+        self._place, self._text, self._gwcs = place, text, gwcs
         self.image_shape: tuple[int, int] | None = None
         self.sized: set[Key] = set()
-        # What a store remembers; where there is an entry in `_records`, that counts.
-        self._stored = StoredRecords({}, SkyColumns.of([]))
+        # Where there is an entry in `_records`, that counts.
+        self._stored = stored
         self._records: dict[Key, SkyRecord | None] = {}
         # Records of exposures whose header changed: what their gWCS gave still holds.
         self._outdated: dict[Key, SkyRecord] = {}
-
-    def adopt(self, stored: StoredRecords) -> None:
-        """Take over what a store remembers."""
-        self._stored = stored
 
     def put(self, key: Key, record: SkyRecord) -> None:
         """Replace the record of an exposure."""
@@ -93,45 +74,19 @@ class Outlines:
         record = self._find(key)
         self._records[key] = None if record is None else record.without_gwcs()
 
-    def sip(self, key: Key) -> "SipFit | None":
-        """Return the remembered refit of the gWCS of an exposure, the same object each time."""
-        if self._is_stored(key) and self._stored.shape(key) != UNKNOWN_SHAPE:
-            return self._stored.sip(key)
-        return self._record(key).sip
-
-    def shape(self, key: Key) -> tuple[int, int]:
-        """Return the number of pixels (nx, ny) of an exposure."""
-        if self._is_stored(key):
-            shape = self._stored.shape(key)
-            if shape != UNKNOWN_SHAPE:
-                return shape
-        return self._record(key).shape
-
     def outline(self, key: Key, kind: str) -> Float:
         """Return the footprint of an exposure by its ``"fits"`` WCS or its ``"gwcs"``."""
-        if self._is_stored(key):
-            outline = self._stored.outline(key, kind)
-            if outline is not None:
-                return outline
-        record = self._record(key)
-        outline = record.gwcs_outline if kind == "gwcs" else record.fits_outline
+        record = self.record(key)
+        outline: Float | None = getattr(record, f"{kind}_outline")
         if outline is None:
             outline = self._trace(key, kind, record.shape)
-            if kind == "gwcs":
-                self._records[key] = replace(record, gwcs_outline=outline)
-            else:
-                self._records[key] = replace(record, fits_outline=outline)
+            traced: dict[str, Any] = {f"{kind}_outline": outline}
+            self._records[key] = replace(record, **traced)
         return outline
 
     def stacked(self, keys: Sequence[Key], kind: str) -> Float | None:
-        """Return the footprints of many exposures as one array, if the store has them all.
-
-        Returns
-        -------
-        ndarray of float64, shape (n, n_vertices, 2), or None
-            None where one is not remembered, or they differ in the number of vertices.
-        """
-        if not all(self._is_stored(key) for key in keys):
+        """Return the footprints of many exposures as one array (n, n_vertices, 2), if it can."""
+        if not all(key not in self._records and key in self._stored for key in keys):
             return None
         rows = [self._stored.rows[key] for key in keys]
         return self._stored.columns.ragged[f"{kind}_outline"].stacked(rows)
@@ -153,10 +108,6 @@ class Outlines:
         record = self._find(key) or SkyRecord(digest, UNKNOWN_SHAPE)
         return replace(record, has_gwcs=has_gwcs)
 
-    def _is_stored(self, key: Key) -> bool:
-        """Whether what the store remembers of an exposure still counts."""
-        return key not in self._records and key in self._stored
-
     def _find(self, key: Key) -> SkyRecord | None:
         """Return a record that is known."""
         if key in self._records:
@@ -164,13 +115,13 @@ class Outlines:
         record = self._stored.get(key)
         return None if record is None or record.shape == UNKNOWN_SHAPE else record
 
-    def _record(self, key: Key) -> SkyRecord:
-        """Return a record with digest and shape at least."""
+    def record(self, key: Key) -> SkyRecord:
+        """Return what is known of an exposure: digest and shape at least."""
         record = self._find(key)
         if record is None:
             from fpgpu.sky.celestial import image_shape
 
-            place, text = self._sources.place(key), self._sources.text(key)
+            place, text = self._place(key), self._text(key)
             stored = parse_wcs(text, place)
             header = with_size(stored, self.image_shape)
             if header is not stored:
@@ -193,18 +144,13 @@ class Outlines:
         """Work out a footprint."""
         from fpgpu.sky.wcs import SkyWCS
 
-        place = self._sources.place(key)
+        place = self._place(key)
         if kind == "fits":
-            header = with_size(parse_wcs(self._sources.text(key), place), shape)
+            header = with_size(parse_wcs(self._text(key), place), shape)
             with wcs_errors(place):
                 return SkyWCS.from_header(header).footprint()
-        gwcs = self._sources.gwcs(key)
-        if gwcs is None:
-            raise NotInStoreError(
-                f"{place}: has no gWCS; open the store without use_gwcs to take the FITS WCS"
-            )
         with wcs_errors(place):
-            return SkyWCS.from_gwcs(gwcs, shape).footprint()
+            return SkyWCS.from_gwcs(self._gwcs(key), shape).footprint()
 
 
 @contextmanager

@@ -253,7 +253,7 @@ class SkyColumns:
 
 
 class StoredRecords(Mapping[Key, SkyRecord]):
-    """Records by exposure, each made of the columns when it is asked for.
+    """Records by exposure, each made of the columns when it is first asked for.
 
     Parameters
     ----------
@@ -266,17 +266,12 @@ class StoredRecords(Mapping[Key, SkyRecord]):
     def __init__(self, rows: Mapping[Key, int], columns: SkyColumns) -> None:
         self.rows = rows
         self.columns = columns
-        self._fits: dict[Key, SipFit | None] = {}
-
-    @classmethod
-    def of(cls, records: Mapping[Key, SkyRecord]) -> "StoredRecords":
-        """Put records together."""
-        return cls(
-            dict(zip(records, range(len(records)), strict=True)), SkyColumns.of([*records.values()])
-        )
+        self._made: dict[Key, SkyRecord] = {}
 
     def __getitem__(self, key: Key) -> SkyRecord:
-        return self.columns.record(self.rows[key])
+        if key not in self._made:
+            self._made[key] = self.columns.record(self.rows[key])
+        return self._made[key]
 
     def __contains__(self, key: object) -> bool:
         return key in self.rows
@@ -286,38 +281,6 @@ class StoredRecords(Mapping[Key, SkyRecord]):
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def digest(self, key: Key) -> bytes:
-        """Return the digest of one record, without the rest."""
-        return bytes(self.columns.digests[self.rows[key]])
-
-    def shape(self, key: Key) -> tuple[int, int]:
-        """Return the shape of one record, without the rest."""
-        nx, ny = self.columns.shapes[self.rows[key]].tolist()
-        return nx, ny
-
-    def sip(self, key: Key) -> "SipFit | None":
-        """Return the refit of a record, the same object each time."""
-        if key not in self._fits:
-            self._fits[key] = self[key].sip
-        return self._fits[key]
-
-    def outline(self, key: Key, kind: str) -> Float | None:
-        """Return one outline of a record, without the rest."""
-        return self.columns.ragged[f"{kind}_outline"][self.rows[key]]
-
-    def only(self, keys: Iterable[Key]) -> "StoredRecords":
-        """Return some of the records."""
-        return StoredRecords({key: self.rows[key] for key in keys}, self.columns)
-
-    def without_gwcs(self) -> "StoredRecords":
-        """Return the records with nothing that came from a gWCS."""
-        return StoredRecords(self.rows, self.columns.without_gwcs())
-
-    def with_gwcs(self) -> set[Key]:
-        """Return the exposures that have a gWCS."""
-        flags = self.columns.has_gwcs.tolist()
-        return {key for key, row in self.rows.items() if flags[row]}
 
 
 def _runs(rows: Sequence[int]) -> list[tuple[int, int]]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Self
 
 from fpgpu.errors import (
     MissingStoreError,
@@ -32,43 +32,6 @@ class MetaPaths(NamedTuple):
         """Name the file that belongs to a JSON file; symbolic links are followed first."""
         json = Path(path).resolve()
         return cls(json, json.with_name(f"{json.name.removesuffix('.json')}.asdf"))
-
-
-class Source(Protocol):
-    """What a meta store was opened from; it does not change.
-
-    Attributes
-    ----------
-    paths : MetaPaths
-        The files, which need not exist where there is a commit.
-    """
-
-    paths: MetaPaths
-
-    @property
-    def names(self) -> Mapping[str, Mapping[str, Any]]:
-        """The expIDs of every band, in the store's order, as keys."""
-
-    @property
-    def records(self) -> StoredRecords:
-        """What is remembered of places on the sky."""
-
-    @property
-    def gwcs_keys(self) -> Mapping[Key, Any]:
-        """The exposures that have a gWCS."""
-
-    @property
-    def has_asdf(self) -> bool:
-        """Whether any may have one."""
-
-    def text(self, key: Key) -> str:
-        """Return the header of an exposure."""
-
-    def gwcs(self, key: Key) -> Any:
-        """Make the gWCS of an exposure."""
-
-    def gwcs_bytes(self, key: Key) -> bytes:
-        """Return the gWCS of an exposure as ASDF."""
 
 
 class FileSource:
@@ -158,7 +121,8 @@ class IndexSource:
         self.names: dict[str, dict[str, None]] = {}
         for band, expID in rows:
             self.names.setdefault(band, {})[expID] = None
-        self.gwcs_keys = dict.fromkeys(self.records.with_gwcs())
+        flags = index.columns.has_gwcs.tolist()
+        self.gwcs_keys = {key: None for key, row in rows.items() if flags[row]}
         self.has_asdf = bool(self.gwcs_keys)
 
     def text(self, key: Key) -> str:
@@ -178,3 +142,7 @@ class IndexSource:
         if content is None:
             raise NotInStoreError(f"{self.state.place(key)}: has no gWCS")
         return content
+
+
+Source = FileSource | IndexSource
+"""What a meta store was opened from; it does not change."""
