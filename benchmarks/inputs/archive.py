@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from astropy.io.fits import Card, Header
 
-from fpgpu import MetaStore
+from fpgpu import MetaStore, PixelStore
 from fpgpu.demo.telescope import Pointing
 from fpgpu.sky.sip import SipFit, fit_sip
 from fpgpu.sky.wcs import SkyWCS
@@ -40,7 +40,7 @@ _ENTRY_BYTES = 12_000  # of a header, half a gWCS and a record
 
 def archive_recipe(n_exposures: int) -> dict[str, int]:
     """All that decides what `write_archive` writes."""
-    return {"recipe": 6, "exposures": n_exposures, "depth": _DEPTH}
+    return {"recipe": 7, "exposures": n_exposures, "depth": _DEPTH}
 
 
 def archive_bytes(n_exposures: int) -> int:
@@ -49,7 +49,10 @@ def archive_bytes(n_exposures: int) -> int:
 
 
 def write_archive(folder: Path, n_exposures: int) -> None:
-    """Write ``meta.json`` with its gWCS."""
+    """Write the metadata of a store, its index and ``meta.json`` with gWCS, almost without pixels."""
+    blank = {"im": np.zeros((8, 8)), "ierr": np.ones((8, 8)), "mask": None, "bkg": None, "hdr": {}}
+    names = dict.fromkeys(("band", "expID", "names"), "none")
+    PixelStore(folder / "pixels.h5", 8).add_exposure(SimpleNamespace(**blank, **names))
     store = MetaStore()
     store.add_prepared(*archive_entries(n_exposures))
     store.write_to_file(folder / "meta.json")
