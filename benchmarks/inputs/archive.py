@@ -35,7 +35,7 @@ _FIELD = 1.0  # degrees on a side
 _SCALE = 0.063 / 3600  # degrees per pixel
 _FILLER = 54
 """Cards beside the WCS, so that a header has the 5,760 bytes of one of JWST."""
-_ENTRY_BYTES = 12_000  # of a header, half a gWCS and a record
+_ENTRY_BYTES = 26_000  # of a header and half a gWCS, twice, and a row
 
 
 def archive_recipe(n_exposures: int) -> dict[str, int]:
@@ -49,7 +49,7 @@ def archive_bytes(n_exposures: int) -> int:
 
 
 def write_archive(folder: Path, n_exposures: int) -> None:
-    """Write the metadata of a store, its index and ``meta.json`` with gWCS, almost without pixels."""
+    """Write metadata, their index and ``meta.json`` with gWCS, for pixels that are not there."""
     blank = {"im": np.zeros((8, 8)), "ierr": np.ones((8, 8)), "mask": None, "bkg": None, "hdr": {}}
     names = dict.fromkeys(("band", "expID", "names"), "none")
     PixelStore(folder / "pixels.h5", 8).add_exposure(SimpleNamespace(**blank, **names))
