@@ -112,15 +112,13 @@ def shared_data() -> Path:
 def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What ``fpgpu demo --out`` leaves, of a smaller field: stores with PSFs, and sources.fits."""
     from fpgpu.demo.field import make_field
-    from fpgpu.demo.patch import store_psfs
-    from fpgpu.demo.report import Narrator
-    from fpgpu.demo.run import CATALOG
+    from fpgpu.demo.run import CATALOG, DemoReport, store_psfs
     from fpgpu.ingest.pipeline import ingest
     from fpgpu.stores.folder import StoreFolder
 
     folder = tmp_path_factory.mktemp("demo")
     field = make_field(folder / "exposures", bands=("F200W", "F444W"), size=128, n_sources=12)
     ingest(field.files, folder / "stores")
-    store_psfs(Narrator(lambda line: None), StoreFolder(folder / "stores"), field)
+    store_psfs(DemoReport(), StoreFolder(folder / "stores"), field)
     field.truth.write(folder / CATALOG)
     return folder

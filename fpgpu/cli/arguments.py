@@ -1,83 +1,84 @@
-"""Arguments that several commands have, and what they are read as."""
+"""Options as the commands have them: one table says what the values of each kind are read as."""
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fpgpu.errors import FpgpuError, RegionError
+from fpgpu.errors import RegionError
 from fpgpu.paths import as_path
 
-__all__ = [
-    "add_backend",
-    "add_folder",
-    "add_json",
-    "arcsec",
-    "count_exposures",
-    "declination",
-    "path_name",
-    "positive",
-    "right_ascension",
-]
+__all__ = ["add_backend", "add_folder", "add_json", "add_option", "path_name", "read_angle"]
 
 
-def add_folder(parser: argparse.ArgumentParser) -> None:
-    """Add the store folder that a command is about.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of the command.
-    """
-    parser.add_argument("folder", metavar="DIR", type=path_name, help="the store folder")
-
-
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """Add the option to print what a script can read.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of the command.
-    """
-    parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-def add_backend(parser: Any, what: str) -> None:
-    """Add the choice of a backend.
+def add_option(
+    parser: Any, name: str, value: str | tuple[str, ...] | None, what: str, **settings: Any
+) -> None:
+    """Add an argument or an option.
 
     Parameters
     ----------
     parser : argparse.ArgumentParser or group
         Where to.
+    name : str
+        With dashes that of an option.
+    value : str, tuple of str or None
+        The word for its value, by which it is read; its choices; None for an option without value.
     what : str
-        What the backend does.
+        The help.
+    **settings
+        Others of `argparse.ArgumentParser.add_argument`.
     """
-    parser.add_argument(
-        "--backend",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help=f"where {what}; auto takes a GPU where one works (see fpgpu doctor)",
-    )
+    if value is None:
+        settings["action"] = "store_true"
+    elif isinstance(value, tuple):
+        settings["choices"] = value
+    else:
+        settings = {"type": READ.get(value), **settings, "metavar": value}
+    parser.add_argument(name, help=what, **settings)
 
 
-def positive(text: str) -> int:
-    """Read a number of at least 1.
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    """Add the store folder that a command is about."""
+    add_option(parser, "folder", "DIR", "the store folder")
 
-    Parameters
-    ----------
-    text : str
-        What was typed.
 
-    Returns
-    -------
-    int
-        The number.
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the option to print what a script can read."""
+    add_option(parser, "--json", None, "print JSON")
 
-    Raises
-    ------
-    argparse.ArgumentTypeError
-        If it is none.
-    """
+
+def add_backend(parser: Any, what: str) -> None:
+    """Add the choice of a backend, of which `what` says what it does."""
+    told = f"where {what}; auto takes a GPU where one works (see fpgpu doctor)"
+    add_option(parser, "--backend", ("auto", "cpu", "cuda"), told, default="auto")
+
+
+def path_name(text: str) -> Path:
+    """Read the name of a file or folder; ``~`` is the home folder."""
+    return as_path(_not_empty(text, "the name of the file or folder"))
+
+
+def read_angle(text: str, name: str, **units: str) -> float:
+    """Read an angle, in degrees or in the units that `fpgpu.sky.angles.in_degrees` is told of."""
+    from fpgpu.sky.angles import in_degrees
+
+    try:
+        return float(in_degrees(text, name, **units))
+    except RegionError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _not_empty(text: str, name: str) -> str:
+    """Refuse what a variable that is not set leaves."""
+    if not text:
+        raise argparse.ArgumentTypeError(f"{name} is empty")
+    return text
+
+
+def _positive(text: str) -> int:
+    """Read a number of at least 1."""
     try:
         number = int(text)
     except ValueError:
@@ -87,119 +88,14 @@ def positive(text: str) -> int:
     return number
 
 
-def path_name(text: str) -> Path:
-    """Read the name of a file or folder; an empty one, as of an unset variable, is none.
-
-    Parameters
-    ----------
-    text : str
-        What was typed.
-
-    Returns
-    -------
-    Path
-        The path; ``~`` is the home folder.
-
-    Raises
-    ------
-    argparse.ArgumentTypeError
-        If it is empty.
-    """
-    if not text:
-        raise argparse.ArgumentTypeError("the name of the file or folder is empty")
-    return as_path(text)
-
-
-def right_ascension(text: str) -> float:
-    """Read a right ascension: degrees, or as 10:00:24 in hours.
-
-    Parameters
-    ----------
-    text : str
-        What was typed.
-
-    Returns
-    -------
-    float
-        Degrees.
-
-    Raises
-    ------
-    argparse.ArgumentTypeError
-        If it is no angle.
-    """
-    return _degrees(text, "the right ascension", sixty="hourangle")
-
-
-def declination(text: str) -> float:
-    """Read a declination: degrees, or as +2:12:00.
-
-    Parameters
-    ----------
-    text : str
-        What was typed.
-
-    Returns
-    -------
-    float
-        Degrees.
-
-    Raises
-    ------
-    argparse.ArgumentTypeError
-        If it is no angle.
-    """
-    return _degrees(text, "the declination")
-
-
-def arcsec(text: str) -> float:
-    """Read a small angle: arcsec, or with a unit, as 0.5arcmin.
-
-    Parameters
-    ----------
-    text : str
-        What was typed.
-
-    Returns
-    -------
-    float
-        Degrees.
-
-    Raises
-    ------
-    argparse.ArgumentTypeError
-        If it is no angle.
-    """
-    return _degrees(text, "the angle", plain="arcsec")
-
-
-def _degrees(text: str, name: str, **units: str) -> float:
-    """Read an angle."""
-    from fpgpu.sky.angles import in_degrees
-
-    try:
-        return float(in_degrees(text, name, **units))
-    except RegionError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def count_exposures(folder: Path) -> int:
-    """Count the exposures of a store folder, for a line of progress.
-
-    Parameters
-    ----------
-    folder : Path
-        The store folder.
-
-    Returns
-    -------
-    int
-        0 where there is no store that can be read: what works on it will say why.
-    """
-    from fpgpu.stores.folder import StoreFolder
-    from fpgpu.stores.pixel import PixelStore
-
-    try:
-        return len(PixelStore(StoreFolder(folder).pixels, mode="r"))
-    except FpgpuError:
-        return 0
+READ: dict[str, Callable[[str], Any]] = {
+    "DIR": path_name,
+    "FILE": path_name,
+    "FITS": path_name,
+    "H5": path_name,
+    "PREFIX": partial(_not_empty, name="what the names of the pictures begin with"),
+    "MAG": float,
+    "N": _positive,
+    "ARCSEC": partial(read_angle, name="the angle", plain="arcsec"),
+}
+"""How values are read, by the words that stand for them; others are text."""

@@ -2,10 +2,11 @@
 
 import argparse
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpgpu.cli.arguments import add_backend, arcsec, declination, path_name, right_ascension
+from fpgpu.cli.arguments import add_backend, add_option, read_angle
 from fpgpu.errors import MissingStoreError, PlanError, UsageError
 
 if TYPE_CHECKING:
@@ -54,19 +55,21 @@ def add_circle(parser: Any, *, required: bool, radii: bool = False) -> None:
     radii : bool, optional
         Whether several radii may be given.
     """
-    for name, read, what in (
-        ("ra", right_ascension, "right ascension of the centre: degrees, or hours as 10:00:24"),
-        ("dec", declination, "declination of the centre: degrees, or as +2:12:00"),
-    ):
-        parser.add_argument(f"--{name}", required=required, metavar="DEG", type=read, help=what)
-    parser.add_argument(
+    degrees = {"required": required, "metavar": "DEG"}
+    ra = partial(read_angle, name="the right ascension", sixty="hourangle")
+    what = "right ascension of the centre: degrees, or hours as 10:00:24"
+    parser.add_argument("--ra", type=ra, help=what, **degrees)
+    dec = partial(read_angle, name="the declination")
+    what = "declination of the centre: degrees, or as +2:12:00"
+    parser.add_argument("--dec", type=dec, help=what, **degrees)
+    add_option(
+        parser,
         "--radius",
-        required=required,
-        metavar="ARCSEC",
-        type=arcsec,
-        nargs="+" if radii else None,
-        help="radius of the circle; other units as 0.5arcmin"
+        "ARCSEC",
+        "radius of the circle; other units as 0.5arcmin"
         + ("; of several, times has a bar each" if radii else ""),
+        required=required,
+        nargs="+" if radii else None,
     )
 
 
@@ -78,12 +81,13 @@ def add_bands(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         Where to.
     """
-    parser.add_argument(
+    add_option(
+        parser,
         "--bands",
+        "BAND",
+        "bands, in this order, with spaces or commas between them (default: all)",
         nargs="+",
         action=_Names,
-        metavar="BAND",
-        help="bands, in this order, with spaces or commas between them (default: all)",
     )
 
 
@@ -97,13 +101,13 @@ def add_catalog(parser: Any, what: str) -> None:
     what : str
         What the catalogue is for.
     """
-    parser.add_argument("--catalog", metavar="FITS", type=path_name, help=what)
-    parser.add_argument(
+    add_option(parser, "--catalog", "FITS", what)
+    add_option(
+        parser,
         "--margin",
-        metavar="ARCSEC",
-        type=arcsec,
+        "ARCSEC",
+        "take sources this far outside the circle, too: their light reaches in (default: 0.5)",
         default="0.5",
-        help="take sources this far outside the circle, too: their light reaches in (default: 0.5)",
     )
 
 
@@ -115,11 +119,11 @@ def add_profiles(parser: Any) -> None:
     parser : argparse.ArgumentParser or group
         Where to.
     """
-    parser.add_argument(
+    add_option(
+        parser,
         "--profiles",
-        metavar="H5",
-        type=path_name,
-        help="table of Sersic profiles that psf.h5 was made for, in forcepho's format (default: "
+        "H5",
+        "table of Sersic profiles that psf.h5 was made for, in forcepho's format (default: "
         "fpgpu's own)",
     )
 
@@ -132,17 +136,19 @@ def add_selection(parser: Any) -> None:
     parser : argparse.ArgumentParser or group
         Where to.
     """
-    parser.add_argument(
+    add_option(
+        parser,
         "--select",
-        choices=("corners", "overlap"),
-        default="corners",
-        help="which super-pixels: those with a corner pixel inside, as forcepho's, or all that "
+        ("corners", "overlap"),
+        "which super-pixels: those with a corner pixel inside, as forcepho's, or all that "
         "overlap the circle (default: corners)",
+        default="corners",
     )
-    parser.add_argument(
+    add_option(
+        parser,
         "--units",
-        metavar="UNIT",
-        help="take the exposures that are in this unit, as nJy; any takes all (default: all, and a "
+        "UNIT",
+        "take the exposures that are in this unit, as nJy; any takes all (default: all, and a "
         "band that mixes units is refused)",
     )
     add_backend(parser, "the patch is built")

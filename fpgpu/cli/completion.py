@@ -2,7 +2,7 @@
 
 import argparse
 
-from fpgpu.cli.arguments import path_name
+from fpgpu.cli.arguments import add_option, path_name
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         The parser of the command.
     """
-    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
+    add_option(parser, "shell", ("bash", "zsh", "fish"), "the shell")
 
 
 def run(args: argparse.Namespace) -> int:

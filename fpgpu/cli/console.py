@@ -4,14 +4,17 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+from fpgpu.errors import FpgpuError
 from fpgpu.progress import progress_bar
 
-__all__ = ["Progress", "format_bytes", "format_table", "print_json", "results_alone"]
+__all__ = ["Progress", "counted", "format_bytes", "format_table", "print_json", "results_alone"]
 
 _results: list[TextIO] = []
 
@@ -123,6 +126,28 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         self._bar.close()
+
+
+@contextmanager
+def counted(
+    args: Namespace, label: str, *folders: Path
+) -> Iterator[Callable[[tuple[str, str]], None]]:
+    """Show the progress of a command over all exposures of store folders.
+
+    Yields
+    ------
+    callable
+        To be called with each exposure, as (band, expID), that is done.
+    """
+    from fpgpu.stores.folder import StoreFolder
+    from fpgpu.stores.pixel import PixelStore
+
+    total = 0
+    for folder in folders:
+        with suppress(FpgpuError):  # what works on the store will say what is wrong with it
+            total += len(PixelStore(StoreFolder(folder).pixels, mode="r"))
+    with Progress(total, label, enabled=not (args.quiet or args.json)) as progress:
+        yield lambda key: progress.step("/".join(key))
 
 
 def format_bytes(n_bytes: float) -> str:

@@ -3,8 +3,8 @@
 import argparse
 from functools import partial
 
-from fpgpu.cli.arguments import add_folder, add_json, count_exposures
-from fpgpu.cli.console import Progress, format_bytes, print_json
+from fpgpu.cli.arguments import add_folder, add_json, add_option
+from fpgpu.cli.console import counted, format_bytes, print_json
 from fpgpu.errors import UsageError
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
@@ -31,11 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         The parser of the command.
     """
     add_folder(parser)
-    parser.add_argument("--shard", action="store_true", help="give each exposure a file of its own")
-    parser.add_argument(
+    add_option(parser, "--shard", None, "give each exposure a file of its own")
+    add_option(
+        parser,
         "--now",
-        action="store_true",
-        help="remove the old files at once; who has the store open must open it again",
+        None,
+        "remove the old files at once; who has the store open must open it again",
     )
     add_json(parser)
 
@@ -63,9 +64,8 @@ def run(args: argparse.Namespace) -> int:
     if args.now and args.shard:
         raise UsageError("--now is for one file; leave --shard or --now out")
     change = split if args.shard else partial(consolidate, now=args.now)
-    total = count_exposures(args.folder)
-    with Progress(total, "copy", enabled=not (args.quiet or args.json)) as progress:
-        done = change(args.folder, on_progress=lambda key: progress.step("/".join(key)))
+    with counted(args, "copy", args.folder) as step:
+        done = change(args.folder, on_progress=step)
     if args.json:
         print_json(done.as_dict())
     else:

@@ -5,7 +5,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from fpgpu.cli.arguments import path_name
+from fpgpu.cli.arguments import add_option
 from fpgpu.cli.ingest import add_options
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
@@ -32,24 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         The parser of the command.
     """
-    parser.add_argument(
-        "files",
-        nargs="*",
-        metavar="FILE",
-        type=path_name,
-        help="your exposures; none: synthetic ones",
-    )
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        type=path_name,
-        help="keep the files here (default: a scratch folder)",
-    )
-    parser.add_argument(
+    add_option(parser, "files", "FILE", "your exposures; none: synthetic ones", nargs="*")
+    add_option(parser, "--out", "DIR", "keep the files here (default: a scratch folder)")
+    add_option(
+        parser,
         "--page",
-        metavar="DIR",
-        type=path_name,
-        help="write a page with pictures, DIR/index.html (default: page in the folder of --out, "
+        "DIR",
+        "write a page with pictures, DIR/index.html (default: page in the folder of --out, "
         "where matplotlib is installed)",
     )
     add_options(parser)
@@ -71,8 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from importlib.util import find_spec
 
     from fpgpu.demo.field import CENTER
-    from fpgpu.demo.report import Check, Step
-    from fpgpu.demo.run import CATALOG, run_demo
+    from fpgpu.demo.run import CATALOG, Check, Step, run_demo
 
     def show(line: Step | Check) -> None:
         if isinstance(line, Step):

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from fpgpu.cli.arguments import add_json
+from fpgpu.cli.arguments import add_json, add_option
 from fpgpu.cli.console import format_bytes, format_table, print_json
 
 if TYPE_CHECKING:
@@ -32,19 +32,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         The parser of the command.
     """
-    parser.add_argument("--device", type=int, default=0, metavar="N", help="the CUDA device")
-    parser.add_argument(
+    add_option(parser, "--device", "N", "the CUDA device", type=int, default=0)
+    add_option(
+        parser,
         "--arch",
+        "SM",
+        "compile for this compute capability, as 90, instead of that of the device (without "
+        "a device: of every supported one); may be repeated",
         type=int,
         action="append",
-        metavar="SM",
-        help="compile for this compute capability, as 90, instead of that of the device (without "
-        "a device: of every supported one); may be repeated",
     )
-    parser.add_argument(
+    add_option(
+        parser,
         "--require",
-        choices=("cpu", "cuda"),
-        help="also exit with 1 when this is not the backend that is taken",
+        ("cpu", "cuda"),
+        "also exit with 1 when this is not the backend that is taken",
     )
     add_json(parser)
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from fpgpu.cli import circle
-from fpgpu.cli.arguments import add_folder, path_name
+from fpgpu.cli.arguments import add_folder, add_option
 from fpgpu.errors import StoreConflictError, StoreWriteError, UsageError
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
@@ -34,12 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     circle.add_circle(parser, required=False)
     circle.add_bands(parser)
     circle.add_catalog(parser, "table with columns ra and dec in degrees; needs a circle")
-    parser.add_argument(
-        "--frame", choices=("fk5", "icrs"), default="fk5", help="coordinates (default: fk5)"
-    )
-    parser.add_argument(
-        "--out", metavar="FILE", type=path_name, help="the file to write (default: standard output)"
-    )
+    add_option(parser, "--frame", ("fk5", "icrs"), "coordinates (default: fk5)", default="fk5")
+    add_option(parser, "--out", "FILE", "the file to write (default: standard output)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fpgpu.cli.arguments import add_folder, add_json, path_name
+from fpgpu.cli.arguments import add_folder, add_json, add_option
 from fpgpu.cli.console import format_bytes, format_table, print_json
 from fpgpu.errors import FpgpuError
 
@@ -51,16 +51,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     add_folder(parser)
     add_json(parser)
-    parser.add_argument(
+    add_option(
+        parser,
         "--exposures",
-        action="store_true",
-        help="what was done to each exposure: its files, options, factors, masked pixels, WCS",
+        None,
+        "what was done to each exposure: its files, options, factors, masked pixels, WCS",
     )
-    parser.add_argument(
+    add_option(
+        parser,
         "--out",
-        metavar="FILE",
-        type=path_name,
-        help="with --exposures: write all of it to a table, .ecsv, .fits or .json",
+        "FILE",
+        "with --exposures: write all of it to a table, .ecsv, .fits or .json",
     )
 
 

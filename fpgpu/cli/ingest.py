@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fpgpu.cli.arguments import add_backend, add_json, path_name, positive
+from fpgpu.cli.arguments import add_backend, add_json, add_option
 from fpgpu.cli.console import Progress, format_table, print_json
 from fpgpu.cli.dryrun import run_dry
 from fpgpu.errors import UsageError
@@ -52,50 +52,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         The parser of the command.
     """
-    parser.add_argument(
+    add_option(
+        parser,
         "files",
+        "FILE",
+        "exposure files, folders of them, or quoted patterns; those of --config by default",
         nargs="*",
-        metavar="FILE",
-        type=path_name,
-        help="exposure files, folders of them, or quoted patterns; those of --config by default",
     )
-    parser.add_argument(
-        "--out",
-        metavar="DIR",
-        type=path_name,
-        help="the store folder; that of --config by default",
-    )
-    parser.add_argument(
+    add_option(parser, "--out", "DIR", "the store folder; that of --config by default")
+    add_option(
+        parser,
         "--config",
-        metavar="FILE",
-        type=path_name,
-        help="YAML file with files, options for all, and options for some; the command line goes "
+        "FILE",
+        "YAML file with files, options for all, and options for some; the command line goes "
         "before it",
     )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="say what would happen, and write nothing"
-    )
+    add_option(parser, "--dry-run", None, "say what would happen, and write nothing")
     add_json(parser)
     add_options(parser)
     add_cutting_options(parser)
     add_flux_options(parser)
     add_images(parser)
-    parser.add_argument(
-        "--framedir",
-        metavar="DIR",
-        type=path_name,
-        help="exposures are named by their path below this folder",
-    )
-    parser.add_argument(
+    add_option(parser, "--framedir", "DIR", "exposures are named by their path below this folder")
+    add_option(
+        parser,
         "--split-by-detector",
-        metavar="BAND",
+        "BAND",
+        "give each detector module of this filter a band of its own; may be repeated",
         action="append",
         default=[],
-        help="give each detector module of this filter a band of its own; may be repeated",
     )
-    parser.add_argument(
-        "--strict", action="store_true", help="stop at the first exposure that cannot go in"
-    )
+    add_option(parser, "--strict", None, "stop at the first exposure that cannot go in")
     add_work_options(parser)
     # What was not said on the command line is left to the configuration.
     parser.set_defaults(wcs=None, pad=None, fluxcal=None)
@@ -114,7 +101,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
         "name of an extension, or its number from 0 on; but for --sci, also a file: {stem}_e.fits",
     )
     for name, what in IMAGES.items():
-        group.add_argument(f"--{name}", metavar="EXT", type=extension, help=what)
+        add_option(group, f"--{name}", "EXT", what, type=extension)
 
 
 def extension(text: str) -> str | int:
@@ -141,19 +128,18 @@ def add_cutting_options(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         The parser of the command.
     """
-    parser.add_argument(
+    add_option(
+        parser,
         "--tile",
-        metavar="N",
-        type=positive,
-        help="cut images that are larger than N pixels a side into tiles of this size",
+        "N",
+        "cut images that are larger than N pixels a side into tiles of this size",
     )
-    parser.add_argument(
-        "--tile-overlap", metavar="N", type=int, help="pixels that neighbouring tiles share"
-    )
-    parser.add_argument(
+    add_option(parser, "--tile-overlap", "N", "pixels that neighbouring tiles share", type=int)
+    add_option(
+        parser,
         "--weight",
-        choices=("auto", "err", "ivm", "exptime"),
-        help="where uncertainties come from; ivm, exptime: what the weights (WHT) are (default: "
+        ("auto", "err", "ivm", "exptime"),
+        "where uncertainties come from; ivm, exptime: what the weights (WHT) are (default: "
         "errors where there are any, exposure times for drizzled HST images, else ivm)",
     )
 
@@ -169,22 +155,24 @@ def add_flux_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-fluxcal", dest="fluxcal", action="store_false", help="keep the units of the file"
     )
-    parser.add_argument(
+    add_option(
+        parser,
         "--abmag",
-        metavar="MAG",
-        type=float,
-        help="AB magnitude of one unit of the images, whatever their headers say",
+        "MAG",
+        "AB magnitude of one unit of the images, whatever their headers say",
     )
-    parser.add_argument(
+    add_option(
+        parser,
         "--pixel-area",
-        choices=("auto", "header", "wcs"),
-        help="solid angle of a pixel, for surface brightnesses: PIXAR_SR of the header, or that of "
+        ("auto", "header", "wcs"),
+        "solid angle of a pixel, for surface brightnesses: PIXAR_SR of the header, or that of "
         "the WCS; auto takes PIXAR_SR and refuses one that the WCS contradicts",
     )
-    parser.add_argument(
+    add_option(
+        parser,
         "--no-weight",
-        choices=("refuse", "store"),
-        help="exposures of which no pixel has any weight: refuse them (the default), or store them "
+        ("refuse", "store"),
+        "exposures of which no pixel has any weight: refuse them (the default), or store them "
         "with zero weight",
     )
 
@@ -197,26 +185,29 @@ def add_work_options(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         The parser of the command.
     """
-    parser.add_argument(
+    add_option(
+        parser,
         "--resume",
-        action="store_true",
-        help="leave out exposures that are there and whose files and options have not changed",
+        None,
+        "leave out exposures that are there and whose files and options have not changed",
     )
-    parser.add_argument(
+    add_option(
+        parser,
         "--executor",
-        metavar="WHERE",
-        help="who does the work: processes (the default), serial, dask://HOST:PORT, or mpi",
+        "WHERE",
+        "who does the work: processes (the default), serial, dask://HOST:PORT, or mpi",
     )
-    parser.add_argument(
+    add_option(
+        parser,
         "--workers",
-        metavar="N",
-        type=positive,
-        help="processes to start (default: what cores, memory and files suggest)",
+        "N",
+        "processes to start (default: what cores, memory and files suggest)",
     )
-    parser.add_argument(
+    add_option(
+        parser,
         "--break-lock",
-        action="store_true",
-        help="go on although another process seems to change the stores; only if it is dead",
+        None,
+        "go on although another process seems to change the stores; only if it is dead",
     )
 
 
@@ -228,23 +219,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         Parser of a command.
     """
-    parser.add_argument(
+    add_option(
+        parser,
         "--bitmask",
-        metavar="BITS",
-        help="bad bits of the DQ image, by name or number: DO_NOT_USE,SATURATED or 3 "
+        "BITS",
+        "bad bits of the DQ image, by name or number: DO_NOT_USE,SATURATED or 3 "
         "(default: DO_NOT_USE for JWST, any bit for other files)",
     )
-    parser.add_argument(
+    add_option(
+        parser,
         "--wcs",
-        choices=("auto", "gwcs", "fits"),
-        default="auto",
-        help="which WCS to believe; auto takes the gWCS when there is one and refuses an exposure "
+        ("auto", "gwcs", "fits"),
+        "which WCS to believe; auto takes the gWCS when there is one and refuses an exposure "
         "whose two disagree",
+        default="auto",
     )
-    parser.add_argument(
+    add_option(
+        parser,
         "--pad",
-        action="store_true",
-        help="add pixels of zero weight where a size is no multiple of the super-pixel",
+        None,
+        "add pixels of zero weight where a size is no multiple of the super-pixel",
     )
     add_backend(parser, "pixels are calibrated")
 

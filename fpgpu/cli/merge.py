@@ -2,8 +2,8 @@
 
 import argparse
 
-from fpgpu.cli.arguments import add_json, count_exposures, path_name
-from fpgpu.cli.console import Progress, print_json
+from fpgpu.cli.arguments import add_json, add_option
+from fpgpu.cli.console import counted, print_json
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
 
@@ -27,14 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         The parser of the command.
     """
-    parser.add_argument("folders", metavar="DIR", nargs="+", type=path_name, help="store folders")
-    parser.add_argument(
-        "--out", required=True, metavar="DIR", type=path_name, help="the folder to add to"
-    )
-    parser.add_argument(
+    add_option(parser, "folders", "DIR", "store folders", nargs="+")
+    add_option(parser, "--out", "DIR", "the folder to add to", required=True)
+    add_option(
+        parser,
         "--replace",
-        action="store_true",
-        help="where exposures or PSFs differ, take those of the last folder that has them",
+        None,
+        "where exposures or PSFs differ, take those of the last folder that has them",
     )
     add_json(parser)
 
@@ -54,14 +53,8 @@ def run(args: argparse.Namespace) -> int:
     """
     from fpgpu.stores.upkeep.merge import merge
 
-    total = sum(map(count_exposures, args.folders))
-    with Progress(total, "copy", enabled=not (args.quiet or args.json)) as progress:
-        done = merge(
-            args.folders,
-            args.out,
-            replace=args.replace,
-            on_progress=lambda key: progress.step("/".join(key)),
-        )
+    with counted(args, "copy", *args.folders) as step:
+        done = merge(args.folders, args.out, replace=args.replace, on_progress=step)
     if args.json:
         print_json(done.as_dict())
         return 0

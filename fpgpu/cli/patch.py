@@ -4,12 +4,11 @@ import argparse
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpgpu.cli import circle
-from fpgpu.cli.arguments import add_folder, add_json, path_name
+from fpgpu.cli.arguments import add_folder, add_json, add_option
 from fpgpu.cli.console import format_bytes, format_table, print_json
 
 if TYPE_CHECKING:
@@ -49,17 +48,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "taken, which needs psf.h5 in DIR (default: pixels and geometry only)",
     )
     circle.add_profiles(parser)
-    parser.add_argument(
+    add_option(
+        parser,
         "--out",
-        metavar="FILE",
-        type=path_name,
+        "FILE",
+        "the file to write; an older patch is replaced (default: patch.h5)",
         default=Path("patch.h5"),
-        help="the file to write; an older patch is replaced (default: patch.h5)",
     )
-    parser.add_argument(
+    add_option(
+        parser,
         "--plot",
-        metavar="PREFIX",
-        help=f"write pictures PREFIX_{'.png, PREFIX_'.join(PICTURES)}.png; of many exposures, "
+        "PREFIX",
+        f"write pictures PREFIX_{'.png, PREFIX_'.join(PICTURES)}.png; of many exposures, "
         "12 in each (more pictures: see fpgpu plot)",
     )
     circle.add_selection(parser)
@@ -133,17 +133,12 @@ def _timed(seconds: dict[str, float], what: str) -> Iterator[None]:
 
 def _plot(prefix: str, survey: "Survey", patch: "Patch", units: str) -> list[str]:
     """Write the pictures."""
-    from fpgpu import plots
+    from fpgpu.plots import save_all
+    from fpgpu.plots.kinds import pictures_of_patch
 
-    plan = patch.plan
     data, ierr = patch.retrieve("data"), patch.retrieve("ierr")
-    draw_pixels = partial(plots.plot_pixels, plan, data, ierr, flux_units=units)
-    figures = {
-        "footprints": [plots.plot_footprints(survey.meta, plan)],
-        "superpixels": plots.pages(plan, partial(plots.plot_superpixels, survey.meta, plan)),
-        "pixels": plots.pages(plan, draw_pixels),
-    }
-    return [str(path) for path in plots.save_all(prefix, figures)]
+    draw = pictures_of_patch(survey.meta, patch.plan, data, ierr, units)
+    return [str(path) for kind in PICTURES for path in save_all(prefix, {kind: draw[kind]()})]
 
 
 def _summary(patch: "Patch", seconds: dict[str, float]) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """``fpgpu plot``: pictures of a survey, of its exposures, and of patches of it."""
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fpgpu.cli import circle
-from fpgpu.cli.arguments import add_folder, add_json
+from fpgpu.cli.arguments import add_folder, add_json, add_option
 from fpgpu.cli.console import Progress, print_json
 from fpgpu.errors import CatalogError, NotInStoreError, UsageError
 from fpgpu.stores.names import each_band
@@ -14,7 +14,6 @@ from fpgpu.stores.names import each_band
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from fpgpu.patch.device import Patch
     from fpgpu.survey import Survey
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
@@ -58,43 +57,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     kinds = WHOLE | OF_A_CIRCLE
     add_folder(parser)
-    parser.add_argument(
+    add_option(
+        parser,
         "kinds",
+        "KIND",
+        "; ".join(f"{kind}: {what}" for kind, what in kinds.items()),
         nargs="+",
-        metavar="KIND",
         choices=list(kinds),
-        help="; ".join(f"{kind}: {what}" for kind, what in kinds.items()),
     )
-    parser.add_argument(
+    add_option(
+        parser,
         "--out",
-        metavar="PREFIX",
+        "PREFIX",
+        "what the names of the pictures begin with (default: fpgpu)",
         default="fpgpu",
-        help="what the names of the pictures begin with (default: fpgpu)",
     )
-    parser.add_argument(
-        "--format", choices=("png", "pdf", "svg"), default="png", help="default: png"
-    )
+    add_option(parser, "--format", ("png", "pdf", "svg"), "default: png", default="png")
     circle.add_bands(parser)
     add_json(parser)
 
     whole = parser.add_argument_group("survey and exposure")
-    whole.add_argument(
+    add_option(
+        whole,
         "--depth",
-        choices=("exposures", "magnitude"),
+        ("exposures", "magnitude"),
+        "depth as the number of exposures, or as a limiting magnitude from their weights",
         default="exposures",
-        help="depth as the number of exposures, or as a limiting magnitude from their weights",
     )
-    whole.add_argument(
+    add_option(
+        whole,
         "--field",
-        metavar="N",
+        "N",
+        "which field, where the survey has several that are degrees apart (default: 1, the "
+        "one with most exposures)",
         type=int,
         default=1,
-        help="which field, where the survey has several that are degrees apart (default: 1, the "
-        "one with most exposures)",
     )
-    whole.add_argument(
-        "--exposure", metavar="BAND/EXPID", help="which exposure (default: the first)"
-    )
+    add_option(whole, "--exposure", "BAND/EXPID", "which exposure (default: the first)")
     whole.add_argument(
         "--at",
         nargs=2,
@@ -190,48 +189,22 @@ def _exposure(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]:
     yield plot_layout(survey.pixels, *keys[name], place=place)
 
 
-def _with_patch(
-    draw: Callable[["Survey", "Patch", str], Iterable["Figure"]],
-    survey: "Survey",
-    args: argparse.Namespace,
-) -> Iterator["Figure"]:
-    """Draw the pixels of a patch."""
+def _of_patch(kind: str, survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]:
+    """One of the pictures of the pixels of a patch."""
+    from fpgpu.plots.kinds import pictures_of_patch
+
     plan = survey.plan(circle.region_of(args), args.bands, select=args.select, units=args.units)
     circle.require_exposures(survey, plan, args.bands)
+    units = circle.flux_units(survey, plan)
     with survey.patch(plan) as patch:
-        yield from draw(survey, patch, circle.flux_units(survey, plan))
-
-
-def _footprints(survey: "Survey", patch: "Patch", units: str) -> Iterator["Figure"]:
-    from fpgpu.plots import plot_footprints
-
-    yield plot_footprints(survey.meta, patch.plan)
-
-
-def _coverage(survey: "Survey", patch: "Patch", units: str) -> Iterator["Figure"]:
-    from fpgpu.plots import plot_coverage
-
-    yield plot_coverage(survey.meta, patch.plan, patch.retrieve("ierr"))
-
-
-def _superpixels(survey: "Survey", patch: "Patch", units: str) -> Iterator["Figure"]:
-    from fpgpu.plots import pages, plot_superpixels
-
-    return pages(patch.plan, partial(plot_superpixels, survey.meta, patch.plan))
-
-
-def _pixels(survey: "Survey", patch: "Patch", units: str) -> Iterator["Figure"]:
-    from fpgpu.plots import pages, plot_pixels
-
-    data, ierr = patch.retrieve("data"), patch.retrieve("ierr")
-    return pages(patch.plan, partial(plot_pixels, patch.plan, data, ierr, flux_units=units))
+        data, ierr = patch.retrieve("data"), patch.retrieve("ierr")
+    yield from pictures_of_patch(survey.meta, plan, data, ierr, units)[kind]()
 
 
 def _residuals(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]:
     """Data, model, residual: the model is that of a catalogue of Sersic profiles."""
-    from fpgpu.likelihood.reference import evaluate
     from fpgpu.likelihood.scene import proposal_from_catalog
-    from fpgpu.plots import pages, plot_residuals
+    from fpgpu.plots.kinds import draw_residuals
 
     region = circle.region_of(args)
     catalog = circle.sources_near(args, region)
@@ -244,9 +217,7 @@ def _residuals(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]
     with survey.patch(plan, catalog, radii=mixture.radii, margin=None) as patch:
         arrays, reference = patch.host_arrays(), patch.reference
     proposal = proposal_from_catalog(catalog, plan.bandlist, mixture, reference)
-    model = evaluate(arrays, proposal).model
-    draw = partial(plot_residuals, plan, arrays["data"], arrays["ierr"], model)
-    yield from pages(plan, partial(draw, flux_units=circle.flux_units(survey, plan)))
+    yield from draw_residuals(plan, arrays, proposal, circle.flux_units(survey, plan))
 
 
 def _times(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]:
@@ -271,10 +242,10 @@ def _times(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]:
 DRAW: dict[str, Callable[["Survey", argparse.Namespace], Iterator["Figure"]]] = {
     "survey": _survey,
     "exposure": _exposure,
-    "footprints": partial(_with_patch, _footprints),
-    "coverage": partial(_with_patch, _coverage),
-    "superpixels": partial(_with_patch, _superpixels),
-    "pixels": partial(_with_patch, _pixels),
+    "footprints": partial(_of_patch, "footprints"),
+    "coverage": partial(_of_patch, "coverage"),
+    "superpixels": partial(_of_patch, "superpixels"),
+    "pixels": partial(_of_patch, "pixels"),
     "residuals": _residuals,
     "times": _times,
 }

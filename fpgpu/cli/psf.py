@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fpgpu.cli.arguments import add_json, path_name, positive
+from fpgpu.cli.arguments import add_json, add_option
 from fpgpu.cli.console import Progress, format_table, print_json
 from fpgpu.errors import MissingFileError, UsageError
 
@@ -43,37 +43,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser : argparse.ArgumentParser
         The parser of the command.
     """
-    parser.add_argument(
-        "files", metavar="FILE", nargs="+", help="images, folders of them, or the word 'profiles'"
+    add_option(
+        parser,
+        "files",
+        "FILE",
+        "images, folders of them, or the word 'profiles'",
+        nargs="+",
+        type=str,
     )
-    parser.add_argument(
-        "--out", required=True, metavar="H5", type=path_name, help="the PSF store, or the table"
-    )
-    parser.add_argument(
-        "--gaussians", type=positive, default=4, metavar="N", help="of the PSF itself (4)"
-    )
-    parser.add_argument("--signed", action="store_true", help="amplitudes may be negative")
-    parser.add_argument(
+    add_option(parser, "--out", "H5", "the PSF store, or the table", required=True)
+    add_option(parser, "--gaussians", "N", "of the PSF itself (4)", default=4)
+    add_option(parser, "--signed", None, "amplitudes may be negative")
+    add_option(
+        parser,
         "--max-error",
+        "SHARE",
+        'refuse what misses more of the light in a circle of 0.1" or more',
         type=_share,
-        metavar="SHARE",
-        help='refuse what misses more of the light in a circle of 0.1" or more',
     )
-    parser.add_argument("--band", help="where the header has no FILTER")
-    parser.add_argument("--oversample", type=float, metavar="N", help="samples a pixel")
-    parser.add_argument("--pixel-scale", type=float, metavar="ARCSEC", help="of the detector")
+    add_option(parser, "--band", "BAND", "where the header has no FILTER")
+    add_option(parser, "--oversample", "N", "samples a pixel", type=float)
+    add_option(parser, "--pixel-scale", "ARCSEC", "of the detector", type=float)
     parser.add_argument(
         "--integrated",
         action=argparse.BooleanOptionalAction,
         help="samples hold the light of whole pixels (by default by the kind of the file)",
     )
-    parser.add_argument(
-        "--recenter", action="store_true", help="move the light to the middle of each image"
-    )
-    parser.add_argument(
-        "--profiles", metavar="H5", type=path_name, help="table of Sersic profiles (fpgpu's own)"
-    )
-    parser.add_argument("--plot", metavar="PREFIX", help="pictures PREFIX_psf_BAND.png")
+    add_option(parser, "--recenter", None, "move the light to the middle of each image")
+    add_option(parser, "--profiles", "H5", "table of Sersic profiles (fpgpu's own)")
+    add_option(parser, "--plot", "PREFIX", "pictures PREFIX_psf_BAND.png")
     add_json(parser)
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from fpgpu.cli.arguments import add_folder, add_json
+from fpgpu.cli.arguments import add_folder, add_json, add_option
 from fpgpu.cli.console import print_json
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
@@ -27,13 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         The parser of the command.
     """
     add_folder(parser)
-    parser.add_argument(
+    add_option(
+        parser,
         "patterns",
-        metavar="BAND/EXPID",
+        "BAND/EXPID",
+        "exposures, or patterns of them with *, ? and [...]; * matches slashes, too",
         nargs="+",
-        help="exposures, or patterns of them with *, ? and [...]; * matches slashes, too",
     )
-    parser.add_argument("--dry-run", action="store_true", help="only tell what would be removed")
+    add_option(parser, "--dry-run", None, "only tell what would be removed")
     add_json(parser)
 
 

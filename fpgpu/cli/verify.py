@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fpgpu.cli.arguments import add_folder, add_json, count_exposures
-from fpgpu.cli.console import Progress, format_table, print_json
+from fpgpu.cli.arguments import add_folder, add_json, add_option
+from fpgpu.cli.console import counted, format_table, print_json
 from fpgpu.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,27 +39,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         The parser of the command.
     """
     add_folder(parser)
-    parser.add_argument("--quick", action="store_true", help="read no pixels and evaluate no gWCS")
-    parser.add_argument(
+    add_option(parser, "--quick", None, "read no pixels and evaluate no gWCS")
+    add_option(
+        parser,
         "--repair",
-        action="store_true",
-        help="commit or delete orphaned shards, write forcepho's files again, remove leftovers; "
+        None,
+        "commit or delete orphaned shards, write forcepho's files again, remove leftovers; "
         "exposures are never removed or replaced",
     )
-    parser.add_argument(
+    add_option(
+        parser,
         "--record",
-        action="store_true",
-        help="compute and keep the checksums of exposures that have none, as forcepho's",
+        None,
+        "compute and keep the checksums of exposures that have none, as forcepho's",
     )
-    parser.add_argument(
+    add_option(
+        parser,
         "--delete-orphans",
-        action="store_true",
-        help="with --repair: delete also shards of which it is not clear whether they are wanted",
+        None,
+        "with --repair: delete also shards of which it is not clear whether they are wanted",
     )
-    parser.add_argument(
+    add_option(
+        parser,
         "--break-lock",
-        action="store_true",
-        help="with --repair: go on although another process seems to be changing the stores",
+        None,
+        "with --repair: go on although another process seems to be changing the stores",
     )
     add_json(parser)
 
@@ -89,14 +93,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--delete-orphans and --break-lock need --repair")
 
     def check(label: str) -> "Verdict":
-        total = count_exposures(args.folder)
-        with Progress(total, label, enabled=not (args.quiet or args.json)) as progress:
-            return verify(
-                args.folder,
-                pixels=not args.quick,
-                wcs=not args.quick,
-                on_progress=lambda key: progress.step("/".join(key)),
-            )
+        thorough = not args.quick
+        with counted(args, label, args.folder) as step:
+            return verify(args.folder, pixels=thorough, wcs=thorough, on_progress=step)
 
     if args.record:
         record_checksums(args.folder)

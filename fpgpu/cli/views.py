@@ -2,7 +2,7 @@
 
 import argparse
 
-from fpgpu.cli.arguments import add_folder
+from fpgpu.cli.arguments import add_folder, add_option
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         The parser of the command.
     """
     add_folder(parser)
-    parser.add_argument("--no-asdf", action="store_true", help="do not write meta.asdf")
+    add_option(parser, "--no-asdf", None, "do not write meta.asdf")
 
 
 def run(args: argparse.Namespace) -> int:

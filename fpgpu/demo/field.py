@@ -130,7 +130,11 @@ def make_field(
     files = []
     for band in bands:
         for number in range(n_per_band):
-            pointing = _dither(random, band, number, shape, center)
+            # A little beside the centre, each with a roll of its own.
+            east, north = random.uniform(-0.05, 0.05, 2) * min(shape) * pixel_scale(band) / 3600
+            ra, dec = _beside(center, east, north)
+            roll = (17.0 + 31.0 * number) % 360
+            pointing = Pointing(ra, dec, roll, pixel_scale(band), shape)
             files.append(_write_exposure(folder, band, number, pointing, scene, random))
     return Field(files, _catalog(scene), center)
 
@@ -203,6 +207,11 @@ def _is_long(band: str) -> bool:
     return int(band[1:4]) >= 250
 
 
+def _beside(center: tuple[float, float], east: Any, north: Any) -> tuple[Any, Any]:
+    """RA, Dec at small offsets from a centre, degrees."""
+    return (center[0] + east / np.cos(np.deg2rad(center[1]))) % 360, center[1] + north
+
+
 def _random_scene(
     random: np.random.Generator,
     bands: Sequence[str],
@@ -214,27 +223,14 @@ def _random_scene(
     reach = 0.35 * min(shape) * _SHORT_SCALE / 3600
     east, north = random.uniform(-reach, reach, (2, n_sources))
     brightness = 10 ** random.uniform(2, 4, n_sources)
+    ra, dec = _beside(center, east, north)
     return Scene(
-        ra=(center[0] + east / np.cos(np.deg2rad(center[1]))) % 360,
-        dec=center[1] + north,
+        ra=ra,
+        dec=dec,
         sersic=random.uniform(0.5, 2, n_sources),
         rhalf=random.uniform(0.03, 0.15, n_sources),
         flux={band: brightness * random.uniform(0.5, 2, n_sources) for band in bands},
     )
-
-
-def _dither(
-    random: np.random.Generator,
-    band: str,
-    number: int,
-    shape: tuple[int, int],
-    center: tuple[float, float],
-) -> Pointing:
-    """Point a little beside the centre, each exposure with a roll of its own."""
-    scale = pixel_scale(band)
-    east, north = random.uniform(-0.05, 0.05, 2) * min(shape) * scale / 3600
-    ra = (center[0] + east / np.cos(np.deg2rad(center[1]))) % 360
-    return Pointing(ra, center[1] + north, (17.0 + 31.0 * number) % 360, scale, shape)
 
 
 def _write_exposure(
@@ -253,8 +249,8 @@ def _write_exposure(
     detector = "NRCBLONG" if _is_long(band) else "NRCB1"
     visit = f"jw01234001001_02101_{number + 1:05d}"
     path = folder / f"{visit}_{detector.lower()}_{band.lower()}_cal.fits"
-    primary = fits.PrimaryHDU(header=_primary_header(path.name, band, detector, number))
-    hdus = fits.HDUList([primary])
+    hdus = fits.HDUList([fits.PrimaryHDU()])
+    hdus[0].header.update(_primary_header(path.name, band, detector, number))
     hdus.extend(fits.ImageHDU(image.T, name=name) for name, image in images.items())
     hdus["SCI"].header.update(_science_header(pointing, wcs))
     hdus["ERR"].header["BUNIT"] = "MJy/sr"
@@ -345,32 +341,16 @@ def _cosmic_ray(random: np.random.Generator, flux: Floats, quality: npt.NDArray[
     flux[x, y] += 2000
 
 
-def _primary_header(name: str, band: str, detector: str, number: int) -> Any:
+def _primary_header(name: str, band: str, detector: str, number: int) -> dict[str, Any]:
     """Build the primary header: what was observed, with what, when."""
-    from astropy.io import fits
-
-    cards: list[tuple[str, Any, str]] = [
-        ("DATE-OBS", "2025-01-15", "[yyyy-mm-dd] date of the exposure"),
-        ("TIME-OBS", f"04:{10 * number % 60:02d}:00.000", "[hh:mm:ss.sss] time of the exposure"),
-        ("ORIGIN", "fpgpu", "synthetic data"),
-        ("FILENAME", name, "name of the file"),
-        ("DATAMODL", "ImageModel", "type of data model"),
-        ("TELESCOP", "JWST", "telescope whose files this one resembles"),
-        ("PROGRAM", "01234", "program number"),
-        ("OBSERVTN", "001", "observation number"),
-        ("VISIT", "001", "visit number"),
-        ("EXPOSURE", str(number + 1), "exposure number"),
-        ("INSTRUME", "NIRCAM", "instrument"),
-        ("DETECTOR", detector, "detector"),
-        ("MODULE", detector[3], "NIRCam module"),
-        ("CHANNEL", "LONG" if _is_long(band) else "SHORT", "NIRCam channel"),
-        ("FILTER", band, "filter"),
-        ("PUPIL", "CLEAR", "pupil element"),
-        ("EXP_TYPE", "NRC_IMAGE", "type of exposure"),
-        ("SUBARRAY", "FULL", "subarray"),
-        ("EFFEXPTM", 1000.0, "[s] effective exposure time"),
-    ]
-    return fits.Header(cards)
+    return {
+        "DATE-OBS": "2025-01-15", "TIME-OBS": f"04:{10 * number % 60:02d}:00.000",
+        "ORIGIN": "fpgpu", "FILENAME": name, "DATAMODL": "ImageModel", "TELESCOP": "JWST",
+        "PROGRAM": "01234", "OBSERVTN": "001", "VISIT": "001", "EXPOSURE": str(number + 1),
+        "INSTRUME": "NIRCAM", "DETECTOR": detector, "MODULE": detector[3], "SUBARRAY": "FULL",
+        "CHANNEL": "LONG" if _is_long(band) else "SHORT", "FILTER": band, "PUPIL": "CLEAR",
+        "EXP_TYPE": "NRC_IMAGE", "EFFEXPTM": 1000.0,
+    }  # fmt: skip
 
 
 def _science_header(pointing: Pointing, wcs: Any) -> Any:
@@ -381,13 +361,14 @@ def _science_header(pointing: Pointing, wcs: Any) -> Any:
     corners = np.array([(0, 0), (nx, 0), (nx, ny), (0, ny)]) - 0.5
     ra, dec = wcs(*corners.T, with_bounding_box=False)
     outline = " ".join(f"{r:.9f} {d:.9f}" for r, d in zip(ra, dec, strict=True))
-    area_arcsec2 = pointing.scale**2
-    header["BUNIT"] = ("MJy/sr", "physical units of the array values")
-    header["PIXAR_SR"] = (pointing.pixel_steradian, "nominal pixel area in steradians")
-    header["PIXAR_A2"] = (area_arcsec2, "nominal pixel area in arcsec^2")
-    header["PA_APER"] = (pointing.roll, "[deg] position angle of the aperture")
-    header["S_REGION"] = (f"POLYGON ICRS  {outline}", "spatial extent of the observation")
-    header["SIPMXERR"] = (float(sip.residual), "largest difference from the gWCS in pixels")
+    header.update(
+        BUNIT="MJy/sr",
+        PIXAR_SR=pointing.pixel_steradian,
+        PIXAR_A2=pointing.scale**2,
+        PA_APER=pointing.roll,
+        S_REGION=f"POLYGON ICRS  {outline}",
+        SIPMXERR=float(sip.residual),
+    )
     return header
 
 

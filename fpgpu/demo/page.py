@@ -1,204 +1,113 @@
 """A page that shows what a demo did and found: plain HTML beside its pictures."""
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from fpgpu import __version__, plots
-from fpgpu.backends.base import Backend
-from fpgpu.demo.field import Field
-from fpgpu.demo.patch import scene
-from fpgpu.demo.report import DemoReport
 from fpgpu.errors import StoreWriteError
-from fpgpu.likelihood.reference import evaluate
 from fpgpu.likelihood.scene import proposal_from_catalog
 from fpgpu.patch.timing import time_patch
+from fpgpu.plots.kinds import draw_residuals, pictures_of_patch
 from fpgpu.psf import default_profiles
 from fpgpu.sky.regions import CircularRegion
-from fpgpu.stores.folder import StoreFolder
 from fpgpu.survey import Survey
-from fpgpu.survey import open as open_survey
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from fpgpu.patch.plan import PatchPlan
+    from fpgpu.demo.run import DemoReport
 
 __all__ = ["write_page"]
 
 REGION_FILE = "survey.reg"
-
+CAPTIONS = {
+    "survey": "Footprints of all exposures, and how many there are at each place, band by band."
+    " The circle is the region that the pictures below are of.",
+    "exposure": "An exposure in super-pixels, which lie one after the other in the file. Left: how"
+    " much of each has weight. Right: some in the frame, with their indices.",
+    "footprints": "Whole exposures over the region, and the super-pixels that are read of them.",
+    "coverage": "How many exposures of each band see each place with a pixel that has weight.",
+    "superpixels": "What the patch takes of each exposure, on its own detector.",
+    "pixels": "Flux and inverse uncertainty, as a kernel finds them in memory.",
+    "residuals": "The true sources, drawn by the plain NumPy likelihood, leave nothing but noise:"
+    " chi2 a pixel is 1 within its scatter.",
+    "times": "Where the time of a patch goes, measured here while the page was made, without"
+    " sources.",
+}
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; }
 img { max-width: 100%; height: auto; border: 1px solid #ccc; }
-figure { margin: 2em 0; }
-figcaption { margin-bottom: .5em; }
-table { border-collapse: collapse; }
-td, th { padding: .2em .8em .2em 0; text-align: left; vertical-align: top; }
-td.number { text-align: right; white-space: nowrap; }
+td { padding: .2em .8em .2em 0; vertical-align: top; }
 """
 
 
-class _Picture(NamedTuple):
-    """One kind of picture on the page."""
-
-    kind: str
-    title: str
-    caption: str
-    draw: Callable[[], Iterator["Figure"]]
-
-
 def write_page(
-    folder: Path, report: DemoReport, engine: Backend, stores: StoreFolder, field: Field | None
+    folder: Path, report: "DemoReport", survey: Survey, region: CircularRegion, catalog: Any
 ) -> Path:
-    """Draw the stores of a demo, and write a page that shows the pictures and the report.
+    """Draw a survey and a region of it, and write a page that shows pictures and report.
 
-    Parameters
-    ----------
-    folder : Path
-        Where to; made if need be. Nothing on the page comes from elsewhere.
-    report : DemoReport
-        What was done and found so far.
-    engine : Backend
-        Where the patch is built.
-    stores : StoreFolder
-        The stores.
-    field : Field or None
-        The synthetic field in them; None for a user's exposures, which have no known model.
-
-    Returns
-    -------
-    Path
-        The page, ``index.html``.
-
-    Raises
-    ------
-    MissingExtraError
-        If matplotlib is missing.
-    StoreWriteError
-        If the page or a picture cannot be written.
+    The name of the page is given: ``index.html`` in the folder, which is made when missing.
     """
-    plots.require_matplotlib()
     page = folder / "index.html"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open_survey(stores.path, backend=engine) as survey:
-            figures = [_figure(folder, picture) for picture in _pictures(survey, field)]
-            region = scene(survey, field).region
-            text = plots.ds9_regions(survey.meta, regions=[region])
-            (folder / REGION_FILE).write_text(text)
-            what = repr(survey)
-        page.write_text(_html(report, what, figures))
+        figures = [
+            _figure(kind, plots.save_all(str(folder / "demo"), {kind: draw()}))
+            for kind, draw in _pictures(survey, region, catalog).items()
+        ]
+        (folder / REGION_FILE).write_text(plots.ds9_regions(survey.meta, regions=[region]))
+        page.write_text(_html(report, repr(survey), figures))
     except OSError as error:
         raise StoreWriteError(f"{page}: the page cannot be written: {error}") from error
     return page
 
 
-def _pictures(survey: Survey, field: Field | None) -> Iterator[_Picture]:
-    """All kinds of pictures, none drawn yet."""
-    meta, (region, catalog) = survey.meta, scene(survey, field)
+def _pictures(
+    survey: Survey, region: CircularRegion, catalog: Any
+) -> "dict[str, Callable[[], Iterable[Figure]]]":
+    """How each picture is drawn, in the order of the page."""
     with survey.patch(region, catalog, margin=None) as patch:
         plan, arrays, reference = patch.plan, patch.host_arrays(), patch.reference
-    data, ierr = arrays["data"], arrays["ierr"]
-    yield _Picture(
-        "survey",
-        "The survey",
-        "Footprints of all exposures, and how many there are at each place, band by band. The"
-        " circle is the region that the pictures below are of.",
-        lambda: iter([plots.plot_survey(meta, region=region)]),
-    )
-    yield _Picture(
-        "exposure",
-        "An exposure in super-pixels",
-        "Left: which part of each super-pixel has weight. Right: the super-pixels in the frame,"
-        " which lie one after the other in the file, with their indices; masked pixels are"
-        " crossed.",
-        lambda: iter([plots.plot_layout(survey.pixels, *next(iter(survey.pixels)))]),
-    )
-    yield _Picture(
-        "footprints",
-        "Exposures over the region",
-        "Whole exposures, and the super-pixels that are read of them.",
-        lambda: iter([plots.plot_footprints(meta, plan)]),
-    )
-    yield _Picture(
-        "coverage",
-        "Coverage of the patch",
-        "How many exposures of each band see each place with a pixel that has weight.",
-        lambda: iter([plots.plot_coverage(meta, plan, ierr)]),
-    )
-    yield _Picture(
-        "superpixels",
-        "Super-pixels of the patch",
-        "What is taken of each exposure, on its own detector.",
-        partial(plots.pages, plan, partial(plots.plot_superpixels, meta, plan)),
-    )
-    yield _Picture(
-        "pixels",
-        "Pixels of the patch",
-        "Flux and inverse uncertainty, as a kernel finds them in memory.",
-        partial(plots.pages, plan, partial(plots.plot_pixels, plan, data, ierr)),
-    )
-    if catalog is not None:
-        yield _Picture(
-            "residuals",
-            "Data, model, residual",
-            "The true sources, drawn by the plain NumPy likelihood, leave nothing but noise:"
-            " chi2 a pixel is 1 within its scatter.",
-            partial(_residuals, plan, arrays, reference, catalog),
-        )
-    yield _Picture(
-        "times",
-        "Where the time of a patch goes",
-        "Measured on this machine while the page was made, with no sources.",
-        lambda: _times(survey, region),
-    )
+
+    def residuals() -> "Iterable[Figure]":
+        proposal = proposal_from_catalog(catalog, plan.bandlist, default_profiles(), reference)
+        return draw_residuals(plan, arrays, proposal)
+
+    def times() -> "Iterable[Figure]":
+        circles = [CircularRegion(region.ra, region.dec, k * region.radius) for k in (1, 2, 4)]
+        yield plots.plot_times([time_patch(survey, c, backend=survey.backend) for c in circles])
+
+    return {
+        "survey": lambda: [plots.plot_survey(survey.meta, region=region)],
+        "exposure": lambda: [plots.plot_layout(survey.pixels, *next(iter(survey.pixels)))],
+        **pictures_of_patch(survey.meta, plan, arrays["data"], arrays["ierr"]),
+        **({} if catalog is None else {"residuals": residuals}),
+        "times": times,
+    }
 
 
-def _residuals(
-    plan: "PatchPlan", arrays: dict[str, Any], reference: tuple[float, float], catalog: Any
-) -> Iterator["Figure"]:
-    """Data, model and residual of the true sources."""
-    proposal = proposal_from_catalog(catalog, plan.bandlist, default_profiles(), reference)
-    model = evaluate(arrays, proposal).model
-    draw = partial(plots.plot_residuals, plan, arrays["data"], arrays["ierr"], model)
-    return plots.pages(plan, draw)
-
-
-def _times(survey: Survey, region: CircularRegion) -> Iterator["Figure"]:
-    """Times of the region, and of larger ones around the same place."""
-    regions = [CircularRegion(region.ra, region.dec, k * region.radius) for k in (1, 2, 4)]
-    yield plots.plot_times([time_patch(survey, r, backend=survey.backend) for r in regions])
-
-
-def _figure(folder: Path, picture: _Picture) -> str:
-    """Draw a kind of picture, and give its part of the page."""
-    files = plots.save_all(str(folder / "demo"), {picture.kind: picture.draw()})
+def _figure(kind: str, files: Iterable[Path]) -> str:
+    """Part of the page for the pictures of a kind."""
     images = "\n".join(
-        f'<a href="{name}"><img src="{name}" alt="{escape(picture.title)}"></a>'
+        f'<a href="{name}"><img src="{name}" alt="{kind}"></a>'
         for name in (escape(path.name) for path in files)
     )
-    return (
-        f"<h2>{escape(picture.title)}</h2>\n<figure>\n"
-        f"<figcaption>{escape(picture.caption)}</figcaption>\n{images}\n</figure>"
-    )
+    return f"<h2>{kind}</h2>\n<p>{escape(CAPTIONS[kind])}</p>\n{images}"
 
 
-def _html(report: DemoReport, survey: str, figures: list[str]) -> str:
+def _table(rows: Iterable[tuple[str, str, str]]) -> str:
+    """Rows of text as a table."""
+    cells = ("".join(f"<td>{escape(text)}</td>" for text in row) for row in rows)
+    return "<table>\n" + "\n".join(f"<tr>{row}</tr>" for row in cells) + "\n</table>"
+
+
+def _html(report: "DemoReport", survey: str, figures: list[str]) -> str:
     """Put the page together."""
-    steps = "\n".join(
-        f"<tr><td>{escape(step.what)}</td><td>{escape(step.detail)}</td>"
-        f'<td class="number">{step.seconds:.3f} s</td></tr>'
-        for step in report.steps
-    )
-    checks = "\n".join(
-        f"<tr><td>{'holds' if check.passed else '<b>FAILS</b>'}</td><td>{escape(check.what)}</td>"
-        f"<td>{escape(check.detail)}</td></tr>"
-        for check in report.checks
-    )
     verdict = "every check holds" if report.passed else "some checks FAILED"
+    checks = [("holds" if c.passed else "FAILS", c.what, c.detail) for c in report.checks]
+    steps = [(step.what, step.detail, f"{step.seconds:.3f} s") for step in report.steps]
     pictures = "\n".join(figures)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -214,13 +123,9 @@ def _html(report: DemoReport, survey: str, figures: list[str]) -> str:
 The footprints are in <a href="{REGION_FILE}">{REGION_FILE}</a>, for DS9.</p>
 {pictures}
 <h2>What was checked</h2>
-<table>
-{checks}
-</table>
+{_table(checks)}
 <h2>What was done</h2>
-<table>
-{steps}
-</table>
+{_table(steps)}
 </body>
 </html>
 """

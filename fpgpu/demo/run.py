@@ -1,34 +1,98 @@
-"""The main job from files to super-pixels, with every value checked against the input."""
+"""The main job from files to a patch on a device, with every value checked against the input."""
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fpgpu.backends.base import Backend
+import fpgpu.survey
 from fpgpu.backends.choose import BackendName, get_backend
 from fpgpu.demo.check import TOLERANCE, compare, read_truth
-from fpgpu.demo.field import make_field
+from fpgpu.demo.field import Field, make_field, write_psfs
 from fpgpu.demo.page import write_page
-from fpgpu.demo.patch import check_patch, store_psfs
-from fpgpu.demo.report import Check, DemoReport, Narrator, Step
 from fpgpu.errors import UnusableExposureError
 from fpgpu.ingest.pipeline import IngestReport, ingest
+from fpgpu.likelihood.reference import evaluate
+from fpgpu.likelihood.scene import proposal_from_catalog
+from fpgpu.patch.device import Patch
+from fpgpu.patch.pack import pack_metadata
+from fpgpu.patch.plan import PatchPlan
+from fpgpu.psf import default_profiles, fit_psf, read_psf_images
 from fpgpu.sky.regions import CircularRegion
+from fpgpu.sky.sphere import separation
 from fpgpu.stores.folder import StoreFolder
-from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.pixel import PixelStore
-from fpgpu.superpixels import Window
+from fpgpu.stores.psf import PSFStore
+from fpgpu.survey import Survey
 
-__all__ = ["CATALOG", "run_demo"]
-
-Image = npt.NDArray[np.float32]
+__all__ = [
+    "CATALOG",
+    "Check",
+    "DemoReport",
+    "Step",
+    "check_patch",
+    "densest",
+    "run_demo",
+    "store_psfs",
+]
 
 ARCSEC = 1 / 3600
 CATALOG = "sources.fits"
 # Where regions are centred, as fractions of the first exposure's sides.
 PLACES = {"in the middle": (0.5, 0.5), "in a corner": (0.0, 0.0)}
+
+
+class Step(NamedTuple):
+    """Something that was done."""
+
+    what: str
+    detail: str
+    seconds: float
+
+
+class Check(NamedTuple):
+    """Something that was verified."""
+
+    what: str
+    detail: str
+    passed: bool
+
+
+class DemoReport:
+    """All that a demo did and found, each shown as soon as it is known."""
+
+    def __init__(self, show: Callable[[Step | Check], None] = lambda line: None) -> None:
+        self.steps: list[Step] = []
+        self.checks: list[Check] = []
+        self._show = show
+
+    @property
+    def passed(self) -> bool:
+        """Whether there were checks and each holds."""
+        return bool(self.checks) and all(check.passed for check in self.checks)
+
+    @property
+    def seconds(self) -> float:
+        """Time of all steps."""
+        return sum(step.seconds for step in self.steps)
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[list[str]]:
+        """Time a step; the body appends its detail to the list."""
+        detail: list[str] = []
+        start = time.perf_counter()
+        yield detail
+        self.steps.append(Step(what, " ".join(detail), time.perf_counter() - start))
+        self._show(self.steps[-1])
+
+    def check(self, what: str, passed: bool, detail: str) -> None:
+        """Record a verification."""
+        self.checks.append(Check(what, detail, bool(passed)))
+        self._show(self.checks[-1])
 
 
 def run_demo(
@@ -42,7 +106,7 @@ def run_demo(
     page: Path | None = None,
     show: Callable[[Step | Check], None] = lambda line: None,
 ) -> DemoReport:
-    """Ingest exposures, read them back through a region of sky, and check every value.
+    """Ingest exposures, read them back through regions of sky, and check every value.
 
     Parameters
     ----------
@@ -77,7 +141,7 @@ def run_demo(
     MissingExtraError
         If a page is asked for and matplotlib is missing.
     """
-    tell = Narrator(show)
+    tell = DemoReport(show)
     with tell.step("chose a backend") as detail:
         engine = get_backend(backend)
         detail.append(f"{engine.name}: {engine.description}")
@@ -93,45 +157,61 @@ def run_demo(
         ingested = ingest(
             files, folder.path, bitmask=bitmask, wcs=wcs, pad=pad, backend=engine, progress=False
         )
-        _require_some(ingested)
+        refused = [row.reason for row in ingested.refused]
+        if not ingested.added:
+            listing = "\n  ".join(refused)
+            raise UnusableExposureError(f"no exposure could be ingested\n  {listing}")
         detail.append(f"{len(ingested.added)} exposures, {ingested.n_pixels / 1e6:.2f} Mpix")
-    _check_ingest(tell, ingested)
-    with tell.step("opened the stores") as detail:
-        pixels = PixelStore(folder.pixels, mode="r")
-        meta = MetaStore(folder.meta, use_gwcs=None)
-        detail.append(f"{len(pixels)} exposures in {len(pixels.bands)} bands")
-    with pixels, meta:
-        _check_values(tell, ingested, pixels)
-        for place, (x, y) in PLACES.items():
-            _check_region(
-                tell, engine, pixels, meta, place, (x * pixels.shape[0], y * pixels.shape[1])
-            )
+    all_of_them = f"{len(files)} of {len(files)}"
+    tell.check("every exposure was ingested", not refused, "; ".join(refused) or all_of_them)
     if field is not None:
         store_psfs(tell, folder, field)
         field.truth.write(out / CATALOG, overwrite=True)
-    check_patch(tell, engine, folder, field)
-    if page is not None:
-        with tell.step("drew a page") as detail:
-            detail.append(str(write_page(page, tell.report, engine, folder, field)))
-    return tell.report
+    with tell.step("opened the stores") as detail:
+        survey = fpgpu.survey.open(folder.path, backend=engine)
+        detail.append(f"{len(survey.pixels)} exposures in {len(survey.bands)} bands")
+    with survey:
+        _check_values(tell, ingested, survey.pixels)
+        for place, (x, y) in PLACES.items():
+            _check_place(tell, survey, place, _region_at(survey, x, y))
+        region, catalog = _region_at(survey, 0.5, 0.5), None
+        if field is not None:
+            region, catalog = densest(field.truth), field.truth
+            check_patch(tell, survey, region, catalog)
+        if page is not None:
+            with tell.step("drew a page") as detail:
+                detail.append(str(write_page(page, tell, survey, region, catalog)))
+    return tell
 
 
-def _require_some(ingested: IngestReport) -> None:
-    """Refuse to go on when no exposure went in, with the reasons."""
-    if not ingested.added:
-        reasons = "\n  ".join(row.reason for row in ingested.refused)
-        raise UnusableExposureError(f"no exposure could be ingested\n  {reasons}")
+def store_psfs(tell: DemoReport, folder: StoreFolder, field: Field) -> None:
+    """Write the field's PSFs beside the stores, as images, and fit them, as a user does his own."""
+    with tell.step("fitted PSFs") as detail:
+        files = write_psfs(folder.path.parent / "psfs", field.bands)
+        fits = [fit_psf(images, n_gauss=1) for images in read_psf_images(files)]
+        with PSFStore(folder.psf) as store:
+            for fit in fits:
+                store.add_psf(fit.images.band, fit.parameters, fit.images.positions)
+        error = max(fit.worst.energy for fit in fits)
+        detail.append(f"{len(fits)} images, light in circles to {error:.1e}")
 
 
-def _check_ingest(tell: Narrator, ingested: IngestReport) -> None:
-    """Every file went in."""
-    refused = [row.reason for row in ingested.refused]
-    n_files = len(ingested.rows)
-    detail = "; ".join(refused) if refused else f"{n_files} of {n_files}"
-    tell.check("every exposure was ingested", not refused, detail)
+def densest(truth: Any) -> CircularRegion:
+    """Circle around the source of a catalogue that has most others around it."""
+    ra, dec, radius = np.asarray(truth["ra"]), np.asarray(truth["dec"]), 0.6 * ARCSEC
+    neighbours = (separation(ra[:, None], dec[:, None], ra, dec) < radius).sum(axis=1)
+    place = int(neighbours.argmax())
+    return CircularRegion(float(ra[place]), float(dec[place]), radius)
 
 
-def _check_values(tell: Narrator, ingested: IngestReport, pixels: PixelStore) -> None:
+def _region_at(survey: Survey, x: float, y: float) -> CircularRegion:
+    """A circle around a place of the first exposure, given in parts of its sides."""
+    nx, ny = survey.pixels.shape
+    ra, dec = survey.meta.sky_wcs(*next(iter(survey.pixels))).pixel_to_world(x * nx, y * ny)
+    return CircularRegion(float(ra), float(dec), ARCSEC)
+
+
+def _check_values(tell: DemoReport, ingested: IngestReport, pixels: PixelStore) -> None:
     """Compare every stored value with the input files read by astropy."""
     n_pixels = n_wrong = n_masked = 0
     largest = 0.0
@@ -152,89 +232,92 @@ def _check_values(tell: Narrator, ingested: IngestReport, pixels: PixelStore) ->
     )
 
 
-def _check_region(
-    tell: Narrator,
-    engine: Backend,
-    pixels: PixelStore,
-    meta: MetaStore,
-    place: str,
-    pixel: tuple[float, float],
-) -> None:
-    """Find the exposures of a region and read just its super-pixels."""
-    ra, dec = map(float, meta.sky_wcs(*next(iter(pixels))).pixel_to_world(*pixel))
-    region = CircularRegion(ra, dec, ARCSEC)
+def _check_place(tell: DemoReport, survey: Survey, place: str, region: CircularRegion) -> None:
+    """Find the exposures of a region, and read just its super-pixels into a patch."""
+    pixels, meta = survey.pixels, survey.meta
     with tell.step("found exposures") as detail:
         found = meta.exposures_touching(region)
-        detail.append(f"{len(found)} of {len(pixels)} within 1 arcsec of {ra:.5f} {dec:+.5f}")
-    expected = [key for key in pixels if _touches_by_pixels(meta, key, region, pixels)]
+        where = f"{region.ra:.5f} {region.dec:+.5f}"
+        detail.append(f"{len(found)} of {len(pixels)} within 1 arcsec of {where}")
+    x, y = np.indices(pixels.shape)
+    expected = [
+        key for key in pixels if region.contains_sky(*meta.sky_wcs(*key).pixel_to_world(x, y)).any()
+    ]
     tell.check(
         f"exposures found {place} have pixels there, no others do",
         sorted(found) == sorted(expected),
         f"{len(found)} found, {len(expected)} by testing every pixel",
     )
-    n_read, equal = 0, True
-    with tell.step("read super-pixels") as detail:
-        for key in found:
-            window = _window(meta, key, region, pixels)
-            flux, ierr = _through_backend(engine, pixels, key, window)
-            n_read += flux.size
-            equal &= _equal_to_whole(pixels, key, window, flux, ierr)
-        detail.append(f"{n_read} pixels in {len(found)} windows, staged and back")
-    tell.check(f"windows {place} equal the same part of the whole", equal, f"{n_read} pixels")
+    check_patch(tell, survey, region)
 
 
-def _through_backend(
-    engine: Backend, pixels: PixelStore, key: tuple[str, str], window: Window
-) -> tuple[Image, Image]:
-    """Read a window into staging memory, send it, and bring it back as images."""
-    size = pixels.super_pixel_size
-    there = engine.empty((*window.shape, 2 * size**2), np.float32)
-    with engine.stage(there.nbytes) as slot:
-        pixels.read_window(*key, window, out=slot.view(there.shape, np.float32))
-        engine.upload(slot, out=there)
-    flux, ierr = engine.images_from_superpixels(there, size)
-    return engine.download(flux), engine.download(ierr)
+def check_patch(
+    tell: DemoReport, survey: Survey, region: CircularRegion, catalog: Any = None
+) -> None:
+    """Build a patch, compare all of it with the stores, and its pixels with the true sources."""
+    with tell.step("built a patch") as detail:
+        plan = survey.plan(region, select="overlap")
+        patch = survey.patch(plan, catalog, margin=None)
+        detail.append(
+            f"{plan.n_exp} exposures, {plan.n_pixels} pixels, {patch.n_sources} sources,"
+            f" {patch.nbytes / 1e6:.2f} MB"
+        )
+    with patch:
+        _check_round_trip(tell, survey, patch, catalog)
+        if catalog is not None:
+            _check_likelihood(tell, patch, catalog)
 
 
-def _touches_by_pixels(
-    meta: MetaStore, key: tuple[str, str], region: CircularRegion, pixels: PixelStore
-) -> bool:
-    """Whether any pixel centre of an exposure lies in the region, by looking at all of them."""
-    x, y = np.indices(pixels.shape)
-    return bool(region.contains_sky(*meta.sky_wcs(*key).pixel_to_world(x, y)).any())
-
-
-def _window(
-    meta: MetaStore, key: tuple[str, str], region: CircularRegion, pixels: PixelStore
-) -> Window:
-    """Super-pixels of an exposure around a region."""
-    wcs = meta.sky_wcs(*key)
-    angle = np.linspace(0, 2 * np.pi, 33)
-    ra = region.ra + region.radius * np.cos(angle) / np.cos(np.deg2rad(region.dec))
-    x, y = wcs.world_to_pixel(ra, region.dec + region.radius * np.sin(angle))
-    size = pixels.super_pixel_size
-    low = [
-        int(np.clip(v.min() // size, 0, n // size - 1))
-        for v, n in zip((x, y), pixels.shape, strict=True)
+def _check_round_trip(tell: DemoReport, survey: Survey, patch: Patch, catalog: Any) -> None:
+    """Compare what the backend holds with the stores, read in another way, bit for bit."""
+    packed = pack_metadata(survey.meta, survey.psf, patch.plan, catalog, reference=patch.reference)
+    expected = {**packed.arrays, **_pixels_of(survey.pixels, patch.plan)}
+    with tell.step("fetched the patch") as detail:
+        fetched = patch.host_arrays()
+        n_bytes = sum(array.nbytes for array in expected.values())
+        detail.append(f"{len(expected)} arrays, {n_bytes / 1e6:.2f} MB")
+    different = [
+        name for name, array in expected.items() if array.tobytes() != fetched[name].tobytes()
     ]
-    high = [
-        int(np.clip(v.max() // size + 1, 1, n // size))
-        for v, n in zip((x, y), pixels.shape, strict=True)
-    ]
-    return Window(low[0], high[0], low[1], high[1])
+    tell.check(
+        "every array of the patch comes back as it went",
+        not different,
+        f"{len(expected)} arrays, {n_bytes} bytes, different: {', '.join(different) or 'none'}",
+    )
 
 
-def _equal_to_whole(
-    pixels: PixelStore, key: tuple[str, str], window: Window, flux: Image, ierr: Image
-) -> bool:
-    """Whether a window's images are the same bits as the part of the whole exposure."""
-    size = pixels.super_pixel_size
-    part = np.s_[
-        window.x0 * size : window.x1 * size,
-        window.y0 * size : window.y1 * size,
-    ]
-    whole = pixels.read_exposure(*key)
-    return all(
-        np.array_equal(a.view(np.uint32), np.ascontiguousarray(b[part]).view(np.uint32))
-        for a, b in zip((flux, ierr), whole, strict=True)
+def _pixels_of(pixels: PixelStore, plan: PatchPlan) -> dict[str, npt.NDArray[np.float32]]:
+    """Cut the pixels of a plan from whole exposures."""
+    size, pieces = pixels.super_pixel_size, []
+    for exposure in plan.exposures:
+        nx, ny = exposure.shape
+        images = np.stack(
+            [*pixels.read_exposure(exposure.band, exposure.expID), *np.indices((nx, ny))]
+        )
+        blocks = images.reshape(4, nx // size, size, ny // size, size)
+        ix, iy = exposure.superpixels.T
+        pieces.append(blocks.transpose(0, 1, 3, 2, 4)[:, ix, iy].reshape(4, -1))
+    values = np.concatenate(pieces, axis=1).astype(np.float32)
+    return dict(zip(("data", "ierr", "xpix", "ypix"), values, strict=True))
+
+
+def _check_likelihood(tell: DemoReport, patch: Patch, catalog: Any) -> None:
+    """Subtract the true sources: noise is left, which has a chi2 of 1 a pixel."""
+    arrays = patch.host_arrays()
+    with tell.step("compared with the truth") as detail:
+        proposal = proposal_from_catalog(
+            catalog, patch.bandlist, default_profiles(), patch.reference
+        )
+        fit = evaluate(arrays, proposal)
+        detail.append(f"{patch.n_sources} sources, {patch.plan.n_pixels} pixels")
+    n_used = int(np.count_nonzero(arrays["ierr"]))
+    without = float(np.sum((arrays["data"] * arrays["ierr"]).astype(np.float64) ** 2)) / n_used
+    remaining = without + float(fit.chi2.sum()) / n_used
+    # The variance of chi2 is twice the number of pixels; five standard deviations are allowed.
+    allowed = 5 * float(np.sqrt(2 / n_used))
+    tell.check(
+        "the true sources leave nothing but noise",
+        abs(remaining - 1) < allowed and without > 1 + 10 * allowed,
+        f"chi2 a pixel {remaining:.3f} (1 +- {allowed:.3f} expected of {n_used} pixels); "
+        f"{without:.1f} without them",
     )

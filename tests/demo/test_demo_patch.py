@@ -1,12 +1,14 @@
 """The demo's patch: its sources are the field's, and its checks can fail."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from astropy.table import Table
 
-from fpgpu import get_backend
+import fpgpu
 from fpgpu.demo.field import Field, make_field, pixel_scale, psf_sigma
-from fpgpu.demo.patch import check_patch, store_psfs
-from fpgpu.demo.report import Check, DemoReport, Narrator
+from fpgpu.demo.run import Check, DemoReport, check_patch, densest, store_psfs
 from fpgpu.ingest.pipeline import ingest
 from fpgpu.psf import default_profiles
 from fpgpu.stores.folder import StoreFolder
@@ -23,15 +25,17 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Field:
 def stores(field: Field, tmp_path_factory: pytest.TempPathFactory) -> StoreFolder:
     folder = StoreFolder(tmp_path_factory.mktemp("demo") / "stores")
     ingest(field.files, folder.path)
-    store_psfs(Narrator(lambda line: None), folder, field)
+    store_psfs(DemoReport(), folder, field)
+    field.truth.write(folder.path.parent / "truth.ecsv")
     return folder
 
 
-def checks_of(stores: StoreFolder, field: Field | None) -> list[Check]:
-    tell = Narrator(lambda line: None)
-    check_patch(tell, get_backend("cpu"), stores, field)
-    assert isinstance(tell.report, DemoReport)
-    return tell.report.checks
+def checks_of(stores: StoreFolder, truth: Any) -> list[Check]:
+    tell = DemoReport()
+    region = densest(Table.read(stores.path.parent / "truth.ecsv"))
+    with fpgpu.open(stores.path, backend="cpu") as survey:
+        check_patch(tell, survey, region, truth)
+    return tell.checks
 
 
 def test_the_psfs_are_beside_the_stores_and_those_of_the_field(
@@ -48,7 +52,7 @@ def test_the_psfs_are_beside_the_stores_and_those_of_the_field(
 
 
 def test_the_true_sources_explain_the_pixels(stores: StoreFolder, field: Field) -> None:
-    checks = checks_of(stores, field)
+    checks = checks_of(stores, field.truth)
     assert [check.passed for check in checks] == [True, True], checks
     assert "different: none" in checks[0].detail
     assert "nothing but noise" in checks[1].what
@@ -64,8 +68,7 @@ def test_other_sources_do_not(
     altered = field.truth.copy()
     altered[column] = np.asarray(altered[column]) + change
     altered[column].unit = field.truth[column].unit
-    truth = Field(field.files, altered, field.center)
-    verdict = checks_of(stores, truth)[1]
+    verdict = checks_of(stores, altered)[1]
     assert not verdict.passed, verdict.detail
 
 
