@@ -1,6 +1,7 @@
 """Options as the commands have them: one table says what the values of each kind are read as."""
 
 import argparse
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,50 +10,52 @@ from typing import Any
 from fpgpu.errors import RegionError
 from fpgpu.paths import as_path
 
-__all__ = ["add_backend", "add_folder", "add_json", "add_option", "path_name", "read_angle"]
+__all__ = ["FOLDER", "JSON", "READING", "add_backend", "add_options", "path_name", "read_angle"]
 
 
-def add_option(
-    parser: Any, name: str, value: str | tuple[str, ...] | None, what: str, **settings: Any
-) -> None:
-    """Add an argument or an option.
+FOLDER = "folder DIR  the store folder"
+JSON = "--json  print JSON"
+READING = """
+--bitmask BITS  bad bits of the DQ image, by name or number: DO_NOT_USE,SATURATED or 3 (default:
+                DO_NOT_USE for JWST, any bit for other files)
+--wcs {auto,gwcs,fits}
+                which WCS to believe; auto takes the gWCS when there is one and refuses an exposure
+                whose two disagree
+--pad           add pixels of zero weight where a size is no multiple of the super-pixel
+"""
+"""How exposures are read."""
+
+
+def add_options(parser: Any, *tables: str, **settings: dict[str, Any]) -> None:
+    """Add the arguments and options that tables name as a help text does.
 
     Parameters
     ----------
     parser : argparse.ArgumentParser or group
         Where to.
-    name : str
-        With dashes that of an option.
-    value : str, tuple of str or None
-        The word for its value, by which it is read; its choices; None for an option without value.
-    what : str
-        The help.
+    *tables : str
+        A row an option: its name, the word for its value or its choices, if it has any, and after
+        two spaces or more its help, which may go on in rows that begin with a space.
     **settings
-        Others of `argparse.ArgumentParser.add_argument`.
+        More for `argparse.ArgumentParser.add_argument`, by the names of options.
     """
-    if value is None:
-        settings["action"] = "store_true"
-    elif isinstance(value, tuple):
-        settings["choices"] = value
-    else:
-        settings = {"type": READ.get(value), **settings, "metavar": value}
-    parser.add_argument(name, help=what, **settings)
-
-
-def add_folder(parser: argparse.ArgumentParser) -> None:
-    """Add the store folder that a command is about."""
-    add_option(parser, "folder", "DIR", "the store folder")
-
-
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """Add the option to print what a script can read."""
-    add_option(parser, "--json", None, "print JSON")
+    for row in (row for table in tables for row in re.split(r"\n(?=\S)", table.strip())):
+        head, what = re.split(r"\s{2,}", row, maxsplit=1)
+        name, _, value = head.partition(" ")
+        option: dict[str, Any] = {"help": " ".join(what.split())}
+        if not value:
+            option["action"] = "store_true"
+        elif value.startswith("{"):
+            option["choices"] = tuple(value.strip("{}").split(","))
+        else:
+            option |= {"metavar": value, "type": READ.get(value)}
+        parser.add_argument(name, **option | settings.get(name.strip("-").replace("-", "_"), {}))
 
 
 def add_backend(parser: Any, what: str) -> None:
     """Add the choice of a backend, of which `what` says what it does."""
     told = f"where {what}; auto takes a GPU where one works (see fpgpu doctor)"
-    add_option(parser, "--backend", ("auto", "cpu", "cuda"), told, default="auto")
+    add_options(parser, f"--backend {{auto,cpu,cuda}}  {told}", backend={"default": "auto"})
 
 
 def path_name(text: str) -> Path:
@@ -95,6 +98,7 @@ READ: dict[str, Callable[[str], Any]] = {
     "H5": path_name,
     "PREFIX": partial(_not_empty, name="what the names of the pictures begin with"),
     "MAG": float,
+    "EXT": lambda text: int(text) if text.isdecimal() else text,
     "N": _positive,
     "ARCSEC": partial(read_angle, name="the angle", plain="arcsec"),
 }

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpgpu.cli.arguments import add_backend, add_option, read_angle
+from fpgpu.cli.arguments import add_backend, add_options, read_angle
 from fpgpu.errors import MissingStoreError, PlanError, UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +30,30 @@ __all__ = [
     "sources_near",
 ]
 
+CIRCLE = """
+--ra DEG   right ascension of the centre: degrees, or hours as 10:00:24
+--dec DEG  declination of the centre: degrees, or as +2:12:00
+--radius ARCSEC
+           radius of the circle; other units as 0.5arcmin"""
+BANDS = """
+--bands BAND  bands, in this order, with spaces or commas between them (default: all)
+"""
+MARGIN = """
+--margin ARCSEC
+          take sources this far outside the circle, too: their light reaches in (default: 0.5)
+"""
+PROFILES = """
+--profiles H5  table of Sersic profiles that psf.h5 was made for, in forcepho's format (default:
+               fpgpu's own)
+"""
+SELECTION = """
+--select {corners,overlap}
+              which super-pixels: those with a corner pixel inside, as forcepho's, or all that
+              overlap the circle (default: corners)
+--units UNIT  take the exposures that are in this unit, as nJy; any takes all (default: all, and a
+              band that mixes units is refused)
+"""
+
 
 class _Names(argparse.Action):
     """Takes names with spaces or commas between them."""
@@ -44,113 +68,37 @@ class _Names(argparse.Action):
 
 
 def add_circle(parser: Any, *, required: bool, radii: bool = False) -> None:
-    """Add the options for a circle.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser or group
-        Where to.
-    required : bool
-        Whether the command cannot do without.
-    radii : bool, optional
-        Whether several radii may be given.
-    """
-    degrees = {"required": required, "metavar": "DEG"}
+    """Add the options for a circle, which may be required, and may have several radii."""
     ra = partial(read_angle, name="the right ascension", sixty="hourangle")
-    what = "right ascension of the centre: degrees, or hours as 10:00:24"
-    parser.add_argument("--ra", type=ra, help=what, **degrees)
     dec = partial(read_angle, name="the declination")
-    what = "declination of the centre: degrees, or as +2:12:00"
-    parser.add_argument("--dec", type=dec, help=what, **degrees)
-    add_option(
+    several = "; of several, times has a bar each" if radii else ""
+    add_options(
         parser,
-        "--radius",
-        "ARCSEC",
-        "radius of the circle; other units as 0.5arcmin"
-        + ("; of several, times has a bar each" if radii else ""),
-        required=required,
-        nargs="+" if radii else None,
+        CIRCLE + several,
+        ra={"required": required, "type": ra},
+        dec={"required": required, "type": dec},
+        radius={"required": required, "nargs": "+" if radii else None},
     )
 
 
 def add_bands(parser: argparse.ArgumentParser) -> None:
-    """Add the option for bands.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Where to.
-    """
-    add_option(
-        parser,
-        "--bands",
-        "BAND",
-        "bands, in this order, with spaces or commas between them (default: all)",
-        nargs="+",
-        action=_Names,
-    )
+    """Add the option for bands."""
+    add_options(parser, BANDS, bands={"nargs": "+", "action": _Names})
 
 
 def add_catalog(parser: Any, what: str) -> None:
-    """Add the options for sources.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser or group
-        Where to.
-    what : str
-        What the catalogue is for.
-    """
-    add_option(parser, "--catalog", "FITS", what)
-    add_option(
-        parser,
-        "--margin",
-        "ARCSEC",
-        "take sources this far outside the circle, too: their light reaches in (default: 0.5)",
-        default="0.5",
-    )
+    """Add the options for sources; `what` says what the catalogue is for."""
+    add_options(parser, f"--catalog FITS  {what}", MARGIN, margin={"default": "0.5"})
 
 
 def add_profiles(parser: Any) -> None:
-    """Add the option for the table of Sersic profiles.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser or group
-        Where to.
-    """
-    add_option(
-        parser,
-        "--profiles",
-        "H5",
-        "table of Sersic profiles that psf.h5 was made for, in forcepho's format (default: "
-        "fpgpu's own)",
-    )
+    """Add the option for the table of Sersic profiles."""
+    add_options(parser, PROFILES)
 
 
 def add_selection(parser: Any) -> None:
-    """Add the options for super-pixels and the backend.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser or group
-        Where to.
-    """
-    add_option(
-        parser,
-        "--select",
-        ("corners", "overlap"),
-        "which super-pixels: those with a corner pixel inside, as forcepho's, or all that "
-        "overlap the circle (default: corners)",
-        default="corners",
-    )
-    add_option(
-        parser,
-        "--units",
-        "UNIT",
-        "take the exposures that are in this unit, as nJy; any takes all (default: all, and a "
-        "band that mixes units is refused)",
-    )
+    """Add the options for super-pixels and the backend."""
+    add_options(parser, SELECTION, select={"default": "corners"})
     add_backend(parser, "the patch is built")
 
 

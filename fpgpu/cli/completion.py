@@ -2,7 +2,7 @@
 
 import argparse
 
-from fpgpu.cli.arguments import add_option, path_name
+from fpgpu.cli.arguments import add_options, path_name
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
 
@@ -19,14 +19,8 @@ EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of the command.
-    """
-    add_option(parser, "shell", ("bash", "zsh", "fish"), "the shell")
+    """Add the arguments of the command."""
+    add_options(parser, "shell {bash,zsh,fish}  the shell")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
 import argparse
 from functools import partial
 
-from fpgpu.cli.arguments import add_folder, add_json, add_option
+from fpgpu.cli.arguments import FOLDER, JSON, add_options
 from fpgpu.cli.console import counted, format_bytes, print_json
 from fpgpu.errors import UsageError
 
@@ -20,25 +20,15 @@ EXAMPLES = """examples:
   fpgpu consolidate stores --shard
   fpgpu consolidate stores --now       without keeping the old files for a week
 """
+OPTIONS = """
+--shard  give each exposure a file of its own
+--now    remove the old files at once; who has the store open must open it again
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of the command.
-    """
-    add_folder(parser)
-    add_option(parser, "--shard", None, "give each exposure a file of its own")
-    add_option(
-        parser,
-        "--now",
-        None,
-        "remove the old files at once; who has the store open must open it again",
-    )
-    add_json(parser)
+    """Add the arguments of the command."""
+    add_options(parser, FOLDER, OPTIONS, JSON)
 
 
 def run(args: argparse.Namespace) -> int:

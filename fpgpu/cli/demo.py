@@ -5,8 +5,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from fpgpu.cli.arguments import add_option
-from fpgpu.cli.ingest import add_options
+from fpgpu.cli.arguments import READING, add_backend, add_options
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
 
@@ -22,26 +21,18 @@ EXAMPLES = """examples:
   fpgpu demo my_exposure_cal.fits
   fpgpu demo cutout_cal.fits --wcs fits --pad --out stores
 """
+OPTIONS = """
+files FILE  your exposures; none: synthetic ones
+--out DIR   keep the files here (default: a scratch folder)
+--page DIR  write a page with pictures, DIR/index.html (default: page in the folder of --out, where
+            matplotlib is installed)
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of the command.
-    """
-    add_option(parser, "files", "FILE", "your exposures; none: synthetic ones", nargs="*")
-    add_option(parser, "--out", "DIR", "keep the files here (default: a scratch folder)")
-    add_option(
-        parser,
-        "--page",
-        "DIR",
-        "write a page with pictures, DIR/index.html (default: page in the folder of --out, "
-        "where matplotlib is installed)",
-    )
-    add_options(parser)
+    """Add the arguments of the command."""
+    add_options(parser, OPTIONS, READING, files={"nargs": "*"}, wcs={"default": "auto"})
+    add_backend(parser, "pixels are calibrated")
 
 
 def run(args: argparse.Namespace) -> int:

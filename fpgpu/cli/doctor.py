@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from fpgpu.cli.arguments import add_json, add_option
+from fpgpu.cli.arguments import JSON, add_options
 from fpgpu.cli.console import format_bytes, format_table, print_json
 
 if TYPE_CHECKING:
@@ -22,33 +22,19 @@ EXAMPLES = """examples:
   fpgpu doctor --arch 90 --json
   fpgpu doctor --require cuda
 """
+OPTIONS = """
+--device N  the CUDA device
+--arch SM   compile for this compute capability, as 90, instead of that of the device (without a
+            device: of every supported one); may be repeated
+--require {cpu,cuda}
+            also exit with 1 when this is not the backend that is taken
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of the command.
-    """
-    add_option(parser, "--device", "N", "the CUDA device", type=int, default=0)
-    add_option(
-        parser,
-        "--arch",
-        "SM",
-        "compile for this compute capability, as 90, instead of that of the device (without "
-        "a device: of every supported one); may be repeated",
-        type=int,
-        action="append",
-    )
-    add_option(
-        parser,
-        "--require",
-        ("cpu", "cuda"),
-        "also exit with 1 when this is not the backend that is taken",
-    )
-    add_json(parser)
+    """Add the arguments of the command."""
+    device, arch = {"type": int, "default": 0}, {"type": int, "action": "append"}
+    add_options(parser, OPTIONS, JSON, device=device, arch=arch)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from fpgpu.cli import circle
-from fpgpu.cli.arguments import add_folder, add_option
+from fpgpu.cli.arguments import FOLDER, add_options
 from fpgpu.errors import StoreConflictError, StoreWriteError, UsageError
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
@@ -20,22 +20,19 @@ EXAMPLES = """examples:
   fpgpu ds9 stores --ra 53.16 --dec -27.79 --radius 3 --catalog sources.fits --out region.reg
   fpgpu ds9 stores --bands F200W --frame icrs
 """
+OPTIONS = """
+--frame {fk5,icrs}  coordinates (default: fk5)
+--out FILE          the file to write (default: standard output)
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of the command.
-    """
-    add_folder(parser)
+    """Add the arguments of the command."""
+    add_options(parser, FOLDER)
     circle.add_circle(parser, required=False)
     circle.add_bands(parser)
     circle.add_catalog(parser, "table with columns ra and dec in degrees; needs a circle")
-    add_option(parser, "--frame", ("fk5", "icrs"), "coordinates (default: fk5)", default="fk5")
-    add_option(parser, "--out", "FILE", "the file to write (default: standard output)")
+    add_options(parser, OPTIONS, frame={"default": "fk5"})
 
 
 def run(args: argparse.Namespace) -> int:

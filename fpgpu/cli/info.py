@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fpgpu.cli.arguments import add_folder, add_json, add_option
+from fpgpu.cli.arguments import FOLDER, JSON, add_options
 from fpgpu.cli.console import format_bytes, format_table, print_json
 from fpgpu.errors import FpgpuError
 
@@ -27,6 +27,10 @@ EXAMPLES = """examples:
   fpgpu info stores --exposures
   fpgpu info stores --exposures --out exposures.ecsv
 """
+OPTIONS = """
+--exposures  what was done to each exposure: its files, options, factors, masked pixels, WCS
+--out FILE   with --exposures: write all of it to a table, .ecsv, .fits or .json
+"""
 
 PRINTED = (
     "band", "expID", "reader", "flux_factor", "flux_units", "wcs", "sip_residual_px", "n_masked",
@@ -42,27 +46,8 @@ DEPTH = "5 sigma AB"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of the command.
-    """
-    add_folder(parser)
-    add_json(parser)
-    add_option(
-        parser,
-        "--exposures",
-        None,
-        "what was done to each exposure: its files, options, factors, masked pixels, WCS",
-    )
-    add_option(
-        parser,
-        "--out",
-        "FILE",
-        "with --exposures: write all of it to a table, .ecsv, .fits or .json",
-    )
+    """Add the arguments of the command."""
+    add_options(parser, FOLDER, JSON, OPTIONS)
 
 
 def run(args: argparse.Namespace) -> int:

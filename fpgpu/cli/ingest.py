@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fpgpu.cli.arguments import add_backend, add_json, add_option
+from fpgpu.cli.arguments import JSON, READING, add_backend, add_options
 from fpgpu.cli.console import Progress, format_table, print_json
 from fpgpu.cli.dryrun import run_dry
 from fpgpu.errors import UsageError
@@ -14,16 +14,7 @@ if TYPE_CHECKING:
     from fpgpu.ingest.inputs import Input
     from fpgpu.ingest.pipeline import IngestReport, IngestRow
 
-__all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "add_options", "print_report", "run"]
-
-IMAGES = {
-    "sci": "the science image (default: SCI, the primary image, or the only one)",
-    "err": "uncertainties (default: ERR)",
-    "wht": "weights (default: WHT)",
-    "mask": "data-quality flags (default: DQ; none leaves them out)",
-    "background": "background to be subtracted (default: BKG; none leaves it out)",
-    "area": "areas of pixels (default: AREA; none leaves them out)",
-}
+__all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "print_report", "run"]
 
 HELP = "put exposures into a store folder"
 DESCRIPTION = (
@@ -42,205 +33,70 @@ EXAMPLES = """examples:
   fpgpu ingest *_cal.fits --out stores --executor dask://scheduler:8786
   mpiexec -n 17 python -m mpi4py.futures -m fpgpu ingest *_cal.fits --out stores --executor mpi
 """
+OPTIONS = """
+files FILE  exposure files, folders of them, or quoted patterns; those of --config by default
+--out DIR   the store folder; that of --config by default
+--config FILE
+            YAML file with files, options for all, and options for some; the command line goes
+            before it
+--dry-run   say what would happen, and write nothing
+"""
+MEANING = """
+--tile N          cut images that are larger than N pixels a side into tiles of this size
+--tile-overlap N  pixels that neighbouring tiles share
+--weight {auto,err,ivm,exptime}
+                  where uncertainties come from; ivm, exptime: what the weights (WHT) are (default:
+                  errors where there are any, exposure times for drizzled HST images, else ivm)
+--no-fluxcal      keep the units of the file
+--abmag MAG       AB magnitude of one unit of the images, whatever their headers say
+--pixel-area {auto,header,wcs}
+                  solid angle of a pixel, for surface brightnesses: PIXAR_SR of the header, or that
+                  of the WCS; auto takes PIXAR_SR and refuses one that the WCS contradicts
+--no-weight {refuse,store}
+                  exposures of which no pixel has any weight: refuse them (the default), or store
+                  them with zero weight
+"""
+IMAGES = """
+--sci EXT   the science image (default: SCI, the primary image, or the only one)
+--err EXT   uncertainties (default: ERR)
+--wht EXT   weights (default: WHT)
+--mask EXT  data-quality flags (default: DQ; none leaves them out)
+--background EXT
+            background to be subtracted (default: BKG; none leaves it out)
+--area EXT  areas of pixels (default: AREA; none leaves them out)
+"""
+WORK = """
+--framedir DIR  exposures are named by their path below this folder
+--split-by-detector BAND
+                give each detector module of this filter a band of its own; may be repeated
+--strict        stop at the first exposure that cannot go in
+--resume        leave out exposures that are there and whose files and options have not changed
+--executor WHERE
+                who does the work: processes (the default), serial, dask://HOST:PORT, or mpi
+--workers N     processes to start (default: what cores, memory and files suggest)
+--break-lock    go on although another process seems to change the stores; only if it is dead
+"""
+GIVEN = (
+    "bitmask", "wcs", "pad", "framedir", "split_by_detector", "fluxcal", "tile", "tile_overlap",
+    "weight", "abmag", "pixel_area", "no_weight", "sci", "err", "wht", "mask", "background", "area",
+)  # fmt: skip
+"""Options that a configuration has, too."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of the command.
-    """
-    add_option(
-        parser,
-        "files",
-        "FILE",
-        "exposure files, folders of them, or quoted patterns; those of --config by default",
-        nargs="*",
-    )
-    add_option(parser, "--out", "DIR", "the store folder; that of --config by default")
-    add_option(
-        parser,
-        "--config",
-        "FILE",
-        "YAML file with files, options for all, and options for some; the command line goes "
-        "before it",
-    )
-    add_option(parser, "--dry-run", None, "say what would happen, and write nothing")
-    add_json(parser)
-    add_options(parser)
-    add_cutting_options(parser)
-    add_flux_options(parser)
-    add_images(parser)
-    add_option(parser, "--framedir", "DIR", "exposures are named by their path below this folder")
-    add_option(
-        parser,
-        "--split-by-detector",
-        "BAND",
-        "give each detector module of this filter a band of its own; may be repeated",
-        action="append",
-        default=[],
-    )
-    add_option(parser, "--strict", None, "stop at the first exposure that cannot go in")
-    add_work_options(parser)
-    # What was not said on the command line is left to the configuration.
-    parser.set_defaults(wcs=None, pad=None, fluxcal=None)
-
-
-def add_images(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say where images are.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of the command.
-    """
+    """Add the arguments of the command."""
+    add_options(parser, OPTIONS, JSON, READING, files={"nargs": "*"})
+    add_backend(parser, "pixels are calibrated")
+    fluxcal = {"dest": "fluxcal", "action": "store_false"}
+    add_options(parser, MEANING, tile_overlap={"type": int}, no_fluxcal=fluxcal)
     group = parser.add_argument_group(
         "where images are",
         "name of an extension, or its number from 0 on; but for --sci, also a file: {stem}_e.fits",
     )
-    for name, what in IMAGES.items():
-        add_option(group, f"--{name}", "EXT", what, type=extension)
-
-
-def extension(text: str) -> str | int:
-    """Read the name or number of an extension.
-
-    Parameters
-    ----------
-    text : str
-        What was typed.
-
-    Returns
-    -------
-    str or int
-        A number where it is one.
-    """
-    return int(text) if text.isdecimal() else text
-
-
-def add_cutting_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options on mosaics.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of the command.
-    """
-    add_option(
-        parser,
-        "--tile",
-        "N",
-        "cut images that are larger than N pixels a side into tiles of this size",
-    )
-    add_option(parser, "--tile-overlap", "N", "pixels that neighbouring tiles share", type=int)
-    add_option(
-        parser,
-        "--weight",
-        ("auto", "err", "ivm", "exptime"),
-        "where uncertainties come from; ivm, exptime: what the weights (WHT) are (default: "
-        "errors where there are any, exposure times for drizzled HST images, else ivm)",
-    )
-
-
-def add_flux_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options on what the values of images mean.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of the command.
-    """
-    parser.add_argument(
-        "--no-fluxcal", dest="fluxcal", action="store_false", help="keep the units of the file"
-    )
-    add_option(
-        parser,
-        "--abmag",
-        "MAG",
-        "AB magnitude of one unit of the images, whatever their headers say",
-    )
-    add_option(
-        parser,
-        "--pixel-area",
-        ("auto", "header", "wcs"),
-        "solid angle of a pixel, for surface brightnesses: PIXAR_SR of the header, or that of "
-        "the WCS; auto takes PIXAR_SR and refuses one that the WCS contradicts",
-    )
-    add_option(
-        parser,
-        "--no-weight",
-        ("refuse", "store"),
-        "exposures of which no pixel has any weight: refuse them (the default), or store them "
-        "with zero weight",
-    )
-
-
-def add_work_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options on where the work is done, and what of it need not be.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of the command.
-    """
-    add_option(
-        parser,
-        "--resume",
-        None,
-        "leave out exposures that are there and whose files and options have not changed",
-    )
-    add_option(
-        parser,
-        "--executor",
-        "WHERE",
-        "who does the work: processes (the default), serial, dask://HOST:PORT, or mpi",
-    )
-    add_option(
-        parser,
-        "--workers",
-        "N",
-        "processes to start (default: what cores, memory and files suggest)",
-    )
-    add_option(
-        parser,
-        "--break-lock",
-        None,
-        "go on although another process seems to change the stores; only if it is dead",
-    )
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options on how exposures are read, which the demo shares.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Parser of a command.
-    """
-    add_option(
-        parser,
-        "--bitmask",
-        "BITS",
-        "bad bits of the DQ image, by name or number: DO_NOT_USE,SATURATED or 3 "
-        "(default: DO_NOT_USE for JWST, any bit for other files)",
-    )
-    add_option(
-        parser,
-        "--wcs",
-        ("auto", "gwcs", "fits"),
-        "which WCS to believe; auto takes the gWCS when there is one and refuses an exposure "
-        "whose two disagree",
-        default="auto",
-    )
-    add_option(
-        parser,
-        "--pad",
-        None,
-        "add pixels of zero weight where a size is no multiple of the super-pixel",
-    )
-    add_backend(parser, "pixels are calibrated")
+    add_options(group, IMAGES)
+    add_options(parser, WORK, split_by_detector={"action": "append"})
+    # What was not said on the command line is left to the configuration.
+    parser.set_defaults(wcs=None, pad=None, fluxcal=None)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -309,22 +165,8 @@ def _inputs(args: argparse.Namespace) -> "tuple[list[Input], Path]":
         raise UsageError("no store folder; give --out DIR, or out in the configuration")
     if not (args.files or config.named):
         raise UsageError("no files; name some, or inputs in the configuration")
-    given = {
-        "bitmask": args.bitmask,
-        "wcs": args.wcs,
-        "pad": args.pad,
-        "framedir": args.framedir,
-        "split_by_detector": args.split_by_detector or None,
-        "fluxcal": args.fluxcal,
-        "tile": args.tile,
-        "tile_overlap": args.tile_overlap,
-        "weight": args.weight,
-        "abmag": args.abmag,
-        "pixel_area": args.pixel_area,
-        "no_weight": args.no_weight,
-        **{name: getattr(args, name) for name in IMAGES},
-    }
-    items = config.inputs(args.files, {k: v for k, v in given.items() if v is not None})
+    given = {name: value for name in GIVEN if (value := getattr(args, name)) is not None}
+    items = config.inputs(args.files, given)
     if args.tile_overlap is not None and all(item.options.tile is None for item in items):
         raise UsageError("--tile-overlap is of tiles; give --tile N, too, or tile in --config")
     return items, out

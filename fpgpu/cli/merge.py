@@ -2,7 +2,7 @@
 
 import argparse
 
-from fpgpu.cli.arguments import add_json, add_option
+from fpgpu.cli.arguments import JSON, add_options
 from fpgpu.cli.console import counted, print_json
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
@@ -17,25 +17,16 @@ EXAMPLES = """examples:
   fpgpu merge north south --out stores
   fpgpu merge update --out stores --replace
 """
+OPTIONS = """
+folders DIR  store folders
+--out DIR    the folder to add to
+--replace    where exposures or PSFs differ, take those of the last folder that has them
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of the command.
-    """
-    add_option(parser, "folders", "DIR", "store folders", nargs="+")
-    add_option(parser, "--out", "DIR", "the folder to add to", required=True)
-    add_option(
-        parser,
-        "--replace",
-        None,
-        "where exposures or PSFs differ, take those of the last folder that has them",
-    )
-    add_json(parser)
+    """Add the arguments of the command."""
+    add_options(parser, OPTIONS, JSON, folders={"nargs": "+"}, out={"required": True})
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fpgpu.cli import circle
-from fpgpu.cli.arguments import add_folder, add_json, add_option
+from fpgpu.cli.arguments import FOLDER, JSON, add_options
 from fpgpu.cli.console import format_bytes, format_table, print_json
 
 if TYPE_CHECKING:
@@ -27,19 +27,19 @@ EXAMPLES = """examples:
   fpgpu patch stores --ra 53.16 --dec -27.79 --radius 3 --bands F200W F444W --plot patch
   fpgpu patch stores --ra 53.16 --dec -27.79 --radius 3 --catalog sources.fits --json
 """
+OPTIONS = """
+--out FILE  the file to write; an older patch is replaced (default: patch.h5)
+--plot PREFIX
+            write pictures PREFIX_footprints.png, PREFIX_superpixels.png, PREFIX_pixels.png; of many
+            exposures, 12 in each (more pictures: see fpgpu plot)
+"""
 
 PICTURES = ("footprints", "superpixels", "pixels")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of the command.
-    """
-    add_folder(parser)
+    """Add the arguments of the command."""
+    add_options(parser, FOLDER)
     circle.add_circle(parser, required=True)
     circle.add_bands(parser)
     circle.add_catalog(
@@ -48,22 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "taken, which needs psf.h5 in DIR (default: pixels and geometry only)",
     )
     circle.add_profiles(parser)
-    add_option(
-        parser,
-        "--out",
-        "FILE",
-        "the file to write; an older patch is replaced (default: patch.h5)",
-        default=Path("patch.h5"),
-    )
-    add_option(
-        parser,
-        "--plot",
-        "PREFIX",
-        f"write pictures PREFIX_{'.png, PREFIX_'.join(PICTURES)}.png; of many exposures, "
-        "12 in each (more pictures: see fpgpu plot)",
-    )
+    add_options(parser, OPTIONS, out={"default": Path("patch.h5")})
     circle.add_selection(parser)
-    add_json(parser)
+    add_options(parser, JSON)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fpgpu.cli import circle
-from fpgpu.cli.arguments import add_folder, add_json, add_option
+from fpgpu.cli.arguments import FOLDER, JSON, add_options
 from fpgpu.cli.console import Progress, print_json
 from fpgpu.errors import CatalogError, NotInStoreError, UsageError
 from fpgpu.stores.names import each_band
@@ -32,7 +32,22 @@ EXAMPLES = """examples:
   fpgpu plot stores residuals --ra 53.16 --dec -27.79 --radius 1 --catalog sources.fits
   fpgpu plot stores times --ra 53.16 --dec -27.79 --radius 1 3 10
 """
+OPTIONS = """
+--out PREFIX  what the names of the pictures begin with (default: fpgpu)
+--format {png,pdf,svg}
+              default: png
+"""
 
+OF_THE_WHOLE = """
+--depth {exposures,magnitude}
+          depth as the number of exposures, or as a limiting magnitude from their weights
+--field N
+          which field, where the survey has several that are degrees apart (default: 1, the one with
+          most exposures)
+--exposure BAND/EXPID
+          which exposure (default: the first)
+--at X Y  pixel in the middle of the close-up (default: the brightest)
+"""
 WHOLE = {
     "survey": "footprints of all exposures, and the depth of each band",
     "exposure": "how an exposure is laid out in super-pixels, with its mask",
@@ -48,59 +63,18 @@ OF_A_CIRCLE = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of the command.
-    """
+    """Add the arguments of the command."""
     kinds = WHOLE | OF_A_CIRCLE
-    add_folder(parser)
-    add_option(
-        parser,
-        "kinds",
-        "KIND",
-        "; ".join(f"{kind}: {what}" for kind, what in kinds.items()),
-        nargs="+",
-        choices=list(kinds),
-    )
-    add_option(
-        parser,
-        "--out",
-        "PREFIX",
-        "what the names of the pictures begin with (default: fpgpu)",
-        default="fpgpu",
-    )
-    add_option(parser, "--format", ("png", "pdf", "svg"), "default: png", default="png")
+    what = "; ".join(f"{kind}: {what}" for kind, what in kinds.items())
+    add_options(parser, FOLDER, f"kinds KIND  {what}", kinds={"nargs": "+", "choices": [*kinds]})
+    add_options(parser, OPTIONS, out={"default": "fpgpu"}, format={"default": "png"})
     circle.add_bands(parser)
-    add_json(parser)
+    add_options(parser, JSON)
 
     whole = parser.add_argument_group("survey and exposure")
-    add_option(
-        whole,
-        "--depth",
-        ("exposures", "magnitude"),
-        "depth as the number of exposures, or as a limiting magnitude from their weights",
-        default="exposures",
-    )
-    add_option(
-        whole,
-        "--field",
-        "N",
-        "which field, where the survey has several that are degrees apart (default: 1, the "
-        "one with most exposures)",
-        type=int,
-        default=1,
-    )
-    add_option(whole, "--exposure", "BAND/EXPID", "which exposure (default: the first)")
-    whole.add_argument(
-        "--at",
-        nargs=2,
-        metavar=("X", "Y"),
-        type=float,
-        help="pixel in the middle of the close-up (default: the brightest)",
-    )
+    depth, field = {"default": "exposures"}, {"type": int, "default": 1}
+    at = {"nargs": 2, "metavar": ("X", "Y"), "type": float}
+    add_options(whole, OF_THE_WHOLE, depth=depth, field=field, at=at)
     place = parser.add_argument_group("of a circle of sky")
     circle.add_circle(place, required=False, radii=True)
     circle.add_catalog(

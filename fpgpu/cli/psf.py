@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fpgpu.cli.arguments import add_json, add_option
+from fpgpu.cli.arguments import JSON, add_options
 from fpgpu.cli.console import Progress, format_table, print_json
 from fpgpu.errors import MissingFileError, UsageError
 
@@ -29,6 +29,22 @@ EXAMPLES = """examples:
   fpgpu psf psf.fits --out stores/psf.h5 --gaussians 6 --max-error 0.01
   fpgpu psf profiles --out sersic.h5
 """
+OPTIONS = """
+files FILE      images, folders of them, or the word 'profiles'
+--out H5        the PSF store, or the table
+--gaussians N   of the PSF itself (4)
+--signed        amplitudes may be negative
+--max-error SHARE
+                refuse what misses more of the light in a circle of 0.1" or more
+--band BAND     where the header has no FILTER
+--oversample N  samples a pixel
+--pixel-scale ARCSEC
+                of the detector
+--integrated    samples hold the light of whole pixels (by default by the kind of the file)
+--recenter      move the light to the middle of each image
+--profiles H5   table of Sersic profiles (fpgpu's own)
+--plot PREFIX   pictures PREFIX_psf_BAND.png
+"""
 PROFILES = "profiles"
 MOST_TRIED = 8
 SMALLEST_ERROR = 1e-5
@@ -36,43 +52,19 @@ SMALLEST_ERROR = 1e-5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of the command.
-    """
-    add_option(
+    """Add the arguments of the command."""
+    add_options(
         parser,
-        "files",
-        "FILE",
-        "images, folders of them, or the word 'profiles'",
-        nargs="+",
-        type=str,
+        OPTIONS,
+        JSON,
+        files={"nargs": "+", "type": str},
+        out={"required": True},
+        gaussians={"default": 4},
+        max_error={"type": _share},
+        oversample={"type": float},
+        pixel_scale={"type": float},
+        integrated={"action": argparse.BooleanOptionalAction},
     )
-    add_option(parser, "--out", "H5", "the PSF store, or the table", required=True)
-    add_option(parser, "--gaussians", "N", "of the PSF itself (4)", default=4)
-    add_option(parser, "--signed", None, "amplitudes may be negative")
-    add_option(
-        parser,
-        "--max-error",
-        "SHARE",
-        'refuse what misses more of the light in a circle of 0.1" or more',
-        type=_share,
-    )
-    add_option(parser, "--band", "BAND", "where the header has no FILTER")
-    add_option(parser, "--oversample", "N", "samples a pixel", type=float)
-    add_option(parser, "--pixel-scale", "ARCSEC", "of the detector", type=float)
-    parser.add_argument(
-        "--integrated",
-        action=argparse.BooleanOptionalAction,
-        help="samples hold the light of whole pixels (by default by the kind of the file)",
-    )
-    add_option(parser, "--recenter", None, "move the light to the middle of each image")
-    add_option(parser, "--profiles", "H5", "table of Sersic profiles (fpgpu's own)")
-    add_option(parser, "--plot", "PREFIX", "pictures PREFIX_psf_BAND.png")
-    add_json(parser)
 
 
 def _share(text: str) -> float:

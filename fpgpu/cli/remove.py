@@ -2,7 +2,7 @@
 
 import argparse
 
-from fpgpu.cli.arguments import add_folder, add_json, add_option
+from fpgpu.cli.arguments import FOLDER, JSON, add_options
 from fpgpu.cli.console import print_json
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
@@ -16,26 +16,16 @@ EXAMPLES = """examples:
   fpgpu remove stores F200W/jw01180_nrca1_cal
   fpgpu remove stores 'F200W/*_nrca1_*' --dry-run
 """
+OPTIONS = """
+patterns BAND/EXPID
+           exposures, or patterns of them with *, ? and [...]; * matches slashes, too
+--dry-run  only tell what would be removed
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of the command.
-    """
-    add_folder(parser)
-    add_option(
-        parser,
-        "patterns",
-        "BAND/EXPID",
-        "exposures, or patterns of them with *, ? and [...]; * matches slashes, too",
-        nargs="+",
-    )
-    add_option(parser, "--dry-run", None, "only tell what would be removed")
-    add_json(parser)
+    """Add the arguments of the command."""
+    add_options(parser, FOLDER, OPTIONS, JSON, patterns={"nargs": "+"})
 
 
 def run(args: argparse.Namespace) -> int:

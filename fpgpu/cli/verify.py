@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fpgpu.cli.arguments import add_folder, add_json, add_option
+from fpgpu.cli.arguments import FOLDER, JSON, add_options
 from fpgpu.cli.console import counted, format_table, print_json
 from fpgpu.errors import UsageError
 
@@ -28,44 +28,21 @@ EXAMPLES = """examples:
   fpgpu verify stores --quick --json     without reading pixels and evaluating gWCS
   fpgpu verify stores --repair
 """
+OPTIONS = """
+--quick   read no pixels and evaluate no gWCS
+--repair  commit or delete orphaned shards, write forcepho's files again, remove leftovers;
+          exposures are never removed or replaced
+--record  compute and keep the checksums of exposures that have none, as forcepho's
+--delete-orphans
+          with --repair: delete also shards of which it is not clear whether they are wanted
+--break-lock
+          with --repair: go on although another process seems to be changing the stores
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of the command.
-    """
-    add_folder(parser)
-    add_option(parser, "--quick", None, "read no pixels and evaluate no gWCS")
-    add_option(
-        parser,
-        "--repair",
-        None,
-        "commit or delete orphaned shards, write forcepho's files again, remove leftovers; "
-        "exposures are never removed or replaced",
-    )
-    add_option(
-        parser,
-        "--record",
-        None,
-        "compute and keep the checksums of exposures that have none, as forcepho's",
-    )
-    add_option(
-        parser,
-        "--delete-orphans",
-        None,
-        "with --repair: delete also shards of which it is not clear whether they are wanted",
-    )
-    add_option(
-        parser,
-        "--break-lock",
-        None,
-        "with --repair: go on although another process seems to be changing the stores",
-    )
-    add_json(parser)
+    """Add the arguments of the command."""
+    add_options(parser, FOLDER, OPTIONS, JSON)
 
 
 def run(args: argparse.Namespace) -> int:

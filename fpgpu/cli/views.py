@@ -2,7 +2,7 @@
 
 import argparse
 
-from fpgpu.cli.arguments import add_folder, add_option
+from fpgpu.cli.arguments import FOLDER, add_options
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
 
@@ -15,18 +15,14 @@ EXAMPLES = """examples:
   fpgpu views stores
   fpgpu views stores --no-asdf     leave out the gWCS, which take some 20 ms for each exposure
 """
+OPTIONS = """
+--no-asdf  do not write meta.asdf
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of the command.
-    """
-    add_folder(parser)
-    add_option(parser, "--no-asdf", None, "do not write meta.asdf")
+    """Add the arguments of the command."""
+    add_options(parser, FOLDER, OPTIONS)
 
 
 def run(args: argparse.Namespace) -> int:
