@@ -80,6 +80,7 @@ class TestRefusals:
             (("survey", "--field", 2), "there is no field 2; the survey has 1"),
             (("pixels", "--ra", 10, "--dec", 0, "--radius", 1), "no exposure of F090W"),
             (("survey", "--out", "nowhere/look"), "nowhere/look_survey.png"),
+            (("survey", "--out", ""), "what the names of the pictures begin with is empty"),
             (("survy",), "survy"),
         ],
     )
