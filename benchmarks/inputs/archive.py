@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,16 +21,19 @@ from fpgpu.stores.metadata.records import text_digest
 
 __all__ = [
     "BANDS",
+    "BLANK_SIDE",
     "POSITION",
     "archive_bytes",
     "archive_entries",
     "archive_recipe",
+    "blank_exposure",
     "write_archive",
 ]
 
 BANDS = ["F090W", "F200W", "F444W"]
 POSITION = (53.0, -27.0)
 SIDE = 2048
+BLANK_SIDE = 8
 _DEPTH = 24
 _FIELD = 1.0  # degrees on a side
 _SCALE = 0.063 / 3600  # degrees per pixel
@@ -50,12 +54,19 @@ def archive_bytes(n_exposures: int) -> int:
 
 def write_archive(folder: Path, n_exposures: int) -> None:
     """Write metadata, their index and ``meta.json`` with gWCS, for pixels that are not there."""
-    blank = {"im": np.zeros((8, 8)), "ierr": np.ones((8, 8)), "mask": None, "bkg": None, "hdr": {}}
-    names = dict.fromkeys(("band", "expID", "names"), "none")
-    PixelStore(folder / "pixels.h5", 8).add_exposure(SimpleNamespace(**blank, **names))
+    PixelStore(folder / "pixels.h5", BLANK_SIDE).add_exposure(blank_exposure("none", "none"))
     store = MetaStore()
     store.add_prepared(*archive_entries(n_exposures))
     store.write_to_file(folder / "meta.json")
+
+
+def blank_exposure(band: str, expID: str) -> Any:
+    """Make the pixels that are the fewest which a store takes."""
+    shape = BLANK_SIDE, BLANK_SIDE
+    return SimpleNamespace(
+        im=np.zeros(shape), ierr=np.ones(shape), mask=None, bkg=None, hdr={}, names=expID,
+        band=band, expID=expID,
+    )  # fmt: skip
 
 
 def archive_entries(n_exposures: int, name: str = "e") -> Iterator[MetaEntry]:

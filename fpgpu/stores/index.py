@@ -187,7 +187,7 @@ class Index:
             "super_pixel_size": self.geometry.size,
             "taken": dict(self.taken),
             "replaced": self.replaced,
-            "rows": [list(row) for row in self.rows.values()],
+            "rows": list(self.rows.values()),
             "arrays": {name: [a.dtype.str, list(a.shape)] for name, a in arrays.items()},
         }
         text = json.dumps(head).encode()
