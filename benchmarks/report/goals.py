@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from benchmarks.measurements import Measurement, readable
 from benchmarks.report.document import Report
@@ -221,63 +222,53 @@ def find(
     return found[0] if found else None
 
 
-def goal_table(reports: Sequence[Report], kept: Sequence[Report] = ()) -> list[str]:
-    """Lay goals and what was reached side by side; each column from the first report that has it.
+def goal_table(reports: Sequence[Report]) -> list[str]:
+    """Lay goals and what was reached side by side; each time from the first report that has it.
 
-    Ratios are given with their range over all that is kept. A GPU column without a report says that
-    it was not yet run.
+    Ratios are of times of one report, and given with their range over all. A GPU column that no
+    report has says that it was not yet run.
     """
     header = "operation", "aim", "forcepho / fpgpu", "of the limit", "CPU", "GPU", "forcepho"
-    columns = _columns(reports)
-    others = [_columns([report]) for report in kept]
-    return markdown_table(header, [_row(goal, columns, others) for goal in GOALS])
+    return markdown_table(header, [_row(goal, reports) for goal in GOALS])
 
 
-_Columns = Mapping[str, Sequence[Measurement] | None]
+class _Found(NamedTuple):
+    """What a report has of a goal."""
+
+    cpu: Measurement | None
+    cuda: Measurement | None
+    forcepho: Measurement | None
 
 
-def _columns(reports: Sequence[Report]) -> _Columns:
-    return {
-        column: next((r.measurements for r in reports if column in r.columns), None)
-        for column in ("fpgpu cpu", "fpgpu cuda", "forcepho")
-    }
-
-
-def _pick(
-    goal: Goal, columns: _Columns
-) -> tuple[Measurement | None, Measurement | None, Measurement | None]:
+def _find_all(goal: Goal, report: Report) -> _Found:
     """Find a goal on the CPU, on the GPU and by forcepho."""
 
     def pick(column: str, detail: str | None) -> Measurement | None:
-        measured = columns[column]
-        if measured is None or detail is None:
-            return None
-        return find(measured, goal, column, detail)
+        return None if detail is None else find(report.measurements, goal, column, detail)
 
-    return (
+    return _Found(
         pick("fpgpu cpu", goal.detail if goal.cpu else None),
         pick("fpgpu cuda", goal.cuda),
         pick("forcepho", goal.forcepho),
     )
 
 
-def _row(goal: Goal, columns: _Columns, others: Sequence[_Columns]) -> list[str]:
-    cpu, cuda, forcepho = _pick(goal, columns)
-    ours = cpu or cuda
-    gains, ratios = [], []
-    for one in (columns, *others):
-        here, there, theirs = _pick(goal, one)
-        if (fpgpu := here if cpu else there) is not None:
-            gains += [theirs.value / fpgpu.value] if theirs else []
-            ratios += [fpgpu.ratio] if fpgpu.ratio is not None else []
+def _row(goal: Goal, reports: Sequence[Report]) -> list[str]:
+    found = [_find_all(goal, report) for report in reports]
+    cpu, cuda, forcepho = (next(filter(None, column), None) for column in zip(*found, strict=True))
+    which = "cpu" if cpu else "cuda"
+    ours = [(getattr(one, which), one.forcepho) for one in found if getattr(one, which)]
+    gains = [theirs.value / mine.value for mine, theirs in ours if theirs]
+    ratios = [mine.ratio for mine, _ in ours if mine.ratio is not None]
+    was_on_gpu = any("fpgpu cuda" in report.columns for report in reports)
     return [
         goal.title,
         goal.aim,
         _range(gains),
-        f"{_range(ratios)} {ours.limit}" if ours and ratios else "",
-        _cell(cpu, goal.cpu and columns["fpgpu cpu"] is not None),
+        f"{_range(ratios)} {ours[0][0].limit}" if ratios else "",
+        _cell(cpu, goal.cpu),
         NOT_YET
-        if goal.cuda is not None and columns["fpgpu cuda"] is None
+        if goal.cuda is not None and not was_on_gpu
         else _cell(cuda, goal.cuda is not None, with_limit=cpu is not None),
         readable(forcepho.value, forcepho.unit) if forcepho else "",
     ]

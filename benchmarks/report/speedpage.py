@@ -1,6 +1,5 @@
 """The table of docs/speed.md, made from the reports that are kept in ``benchmarks/results/``."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.report.document import Report, ReportError, report_files
@@ -14,7 +13,6 @@ BEGIN = "<!-- speed: begin, written by python -m benchmarks table -->"
 END = "<!-- speed: end -->"
 GPU_COMMAND = "python -m benchmarks gpu"
 
-_COLUMNS = ("fpgpu cpu", "fpgpu cuda")
 _MOST_LOAD = 1.5  # for each core
 _LOAD_MINUTES = (1, 5, 15)  # that the averages of the load are over
 
@@ -28,12 +26,17 @@ def replaced(text: str, section: str) -> str:
 
 
 def speed_section(folder: Path = RESULTS) -> str:
-    """Write the table from the newest report of each backend, ratios with their range over all."""
+    """Write the table: of each row the newest report that has it, ratios with their range."""
     kept = [(path, Report.read(path)) for path in report_files(folder)]
     kept = [(path, report) for path, report in kept if report.facts["size"] == SIZE]
-    chosen = _newest(kept, folder)
-    lines = goal_table([report for _, report in chosen], [report for _, report in kept])
-    for path, report in (*chosen, *(pair for pair in kept if pair not in chosen)):
+    if not kept:
+        raise ReportError(
+            f"{folder}: no report of size {SIZE}; make one with"
+            f" python -m benchmarks --size {SIZE} --out benchmarks/results"
+        )
+    kept.sort(key=lambda pair: pair[1].facts["date"], reverse=True)
+    lines = goal_table([report for _, report in kept])
+    for path, report in kept:
         facts = report.facts
         commit = str(facts["commit"])[:12]
         lines += [
@@ -43,7 +46,7 @@ def speed_section(folder: Path = RESULTS) -> str:
             f" `{facts['command']}`.",
             *_note_of_load(report),
         ]
-    if not any("fpgpu cuda" in report.columns for _, report in chosen):
+    if not any("fpgpu cuda" in report.columns for _, report in kept):
         lines += ["", f"What is {NOT_YET} will be shown by `{GPU_COMMAND}`."]
     return "\n".join(lines)
 
@@ -65,18 +68,3 @@ def _note_of_load(report: Report) -> list[str]:
         f"Others used it, too (load {load:g} on {machine['cores']} cores): its times are several"
         " times those of a machine at rest, and its ratios are rough."
     ]
-
-
-def _newest(kept: Sequence[tuple[Path, Report]], folder: Path) -> Sequence[tuple[Path, Report]]:
-    """Choose for each backend the newest report."""
-    found: list[tuple[Path, Report]] = []
-    for column in _COLUMNS:
-        if fitting := [pair for pair in kept if column in pair[1].columns]:
-            newest = max(fitting, key=lambda pair: pair[1].facts["date"])
-            found += [newest] if newest not in found else []
-    if not found:
-        raise ReportError(
-            f"{folder}: no report of size {SIZE}; make one with"
-            f" python -m benchmarks --size {SIZE} --out benchmarks/results"
-        )
-    return found

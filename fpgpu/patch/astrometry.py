@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from fpgpu.errors import WCSError
 from fpgpu.likelihood.scene import relative_longitude
-from fpgpu.sky.sip import SipFit
+from fpgpu.sky.sip import SipFit, fit_sip
 from fpgpu.sky.siptable import SipTable
 from fpgpu.sky.sphere import Floats, tangent_basis, tangent_coordinates, unit_vectors, wrapped
 from fpgpu.sky.wcs import SkyWCS
@@ -191,22 +191,22 @@ def _solution(meta: MetaStore, band: str, expID: str) -> SipFit | SkyWCS:
     if meta.use_gwcs is not False and (refit := meta.sip_fit(band, expID)) is not None:
         # A WCS that was put in by hand is not the one that was refitted.
         made = meta.wcs[band].made(expID)
-        is_stored = made is None or made is meta.tree[band].made(expID)
-        if is_stored and refit.residual <= _LARGEST_RESIDUAL:
-            return refit
+        if made is None or made is meta.tree[band].made(expID):
+            is_fine = refit.residual <= _LARGEST_RESIDUAL
+            return refit if is_fine else meta.sky_wcs(band, expID)
     wcs = meta.sky_wcs(band, expID)
-    if wcs.kind != "fits":
-        return wcs
     if wcs.native not in _coefficients:
         try:
-            _coefficients[wcs.native] = SipFit.from_wcs(wcs)
+            shape = meta.shape(band, expID)
+            fit = SipFit.from_wcs(wcs) if wcs.kind == "fits" else fit_sip(wcs, shape)
+            _coefficients[wcs.native] = fit if fit.residual <= _LARGEST_RESIDUAL else None
         except WCSError:  # another projection, or look-up tables
             _coefficients[wcs.native] = None
     return _coefficients[wcs.native] or wcs
 
 
 _coefficients: WeakKeyDictionary[Any, SipFit | None] = WeakKeyDictionary()
-"""What was taken from FITS WCS objects, which say it slowly, for as long as they live."""
+"""What was taken from WCS objects, which say it slowly, for as long as they live."""
 
 
 def reference_position(ra: Floats, dec: Floats) -> tuple[float, float]:

@@ -51,6 +51,15 @@ def test_times_are_of_the_newest_report_and_ratios_have_their_range(
     assert "[tiny]" not in section
 
 
+def test_what_the_newest_report_lacks_is_of_an_older_one(tmp_path: Path) -> None:
+    old = full_report(CPU_COLUMNS, date="2026-01-01T00:00:00+00:00")
+    new = full_report(CPU_COLUMNS, date="2026-02-01T00:00:00+00:00")
+    other = tuple(m for m in new.measurements if m.operation != GOALS[0].operation)
+    keep(tmp_path, "old", old)
+    keep(tmp_path, "new", Report(new.facts, other))
+    assert "| 100 x | 7.00 x memcpy | 7.00 ms |" in speed_section(tmp_path).splitlines()[2]
+
+
 def test_a_busy_machine_is_not_passed_over(tmp_path: Path) -> None:
     machine = {"cpu": "Some CPU", "cores": 2, "load": [0.0, 9.5, 0.0]}
     keep(tmp_path, "cpu", full_report(CPU_COLUMNS, machine=machine))

@@ -222,7 +222,7 @@ def committed(folder, imset):
 
 
 @pytest.mark.parametrize("with_refit", [True, False])
-def test_the_gwcs_is_used_when_asked_for(tmp_path, with_refit):
+def test_the_gwcs_is_used_when_asked_for_by_a_refit_stored_or_made(tmp_path, with_refit):
     gwcs = sky_gwcs(shape=SHAPE)
     exact = SkyWCS.from_gwcs(gwcs, SHAPE)
     refit = fit_sip(exact, SHAPE, tolerance=1e-6) if with_refit else None
@@ -230,12 +230,13 @@ def test_the_gwcs_is_used_when_asked_for(tmp_path, with_refit):
     path = committed(tmp_path, shifted)
     ra, dec = inner_places(exact)
     with MetaStore(path, use_gwcs=True) as meta, MetaStore(path) as plain:
-        by_gwcs = WcsTable.of_exposures(meta, [("F200W", "e1")])
+        by_gwcs, again = (WcsTable.of_exposures(meta, [("F200W", "e1")]) for _ in range(2))
         by_header = WcsTable.of_exposures(plain, [("F200W", "e1")])
     x, y = by_gwcs.world_to_pixel(ra, dec)
     np.testing.assert_allclose([x[0], y[0]], exact.world_to_pixel(ra, dec), rtol=0, atol=1e-5)
     assert np.abs(by_header.world_to_pixel(ra, dec)[0] - x).max() > 1
-    assert isinstance(by_gwcs.solutions[0], SipFit) == with_refit
+    assert isinstance(by_gwcs.solutions[0], SipFit)
+    assert again is by_gwcs
 
 
 def test_a_refit_that_is_too_coarse_is_not_used(tmp_path):
