@@ -1,5 +1,6 @@
 """A commit of further exposures beside all that are there, and then forcepho's files anew."""
 
+import os
 import shutil
 from collections.abc import Callable
 from itertools import count
@@ -19,7 +20,9 @@ MOST_WITH_VIEWS = 1000  # exposures; each gWCS takes some 20 ms
 @pytest.fixture
 def store(archive: Callable[[int], Path], n_exposures: int, tmp_path: Path) -> Path:
     """A folder that may be changed."""
-    return Path(shutil.copytree(archive(n_exposures).parent, tmp_path / "store")) / "pixels.h5"
+    shutil.copytree(archive(n_exposures).parent, tmp_path / "store")
+    os.sync()  # or a commit waits for the copy's bytes, too
+    return tmp_path / "store" / "pixels.h5"
 
 
 def test_fpgpu(measure: Measure, size: Size, store: Path, n_exposures: int, tmp_path: Path) -> None:
