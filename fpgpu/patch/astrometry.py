@@ -16,8 +16,7 @@ import numpy.typing as npt
 
 from fpgpu.errors import WCSError
 from fpgpu.likelihood.scene import relative_longitude
-from fpgpu.sky.sip import SipFit, fit_sip
-from fpgpu.sky.siptable import SipTable
+from fpgpu.sky.sip import SipFit, SipTable, fit_sip
 from fpgpu.sky.sphere import Floats, tangent_basis, tangent_coordinates, unit_vectors, wrapped
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.meta import MetaStore

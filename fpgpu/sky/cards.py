@@ -12,6 +12,7 @@ from numbers import Real
 from typing import Any
 
 from fpgpu.errors import WCSError
+from fpgpu.sky.celestial import linear_matrix
 
 __all__ = ["WCS_CARD", "has_lookup", "refuse_duplicates", "settle_cards"]
 
@@ -241,12 +242,7 @@ def _settle_matrix(header: Any) -> list[str]:
 
 def _is_same_matrix(header: Any) -> bool:
     """Whether CD is CDELT times PC, to the digits that headers have."""
-    places = [(i, j) for i in (1, 2) for j in (1, 2)]
-    cd = [float(header.get(f"CD{i}_{j}", 0.0)) for i, j in places]
-    pc = [
-        float(header.get(f"CDELT{i}", 1.0)) * float(header.get(f"PC{i}_{j}", i == j))
-        for i, j in places
-    ]
+    cd, pc = (linear_matrix(header, (1, 2), name) for name in ("CD", "PC"))
     return all(
         math.isclose(a, b, abs_tol=1e-9 * max(map(abs, cd))) for a, b in zip(cd, pc, strict=True)
     )

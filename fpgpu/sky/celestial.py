@@ -17,6 +17,7 @@ __all__ = [
     "check_celestial",
     "drop_further_axes",
     "image_shape",
+    "linear_matrix",
     "wcs_header",
     "wcs_text",
 ]
@@ -149,16 +150,18 @@ def check_celestial(header: Any) -> None:
     _check_matrix(header, axes)
 
 
+def linear_matrix(header: Any, axes: tuple[int, int], name: str) -> list[float]:
+    """Give CD, or CDELT times PC, of two axes row by row, with what absent cards stand for."""
+    scale = {i: float(header.get(f"CDELT{i}", 1)) if name == "PC" else 1.0 for i in axes}
+    places = [(i, j) for i in axes for j in axes]
+    default = {(i, j): float(name == "PC" and i == j) for i, j in places}
+    return [scale[i] * float(header.get(f"{name}{i}_{j}", default[i, j])) for i, j in places]
+
+
 def _check_matrix(header: Any, axes: tuple[int, int]) -> None:
     """Refuse a linear transformation that maps the image to a line or a point."""
     name = "CD" if any(re.fullmatch(r"CD\d+_\d+", key) for key in header) else "PC"
-    rows = []
-    for i in axes:
-        scale = float(header.get(f"CDELT{i}", 1)) if name == "PC" else 1.0
-        unit = [float(name == "PC" and i == j) for j in axes]
-        row = zip(axes, unit, strict=True)
-        rows.append([scale * float(header.get(f"{name}{i}_{j}", default)) for j, default in row])
-    (a, b), (c, d) = rows
+    a, b, c, d = linear_matrix(header, axes, name)
     # Compared as a product, so that small scales do not underflow to a singular matrix.
     if not math.isfinite(a * d - b * c) or a * d == b * c:
         what = "CD" if name == "CD" else "CDELT times PC"

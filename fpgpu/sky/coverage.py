@@ -66,16 +66,7 @@ def _group_area(vectors: Sequence[Floats], grid: int) -> float:
     step = (np.max([p.max(axis=0) for p in planar], axis=0) - low) / grid
     x = low[0] + (np.arange(grid) + 0.5) * step[0]
     y = low[1] + (np.arange(grid) + 0.5) * step[1]
-    covered = np.zeros((grid, grid), bool)
-    for polygon in planar:
-        first, last = (
-            np.floor((polygon.min(axis=0) - low) / step),
-            np.ceil((polygon.max(axis=0) - low) / step),
-        )
-        window = tuple(
-            slice(int(a), int(b)) for a, b in zip(np.maximum(first, 0), last, strict=True)
-        )
-        covered[window] |= _inside(polygon, x[window[0], None], y[None, window[1]])
+    covered = depth_map(planar, np.ones(len(planar)), x, y) > 0
     # Element of solid angle of the gnomonic projection.
     element = step.prod() / (1 + x[:, None] ** 2 + y[None, :] ** 2) ** 1.5
     return float(element[covered].sum())

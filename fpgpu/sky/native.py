@@ -130,7 +130,7 @@ def gwcs_forward(gwcs: Any, x: Floats, y: Floats) -> Any:
 
 def gwcs_inverse(gwcs: Any, world: list[Floats]) -> Any:
     """Pixels of world values in degrees by the inverse transform, whatever the bounding box."""
-    inputs = [_from_degrees(w, u) for w, u in zip(world, gwcs.world_axis_units, strict=True)]
+    inputs = [w / _in_degrees(u) for w, u in zip(world, gwcs.world_axis_units, strict=True)]
     if gwcs.backward_transform.uses_quantity:
         inputs = [value * unit for value, unit in zip(inputs, gwcs.output_frame.unit, strict=True)]
     return gwcs.invert(*inputs, with_bounding_box=False)
@@ -149,11 +149,6 @@ def degrees(values: Any, unit: str) -> Floats:
     if hasattr(values, "to_value"):
         return np.asarray(values.to_value("deg"), np.float64)
     return np.asarray(values, np.float64) * _in_degrees(unit)
-
-
-def _from_degrees(values: Floats, unit: str) -> Floats:
-    """Express degrees in the unit that a native WCS expects."""
-    return values / _in_degrees(unit)
 
 
 def _in_degrees(unit: str) -> float:

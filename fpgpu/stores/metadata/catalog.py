@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from astropy.io.fits import Header
 
     from fpgpu.sky.footprints import FootprintIndex
-    from fpgpu.sky.regionbase import Region
+    from fpgpu.sky.regions import Region
     from fpgpu.sky.sip import SipFit
     from fpgpu.sky.wcs import SkyWCS
 
@@ -389,7 +389,7 @@ class ExposureCatalog:
             If an exposure of these bands has no usable WCS.
         """
         from fpgpu.sky.footprints import find_touching
-        from fpgpu.sky.regionbase import Region
+        from fpgpu.sky.regions import Region
 
         if not isinstance(region, Region):
             raise RegionError(
