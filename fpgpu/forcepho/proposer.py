@@ -23,17 +23,10 @@ else:
     _ProposerBase = forcepho_module("proposal").ProposerBase
 
 
-class Proposer(_ProposerBase):
-    """Evaluates proposals with fpgpu's own likelihood, where the patch lives.
+class _Evaluating(_ProposerBase):
+    """What both proposers are to forcepho's models; `_evaluate` says how a patch is evaluated."""
 
-    Parameters
-    ----------
-    patch : CPUPatch or GPUPatch, optional
-        What to evaluate on when a call does not say.
-    """
-
-    def __init__(self, patch: Any = None) -> None:
-        self.patch = patch
+    patch: Any
 
     def evaluate_proposal(
         self,
@@ -68,19 +61,42 @@ class Proposer(_ProposerBase):
         ------
         LayoutError
             When the patch was not sent, or the proposal is not one for its sources.
+        KernelLaunchError
+            When there are too many Gaussians for the shared memory that forcepho's kernel has.
         KernelCompileError
             When a kernel does not compile.
         """
-        patch = _sent(self.patch if patch is None else patch)
-        chi2, derivatives = patch.evaluate_unchecked(proposal, residual=patch.return_residual)
-        found = chi2, derivatives
+        patch = self.patch if patch is None else patch
+        if patch is None or patch.device_patch is None:
+            raise LayoutError("no patch is on the device; call send_to_device() first")
+        found = self._evaluate(proposal, patch)
         if not patch.return_residual:
             return found
         residuals = patch.retrieve_array("residual")
         return *found, self.unpack_residuals(residuals, patch) if unpack else residuals
 
+    def _evaluate(self, proposal: npt.NDArray[Any], patch: Any) -> tuple[Any, Any]:
+        raise NotImplementedError
 
-class GPUProposer(_ProposerBase):
+
+class Proposer(_Evaluating):
+    """Evaluates proposals with fpgpu's own likelihood, where the patch lives.
+
+    Parameters
+    ----------
+    patch : CPUPatch or GPUPatch, optional
+        What to evaluate on when a call does not say.
+    """
+
+    def __init__(self, patch: Any = None) -> None:
+        self.patch = patch
+
+    def _evaluate(self, proposal: npt.NDArray[Any], patch: Any) -> tuple[Any, Any]:
+        chi2, derivatives = patch.evaluate_unchecked(proposal, residual=patch.return_residual)
+        return chi2, derivatives
+
+
+class GPUProposer(_Evaluating):
     """Evaluates proposals with the kernel of the installed forcepho, compiled by NVRTC.
 
     Parameters
@@ -110,45 +126,7 @@ class GPUProposer(_ProposerBase):
         self.thread_block = thread_block
         self._text = kernel_text(source_folder())
 
-    def evaluate_proposal(
-        self,
-        proposal: npt.NDArray[Any],
-        patch: Any = None,
-        verbose: bool = False,
-        unpack: bool = True,
-    ) -> tuple[Any, ...]:
-        """Evaluate the likelihood of a proposal.
-
-        Parameters
-        ----------
-        proposal : ndarray of SOURCE_DTYPE, shape (n_sources,)
-            Parameters of the sources.
-        patch : GPUPatch, optional
-            On the same backend, sent to the device.
-        verbose : bool, optional
-            Accepted for compatibility.
-        unpack : bool, optional
-            Whether residuals are split by exposure.
-
-        Returns
-        -------
-        chi2 : ndarray of float64, shape (n_bands,)
-            Chi square without its constant part: the sum of ``(r**2 - d**2) / sigma**2``.
-        derivatives : ndarray of float32, shape (n_bands, n_sources, 7)
-            Of chi square by flux, ra, dec, q, pa, sersic, rhalf.
-        residuals : list of ndarray, or ndarray of float32, shape (n_pixels,)
-            Data minus model; only when ``patch.return_residual``.
-
-        Raises
-        ------
-        LayoutError
-            When the patch was not sent, or the proposal is not one for its sources.
-        KernelLaunchError
-            When there are too many Gaussians for the shared memory of the device.
-        KernelCompileError
-            When the kernel does not compile.
-        """
-        patch = _sent(self.patch if patch is None else patch)
+    def _evaluate(self, proposal: npt.NDArray[Any], patch: Any) -> tuple[Any, Any]:
         if proposal.dtype != SOURCE_DTYPE or proposal.shape != (patch.n_sources,):
             raise LayoutError(
                 f"the proposal is {proposal.dtype} of shape {proposal.shape}; expected SOURCE_DTYPE"
@@ -161,15 +139,4 @@ class GPUProposer(_ProposerBase):
         arguments = (np.uint64(patch.device_patch), on_device, chi2, response)
         self.backend.run_source(self._text, launch, arguments, OPTIONS)
         # The kernel writes the derivatives of the sources there are, and no more.
-        found = self.backend.download(chi2), self.backend.download(response)[:, : patch.n_sources]
-        if not patch.return_residual:
-            return found
-        residuals = patch.retrieve_array("residual")
-        return *found, self.unpack_residuals(residuals, patch) if unpack else residuals
-
-
-def _sent(patch: Any) -> Any:
-    """Make sure that a patch is on its device."""
-    if patch is None or patch.device_patch is None:
-        raise LayoutError("no patch is on the device; call send_to_device() first")
-    return patch
+        return self.backend.download(chi2), self.backend.download(response)[:, : patch.n_sources]
