@@ -31,6 +31,7 @@ __all__ = [
     "require_matplotlib",
     "save",
     "save_all",
+    "show_image",
     "shown_exposures",
     "shown_part",
     "shown_slice",
@@ -240,6 +241,11 @@ def finish_sky_axes(axes: "Axes", unit: str, limits: Floats | None = None) -> No
         axes.set_xlim(*limits[0])
         axes.set_ylim(*limits[1])
     axes.invert_xaxis()
+
+
+def show_image(axes: "Axes", values: Any, extent: Any, **looks: Any) -> Any:
+    """Show values ``[x, y]`` between edges (x0, x1, y0, y1), each as the square it is of."""
+    return axes.imshow(values.T, origin="lower", extent=extent, interpolation="nearest", **looks)
 
 
 def add_bar(axes: "Axes", drawn: Any, label: str, ticks: Sequence[float] | None = None) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fpgpu.plots.canvas import MAP, add_bar
+from fpgpu.plots.canvas import MAP, add_bar, show_image
 from fpgpu.sky.sphere import Floats
 
 if TYPE_CHECKING:
@@ -59,12 +59,5 @@ def show_depth(
     else:
         norm = Normalize(least or 1.0, max(most, least + 1e-3))
     empty = np.isnan(depth) | ((depth == 0) if is_count else False)
-    drawn = axes.imshow(
-        np.ma.masked_where(empty, depth).T,
-        origin="lower",
-        extent=extent,
-        cmap=colors,
-        norm=norm,
-        interpolation="nearest",
-    )
+    drawn = show_image(axes, np.ma.masked_where(empty, depth), extent, cmap=colors, norm=norm)
     add_bar(axes, drawn, label, ticks)

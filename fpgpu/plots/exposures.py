@@ -15,6 +15,7 @@ from fpgpu.plots.canvas import (
     make_figure,
     make_panels,
     region_look,
+    show_image,
     shown_exposures,
     shown_part,
 )
@@ -133,17 +134,10 @@ def plot_layout(
     whole, near = figure.subplots(1, 2)
 
     share = used.reshape(grid[0], size, grid[1], size).mean(axis=(1, 3))
-    drawn = whole.imshow(
-        share.T,
-        origin="lower",
-        extent=(-0.5, nx - 0.5, -0.5, ny - 0.5),
-        cmap=MAP,
-        vmin=0.0,
-        vmax=1.0,
-        interpolation="nearest",
-    )
+    frame = (-0.5, nx - 0.5, -0.5, ny - 0.5)
+    drawn = show_image(whole, share, frame, cmap=MAP, vmin=0.0, vmax=1.0)
     add_bar(whole, drawn, "part of each super-pixel with weight")
-    finish_pixel_axes(whole, (-0.5, nx - 0.5, -0.5, ny - 0.5))
+    finish_pixel_axes(whole, frame)
     masked_part = 100 * (1 - used.mean())
     whole.set_title(f"{grid[0]} x {grid[1]} super-pixels, {masked_part:.2f} % masked", fontsize=11)
     x0, x1, y0, y1 = (size * edge - 0.5 for edge in window)

@@ -16,6 +16,7 @@ from fpgpu.plots.canvas import (
     add_bar,
     finish_pixel_axes,
     make_groups,
+    show_image,
     shown_exposures,
     shown_part,
     shown_slice,
@@ -207,19 +208,11 @@ def show_pixels(
     (x0, y0), (nx, ny) = image.origin, image.image.shape
     extent = (x0 - 0.5, x0 + nx - 0.5, y0 - 0.5, y0 + ny - 0.5)
     masked = np.where(np.isfinite(image.image) & ~np.isfinite(values), 1.0, np.nan)
-    axes.imshow(
-        masked.T,
-        origin="lower",
-        extent=extent,
-        cmap=ListedColormap([MASKED]),
-        interpolation="nearest",
-    )
+    show_image(axes, masked, extent, cmap=ListedColormap([MASKED]))
     if norm is None:
         finite = values[np.isfinite(values)]
         norm = Normalize(*((finite.min(), finite.max()) if finite.size else (0.0, 1.0)))
-    drawn = axes.imshow(
-        values.T, origin="lower", extent=extent, norm=norm, cmap=colors, interpolation="nearest"
-    )
+    drawn = show_image(axes, values, extent, norm=norm, cmap=colors)
     if label is not None:
         add_bar(axes, drawn, label, ticks)
     finish_pixel_axes(axes, extent)

@@ -50,8 +50,8 @@ def plot_times(times: Sequence[PatchTimes]) -> "Figure":
     figure = make_figure(11.0, 1.6 + 0.7 * len(times))
     axes = figure.subplots()
     labels = [
-        f"{2 * 3600 * _degrees(t):.3g} arcsec across\n{t.n_exp} exp., {t.n_pixels / 1e6:.3g} Mpix,"
-        f" {t.n_sources} src"
+        f"{2 * 3600 * np.rad2deg(t.region.bounding_cap[1]):.3g} arcsec across\n{t.n_exp} exp.,"
+        f" {t.n_pixels / 1e6:.3g} Mpix, {t.n_sources} src"
         for t in times
     ]
     rows, left = range(len(times)), [0.0] * len(times)
@@ -72,8 +72,3 @@ def plot_times(times: Sequence[PatchTimes]) -> "Figure":
         f"where the time of a patch goes, on {backends}: median of {repeats}", fontsize=11
     )
     return figure
-
-
-def _degrees(times: PatchTimes) -> float:
-    """Radius of the circle around a region."""
-    return float(np.rad2deg(times.region.bounding_cap[1]))
