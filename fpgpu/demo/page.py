@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fpgpu import __version__, plots
 from fpgpu.errors import StoreWriteError
+from fpgpu.html import html_table
 from fpgpu.likelihood.scene import proposal_from_catalog
 from fpgpu.patch.timing import time_patch
 from fpgpu.plots.kinds import draw_residuals, pictures_of_patch
@@ -39,7 +40,6 @@ CAPTIONS = {
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; }
 img { max-width: 100%; height: auto; border: 1px solid #ccc; }
-td { padding: .2em .8em .2em 0; vertical-align: top; }
 """
 
 
@@ -97,12 +97,6 @@ def _figure(kind: str, files: Iterable[Path]) -> str:
     return f"<h2>{kind}</h2>\n<p>{escape(CAPTIONS[kind])}</p>\n{images}"
 
 
-def _table(rows: Iterable[tuple[str, str, str]]) -> str:
-    """Rows of text as a table."""
-    cells = ("".join(f"<td>{escape(text)}</td>" for text in row) for row in rows)
-    return "<table>\n" + "\n".join(f"<tr>{row}</tr>" for row in cells) + "\n</table>"
-
-
 def _html(report: "DemoReport", survey: str, figures: list[str]) -> str:
     """Put the page together."""
     verdict = "every check holds" if report.passed else "some checks FAILED"
@@ -122,10 +116,8 @@ def _html(report: "DemoReport", survey: str, figures: list[str]) -> str:
 <p>fpgpu {escape(__version__)}: {escape(survey)}.
 The footprints are in <a href="{REGION_FILE}">{REGION_FILE}</a>, for DS9.</p>
 {pictures}
-<h2>What was checked</h2>
-{_table(checks)}
-<h2>What was done</h2>
-{_table(steps)}
+{html_table("What was checked", ("", "check", "found"), checks)}
+{html_table("What was done", ("step", "", "time"), steps)}
 </body>
 </html>
 """

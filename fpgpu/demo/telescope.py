@@ -5,15 +5,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.polynomial.polynomial import polyder, polyval2d
 
 __all__ = ["Pointing"]
 
 Floats = npt.NDArray[np.float64]
 
-# Shifts in pixels at the middle of the detector's edges, by power of the normalised coordinates
-# (u, v): small enough for a 5th-order inverse, large enough that no linear WCS would do.
-_DISTORTION_X = {(2, 0): 1.1, (1, 1): -0.8, (0, 2): 0.6, (3, 0): 0.15, (1, 2): -0.1}
-_DISTORTION_Y = {(2, 0): -0.7, (1, 1): 0.9, (0, 2): 1.2, (2, 1): 0.12, (0, 3): -0.15}
+# Shifts in pixels at the middle of the detector's edges, by power [i, j] of the normalised
+# coordinates (u, v): small enough for a 5th-order inverse, too large for any linear WCS.
+_DISTORTION_X = np.array([[0, 0, 0.6, 0], [0, -0.8, -0.1, 0], [1.1, 0, 0, 0], [0.15, 0, 0, 0]])
+_DISTORTION_Y = np.array([[0, 0, 1.2, -0.15], [0, 0.9, 0, 0], [-0.7, 0.12, 0, 0], [0, 0, 0, 0]])
 
 _INVERSE_DEGREE = 5
 _FIT_POINTS = 25
@@ -97,9 +98,11 @@ class Pointing:
             (np.arange(self.shape[1]) - y0) / hv,
             indexing="ij",
         )
-        xu, xv = _gradient(_DISTORTION_X, u, v)
-        yu, yv = _gradient(_DISTORTION_Y, u, v)
-        return ((1 + xu / hu) * (1 + yv / hv) - xv / hv * yu / hu).astype(np.float32)
+        (xu, xv), (yu, yv) = (
+            [polyval2d(u, v, polyder(shifts, axis=axis)) for axis in (0, 1)]
+            for shifts in (_DISTORTION_X, _DISTORTION_Y)
+        )
+        return np.asarray((1 + xu / hu) * (1 + yv / hv) - xv / hv * yu / hu, np.float32)
 
     def _half(self) -> tuple[float, float]:
         """Half the detector's sides in pixels, which normalise the distortion's coordinates."""
@@ -114,7 +117,7 @@ class Pointing:
             np.linspace(-hu, hu, _FIT_POINTS), np.linspace(-hv, hv, _FIT_POINTS), indexing="ij"
         )
         forward = models.Mapping((0, 1, 0, 1)) | (
-            self._polynomial(_DISTORTION_X, (1, 0)) & self._polynomial(_DISTORTION_Y, (0, 1))
+            self._polynomial(_DISTORTION_X, "c1_0") & self._polynomial(_DISTORTION_Y, "c0_1")
         )
         x, y = forward(u, v)
         forward.inverse = models.Mapping((0, 1, 0, 1)) | (
@@ -122,24 +125,14 @@ class Pointing:
         )
         return forward
 
-    def _polynomial(self, shifts: dict[tuple[int, int], float], linear: tuple[int, int]) -> Any:
+    def _polynomial(self, shifts: Floats, linear: str) -> Any:
         """Build one axis: the coordinate itself and the shifts, in pixels."""
         from astropy.modeling import models
 
         hu, hv = self._half()
-        terms = {f"c{i}_{j}": shift / hu**i / hv**j for (i, j), shift in shifts.items()}
-        return models.Polynomial2D(3, **terms, **{f"c{linear[0]}_{linear[1]}": 1.0})
-
-
-def _gradient(shifts: dict[tuple[int, int], float], u: Floats, v: Floats) -> tuple[Floats, Floats]:
-    """Derivatives of the shifts by the normalised coordinates."""
-    by_u = sum(
-        (c * i * u ** max(i - 1, 0) * v**j for (i, j), c in shifts.items()), np.zeros_like(u)
-    )
-    by_v = sum(
-        (c * j * u**i * v ** max(j - 1, 0) for (i, j), c in shifts.items()), np.zeros_like(u)
-    )
-    return by_u, by_v
+        powers = zip(*np.nonzero(shifts), strict=True)
+        terms = {f"c{i}_{j}": shifts[i, j] / hu**i / hv**j for i, j in powers}
+        return models.Polynomial2D(3, **terms, **{linear: 1.0})
 
 
 def _fit_polynomial(x: Floats, y: Floats, target: Floats, hu: float, hv: float) -> Any:
