@@ -1,7 +1,6 @@
 """Options of the commands that work on a circle of sky, and what they make of them."""
 
 import argparse
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +22,8 @@ __all__ = [
     "add_selection",
     "flux_units",
     "mixture_of",
+    "plan_of",
     "region_of",
-    "require_exposures",
     "require_psf",
     "require_whole",
     "sources_near",
@@ -103,68 +102,21 @@ def add_selection(parser: Any) -> None:
 
 
 def require_whole(args: argparse.Namespace) -> None:
-    """Refuse a part of a circle.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        The options of `add_circle`.
-
-    Raises
-    ------
-    UsageError
-        If some of them are given, and not all.
-    """
+    """Refuse a part of a circle."""
     given = [args.ra is not None, args.dec is not None, args.radius is not None]
     if any(given) and not all(given):
         raise UsageError("a circle needs --ra, --dec and --radius together")
 
 
 def sources_near(args: argparse.Namespace, region: "CircularRegion") -> Any:
-    """Read the sources whose light reaches into a circle.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        The options of `add_catalog`.
-    region : CircularRegion
-        The circle.
-
-    Returns
-    -------
-    astropy.table.Table or None
-        None where no catalogue was given.
-
-    Raises
-    ------
-    CatalogError
-        If it cannot be read, or has no usable positions.
-    """
+    """Read the sources whose light reaches into a circle; None where no catalogue was given."""
     from fpgpu.catalog import select_sources
 
     return args.catalog and select_sources(args.catalog, region, args.margin)
 
 
 def region_of(args: argparse.Namespace, radius: float | None = None) -> "CircularRegion":
-    """Make the region of the options for a circle.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        The options of `add_circle`.
-    radius : float, optional
-        Degrees; that of the options, or the first of several, by default.
-
-    Returns
-    -------
-    CircularRegion
-        The circle.
-
-    Raises
-    ------
-    RegionError
-        If a value is out of range.
-    """
+    """Make the region of the options for a circle; its radius, degrees, is the first by default."""
     from astropy.units import Quantity
 
     from fpgpu.sky.regions import CircularRegion
@@ -175,23 +127,7 @@ def region_of(args: argparse.Namespace, radius: float | None = None) -> "Circula
 
 
 def mixture_of(args: argparse.Namespace) -> "SersicMixture":
-    """Read the table of Sersic profiles.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        The option of `add_profiles`.
-
-    Returns
-    -------
-    SersicMixture
-        That which was named, else fpgpu's own.
-
-    Raises
-    ------
-    MissingStoreError, StoreFormatError
-        If there is no such file, or it is no such table.
-    """
+    """Read the table of Sersic profiles that was named, or take fpgpu's own."""
     from fpgpu.likelihood.mixture import SersicMixture
     from fpgpu.psf.profiles import default_profiles
 
@@ -199,22 +135,7 @@ def mixture_of(args: argparse.Namespace) -> "SersicMixture":
 
 
 def require_psf(survey: "Survey", folder: Path, catalog: Any) -> None:
-    """Refuse sources without PSFs.
-
-    Parameters
-    ----------
-    survey : Survey
-        The stores.
-    folder : Path
-        Their folder.
-    catalog : astropy.table.Table or None
-        The sources.
-
-    Raises
-    ------
-    MissingStoreError
-        If there are sources and no PSF store.
-    """
+    """Refuse sources without PSFs."""
     if catalog is not None and len(catalog) and survey.psf is None:
         raise MissingStoreError(
             f"{folder / 'psf.h5'}: no such PSF store, but the catalogue has {len(catalog)} sources"
@@ -222,49 +143,22 @@ def require_psf(survey: "Survey", folder: Path, catalog: Any) -> None:
         )
 
 
-def require_exposures(survey: "Survey", plan: "PatchPlan", bands: Iterable[str] | None) -> None:
-    """Refuse a place where there are no exposures, and say where there are some.
-
-    Parameters
-    ----------
-    survey : Survey
-        The stores.
-    plan : PatchPlan
-        Of the place.
-    bands : iterable of str or None
-        Bands that were asked for.
-
-    Raises
-    ------
-    PlanError
-        If the plan is empty.
-    """
+def plan_of(survey: "Survey", args: argparse.Namespace, region: "CircularRegion") -> "PatchPlan":
+    """Plan the patch of a circle; where there are no exposures, say where there are some."""
+    plan = survey.plan(region, args.bands, select=args.select, units=args.units)
     if plan.exposures:
-        return
+        return plan
     band, expID = next(iter(survey.meta))
     nx, ny = survey.pixels.shape
     ra, dec = survey.meta.sky_wcs(band, expID).pixel_to_world((nx - 1) / 2, (ny - 1) / 2)
     raise PlanError(
-        f"no exposure of {', '.join(bands or survey.bands)} is in {plan.region!r}; the first of"
+        f"no exposure of {', '.join(args.bands or survey.bands)} is in {region!r}; the first of"
         f" all {survey.meta.nexp}, {band}/{expID}, is around ra {ra:.5f}, dec {dec:.5f}"
     )
 
 
 def flux_units(survey: "Survey", plan: "PatchPlan") -> str:
-    """Name the units of the pixels: those that the exposures have in common, or all of them.
-
-    Parameters
-    ----------
-    survey : Survey
-        The stores.
-    plan : PatchPlan
-        The exposures.
-
-    Returns
-    -------
-    str
-        Such as ``"nJy"``.
-    """
+    """Name the units of the pixels: those that the exposures have in common, or all of them."""
     from fpgpu.stores.units import units_of
 
     found = units_of(survey.pixels, [(e.band, e.expID) for e in plan.exposures])

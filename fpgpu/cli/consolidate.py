@@ -32,23 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Change the form of the store.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        The parsed arguments.
-
-    Returns
-    -------
-    int
-        0.
-
-    Raises
-    ------
-    UsageError
-        If options contradict each other.
-    """
+    """Change the form of the store."""
     from fpgpu.stores.upkeep.forms import consolidate, split
 
     if args.now and args.shard:

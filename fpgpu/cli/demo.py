@@ -38,15 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the demo.
 
-    Parameters
-    ----------
-    args : argparse.Namespace
-        The parsed arguments.
-
-    Returns
-    -------
-    int
-        0 when every check holds, 1 when one does not.
+    Gives 0 when every check holds, 1 when one does not.
     """
     from importlib.util import find_spec
 

@@ -40,16 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the diagnosis.
 
-    Parameters
-    ----------
-    args : argparse.Namespace
-        The parsed arguments.
-
-    Returns
-    -------
-    int
-        0 when the backend that would be taken works, is the required one if one is required, and
-        every kernel compiles; else 1.
+    Gives 0 when the backend that would be taken works, is the required one if one is required, and
+    every kernel compiles; else 1.
     """
     from fpgpu.doctor import diagnose
 

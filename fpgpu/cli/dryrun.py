@@ -3,7 +3,7 @@
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fpgpu.cli.console import Progress, format_table, print_json
 
@@ -15,24 +15,7 @@ __all__ = ["run_dry"]
 
 
 def run_dry(items: "list[Input]", out: Path, *, as_json: bool, quiet: bool) -> int:
-    """Print what an ingest would do.
-
-    Parameters
-    ----------
-    items : list of Input
-        What would be ingested.
-    out : Path
-        The store folder.
-    as_json : bool
-        Print JSON, one object with a list of exposures.
-    quiet : bool
-        Print refusals and the closing line only.
-
-    Returns
-    -------
-    int
-        The exit code of the ingest that this is a rehearsal of.
-    """
+    """Print what an ingest would do."""
     from fpgpu.ingest.dryrun import plan_ingest
     from fpgpu.ingest.report import unknown_bands
 
@@ -48,7 +31,7 @@ def run_dry(items: "list[Input]", out: Path, *, as_json: bool, quiet: bool) -> i
             progress.step(item.path.name)
     unknown = unknown_bands(items, (one.band for one in plan))
     if as_json:
-        exposures = [_plain(one) for one in plan]
+        exposures = [{**asdict(one), "file": str(one.file)} for one in plan]
         print_json({"out": str(out), "exposures": exposures, "unknown_bands": unknown})
     else:
         _print_plan(plan, out, quiet)
@@ -57,11 +40,6 @@ def run_dry(items: "list[Input]", out: Path, *, as_json: bool, quiet: bool) -> i
     if not any(one.status in {"new", "replace"} for one in plan):
         return 2
     return 1 if unknown or any(one.status == "refused" for one in plan) else 0
-
-
-def _plain(planned: "PlannedExposure") -> dict[str, Any]:
-    """As JSON has it."""
-    return {**asdict(planned), "file": str(planned.file)}
 
 
 def _print_plan(plan: "list[PlannedExposure]", out: Path, quiet: bool) -> None:

@@ -38,15 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the region file.
 
-    Parameters
-    ----------
-    args : argparse.Namespace
-        The parsed arguments.
-
-    Returns
-    -------
-    int
-        0; whatever goes wrong is an error.
+    Gives 0; whatever goes wrong is an error.
     """
     from fpgpu.plots.ds9 import ds9_regions
     from fpgpu.stores.folder import StoreFolder

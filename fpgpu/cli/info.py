@@ -1,7 +1,6 @@
 """``fpgpu info``: what a store folder holds."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fpgpu.cli.arguments import FOLDER, JSON, add_options
@@ -9,6 +8,8 @@ from fpgpu.cli.console import format_bytes, format_table, print_json
 from fpgpu.errors import FpgpuError
 
 if TYPE_CHECKING:
+    from fpgpu.stores.meta import MetaStore
+    from fpgpu.stores.pixel import PixelStore
     from fpgpu.stores.summary import BandSummary
 
 __all__ = ["DESCRIPTION", "EXAMPLES", "HELP", "add_arguments", "run"]
@@ -53,23 +54,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the summary.
 
-    Parameters
-    ----------
-    args : argparse.Namespace
-        The parsed arguments.
-
-    Returns
-    -------
-    int
-        0, or 1 when pixel and meta store do not hold the same exposures.
+    Gives 0, or 1 when pixel and meta store do not hold the same exposures.
     """
     if args.exposures or args.out is not None:
         return _show_exposures(args)
+    from fpgpu.stores.folder import StoreFolder
+    from fpgpu.stores.meta import MetaStore
+    from fpgpu.stores.pixel import PixelStore
     from fpgpu.stores.summary import summarize
 
     summary = summarize(args.folder)
-    place = _place(args.folder)
-    depths = {band.name: _depth(args.folder, band) for band in summary.bands}
+    files = StoreFolder(args.folder)
+    with PixelStore(files.pixels, mode="r") as pixels, MetaStore(files.meta) as meta:
+        meta.image_shape = pixels.shape
+        place = _place(meta)
+        depths = {band.name: _depth(pixels, band) for band in summary.bands}
     if args.json:
         print_json({**summary.as_dict(), **place, "depth_ab": depths})
         return 0 if summary.consistent else 1
@@ -106,19 +105,13 @@ def run(args: argparse.Namespace) -> int:
     return 0 if summary.consistent else 1
 
 
-def _place(folder: Path) -> dict[str, float]:
+def _place(meta: "MetaStore") -> dict[str, float]:
     """Where on the sky the exposures are: a circle around all of them."""
     import numpy as np
 
     from fpgpu.sky.sphere import positions, separation, unit_vectors
-    from fpgpu.stores.folder import StoreFolder
-    from fpgpu.stores.meta import MetaStore
-    from fpgpu.stores.pixel import PixelStore
 
-    place = StoreFolder(folder)
-    with PixelStore(place.pixels, mode="r") as pixels, MetaStore(place.meta) as meta:
-        meta.image_shape = pixels.shape
-        outlines = [meta.footprint(*key) for key in meta]
+    outlines = [meta.footprint(*key) for key in meta]
     if not outlines:
         return {}
     ra, dec = np.concatenate(outlines).T
@@ -127,19 +120,16 @@ def _place(folder: Path) -> dict[str, float]:
     return {"ra": float(centre[0]), "dec": float(centre[1]), "radius_arcmin": 60 * radius}
 
 
-def _depth(folder: Path, band: "BandSummary") -> float | None:
+def _depth(pixels: "PixelStore", band: "BandSummary") -> float | None:
     """Limiting magnitude of a band where it has its mean number of exposures."""
     from fpgpu.depth import aperture_ivar, limiting_magnitude
-    from fpgpu.stores.folder import StoreFolder
-    from fpgpu.stores.pixel import PixelStore
 
     if not band.sky_arcmin2:
         return None
     area = 3600 * band.exposures_arcmin2 / band.n_exposures
     try:
-        with PixelStore(StoreFolder(folder).pixels, mode="r") as pixels:
-            expIDs = pixels.exposures(band.name)[:: 1 + band.n_exposures // SAMPLED]
-            ivar = [aperture_ivar(pixels, (band.name, expID), area) for expID in expIDs]
+        expIDs = pixels.exposures(band.name)[:: 1 + band.n_exposures // SAMPLED]
+        ivar = [aperture_ivar(pixels, (band.name, expID), area) for expID in expIDs]
     except FpgpuError:  # other units; or damage, which fpgpu verify is for
         return None
     n_mean = band.exposures_arcmin2 / band.sky_arcmin2

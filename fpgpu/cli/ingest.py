@@ -102,15 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Ingest the files.
 
-    Parameters
-    ----------
-    args : argparse.Namespace
-        The parsed arguments.
-
-    Returns
-    -------
-    int
-        0 when every file went in and the stores agree, 1 when some did not, 2 when none did.
+    Gives 0 when every file went in and the stores agree, 1 when some did not, 2 when none did.
     """
     from fpgpu.backends.choose import get_backend
     from fpgpu.ingest.pipeline import ingest
@@ -173,15 +165,7 @@ def _inputs(args: argparse.Namespace) -> "tuple[list[Input], Path]":
 
 
 def print_report(report: "IngestReport", quiet: bool = False) -> None:
-    """Print what became of each exposure and why pixels are masked.
-
-    Parameters
-    ----------
-    report : IngestReport
-        The report of a run.
-    quiet : bool, optional
-        Print the closing line only.
-    """
+    """Print what became of each exposure and why pixels are masked."""
     rows = report.added
     if rows and not quiet:
         print(

@@ -9,26 +9,11 @@ import traceback
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import cast
 
 from fpgpu import __version__
-from fpgpu.cli import (
-    completion,
-    consolidate,
-    demo,
-    doctor,
-    ds9,
-    info,
-    ingest,
-    merge,
-    patch,
-    plot,
-    psf,
-    remove,
-    verify,
-    views,
-)
 from fpgpu.cli.console import results_alone
 from fpgpu.cli.parser import EXIT_CODES, Command, CommandParser, add_command
 from fpgpu.errors import FpgpuError
@@ -36,22 +21,11 @@ from fpgpu.errors import FpgpuError
 __all__ = ["main"]
 
 # In the order in which they are listed: exposures in, stores cared for, patches out.
-COMMANDS = (
-    ingest,
-    info,
-    verify,
-    views,
-    consolidate,
-    remove,
-    merge,
-    psf,
-    patch,
-    plot,
-    ds9,
-    demo,
-    doctor,
-    completion,
-)
+NAMES = (
+    "ingest", "info", "verify", "views", "consolidate", "remove", "merge", "psf", "patch", "plot",
+    "ds9", "demo", "doctor", "completion",
+)  # fmt: skip
+COMMANDS = tuple(import_module(f"fpgpu.cli.{name}") for name in NAMES)
 OK, REFUSED, INTERRUPTED = 0, 2, 130
 
 EXAMPLES = """examples:

@@ -30,18 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Merge the folders.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        The parsed arguments.
-
-    Returns
-    -------
-    int
-        0.
-    """
+    """Merge the folders."""
     from fpgpu.stores.upkeep.merge import merge
 
     with counted(args, "copy", *args.folders) as step:

@@ -56,15 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build and write the patch.
 
-    Parameters
-    ----------
-    args : argparse.Namespace
-        The parsed arguments.
-
-    Returns
-    -------
-    int
-        0; whatever goes wrong is an error.
+    Gives 0; whatever goes wrong is an error.
     """
     import fpgpu.survey
     from fpgpu.patch.file import check_replaceable, write_patch
@@ -82,8 +74,7 @@ def run(args: argparse.Namespace) -> int:
     with survey:
         circle.require_psf(survey, args.folder, catalog)
         with _timed(seconds, "plan"):
-            plan = survey.plan(region, args.bands, select=args.select, units=args.units)
-        circle.require_exposures(survey, plan, args.bands)
+            plan = circle.plan_of(survey, args, region)
         with _timed(seconds, "build"):
             radii = circle.mixture_of(args).radii if args.profiles else None
             patch = survey.patch(plan, catalog, radii=radii, margin=None)

@@ -89,15 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the pictures.
 
-    Parameters
-    ----------
-    args : argparse.Namespace
-        The parsed arguments.
-
-    Returns
-    -------
-    int
-        0; whatever goes wrong is an error.
+    Gives 0; whatever goes wrong is an error.
     """
     import fpgpu.survey
     from fpgpu import plots
@@ -167,8 +159,7 @@ def _of_patch(kind: str, survey: "Survey", args: argparse.Namespace) -> Iterator
     """One of the pictures of the pixels of a patch."""
     from fpgpu.plots.kinds import pictures_of_patch
 
-    plan = survey.plan(circle.region_of(args), args.bands, select=args.select, units=args.units)
-    circle.require_exposures(survey, plan, args.bands)
+    plan = circle.plan_of(survey, args, circle.region_of(args))
     units = circle.flux_units(survey, plan)
     with survey.patch(plan) as patch:
         data, ierr = patch.retrieve("data"), patch.retrieve("ierr")
@@ -186,8 +177,7 @@ def _residuals(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]
         raise CatalogError(f"{args.catalog}: none of its sources is in or near {region!r}")
     mixture = circle.mixture_of(args)
     circle.require_psf(survey, args.folder, catalog)
-    plan = survey.plan(region, args.bands, select=args.select, units=args.units)
-    circle.require_exposures(survey, plan, args.bands)
+    plan = circle.plan_of(survey, args, region)
     with survey.patch(plan, catalog, radii=mixture.radii, margin=None) as patch:
         arrays, reference = patch.host_arrays(), patch.reference
     proposal = proposal_from_catalog(catalog, plan.bandlist, mixture, reference)
@@ -205,8 +195,7 @@ def _times(survey: "Survey", args: argparse.Namespace) -> Iterator["Figure"]:
     times = []
     for radius in args.radius:
         region = circle.region_of(args, radius)
-        plan = survey.plan(region, args.bands, select=args.select, units=args.units)
-        circle.require_exposures(survey, plan, args.bands)
+        circle.plan_of(survey, args, region)  # refuses a place without exposures
         catalog = circle.sources_near(args, region)
         circle.require_psf(survey, args.folder, catalog)
         times.append(time_patch(survey, region, catalog, args.bands, **options))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fpgpu.cli.arguments import JSON, add_options
+from fpgpu.cli.circle import mixture_of
 from fpgpu.cli.console import Progress, format_table, print_json
 from fpgpu.errors import MissingFileError, UsageError
 
@@ -79,24 +80,12 @@ def _share(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fit PSFs, or make the table.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        The parsed arguments.
-
-    Returns
-    -------
-    int
-        0.
-    """
+    """Fit PSFs, or make the table."""
     if args.files == [PROFILES]:
         return _make_table(args)
     if PROFILES in args.files:
         raise UsageError("'profiles' makes the table of Sersic profiles and takes no files")
-    from fpgpu.likelihood.mixture import SersicMixture
-    from fpgpu.psf import default_profiles, fit_psf, read_psf_images
+    from fpgpu.psf import fit_psf, read_psf_images
     from fpgpu.stores.psf import PSFStore
     from fpgpu.stores.psfs.file import require_psf_file
 
@@ -104,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         from fpgpu.plots.canvas import require_matplotlib
 
         require_matplotlib()
-    table = SersicMixture.from_file(args.profiles) if args.profiles else default_profiles()
+    table = mixture_of(args)
     bands = read_psf_images(
         args.files,
         band=args.band,
@@ -116,21 +105,20 @@ def run(args: argparse.Namespace) -> int:
     if not args.out.parent.is_dir():
         raise MissingFileError(f"{args.out.parent}: no such folder to write {args.out.name} in")
     require_psf_file(args.out)  # before the fits, which take their time
-    fits = []
     total = sum(len(images.images) for images in bands)
     with Progress(total, "fit", enabled=not (args.quiet or args.json)) as progress:
-        for images in bands:
-            fits.append(
-                fit_psf(
-                    images,
-                    table.radii,
-                    n_gauss=args.gaussians,
-                    signed=args.signed,
-                    max_error=args.max_error,
-                    on_progress=partial(_step, progress, images.band),
-                    progress=False,
-                )
+        fits = [
+            fit_psf(
+                images,
+                table.radii,
+                n_gauss=args.gaussians,
+                signed=args.signed,
+                max_error=args.max_error,
+                on_progress=partial(_step, progress, images.band),
+                progress=False,
             )
+            for images in bands
+        ]
     # All bands or none: nothing is written before all are fitted.
     with PSFStore(args.out) as store:
         for fit in fits:

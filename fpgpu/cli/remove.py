@@ -29,18 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Remove the exposures.
-
-    Parameters
-    ----------
-    args : argparse.Namespace
-        The parsed arguments.
-
-    Returns
-    -------
-    int
-        0.
-    """
+    """Remove the exposures."""
     from fpgpu.stores.upkeep.remove import remove
 
     names = ["/".join(key) for key in remove(args.folder, args.patterns, dry_run=args.dry_run)]

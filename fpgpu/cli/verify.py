@@ -48,20 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check the store, and mend it if asked.
 
-    Parameters
-    ----------
-    args : argparse.Namespace
-        The parsed arguments.
-
-    Returns
-    -------
-    int
-        0 when nothing is wrong, after the repair if there was one; 1 otherwise.
-
-    Raises
-    ------
-    UsageError
-        If an option of --repair is given without it.
+    Gives 0 when nothing is wrong, after the repair if there was one; 1 otherwise.
     """
     from fpgpu.stores.upkeep.repair import repair
     from fpgpu.stores.upkeep.verify import record_checksums, verify
