@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fpgpu.errors import UnusableExposureError, WCSError
 from fpgpu.ingest.astrometry import Astrometry, choose_wcs
-from fpgpu.ingest.cutting import become_tile, boxes, has_data, pad_as_asked, size_misfit, tile_part
+from fpgpu.ingest.cutting import cut, size_misfit
 from fpgpu.ingest.exposure import Exposure, ImageNameSet
 from fpgpu.ingest.fitsimage import FitsImage
 from fpgpu.ingest.flags import flags_for
@@ -69,26 +69,19 @@ def assemble(
     wcs = _astrometry(frame, options)
     weigher = _weigher(frame, options)
     name = _key(frame, options, frame.part)
-    n_made = 0
-    for index, box in boxes(frame.shape, options):
+
+    def read(box: Box) -> Exposure:
         exposure = _read(frame, box, weigher, wcs)
-        if index is not None and not has_data(exposure):
-            continue
         exposure.band, exposure.expID = name
         if not isinstance(exposure.hdr.get("FILTER"), str):
             exposure.hdr["FILTER"] = exposure.band
         finish(exposure, box)
-        if index is None:
-            pad_as_asked(exposure, options)
-        else:
-            exposure.expID = _key(frame, options, tile_part(index, frame.part))[1]
-            become_tile(exposure, box, frame.shape, name[1], options)
-        n_made += 1
-        yield exposure
-    if n_made == 0:
-        raise UnusableExposureError(
-            f"{frame.path}: no pixel of any tile has a value and an uncertainty"
-        )
+        return exposure
+
+    def tile_name(tile: str) -> str:
+        return _key(frame, options, f"{frame.part}_{tile}".lstrip("_"))[1]
+
+    yield from cut(str(frame.path), frame.shape, options, read, tile_name)
 
 
 def _key(frame: Frame, options: ReadOptions, part: str) -> tuple[str, str]:

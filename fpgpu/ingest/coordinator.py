@@ -21,7 +21,7 @@ from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.record import absolute
 from fpgpu.ingest.report import IngestReport, IngestRow
 from fpgpu.ingest.resume import Earlier, Present
-from fpgpu.ingest.work import ShardResult, Task, discard, make_shards
+from fpgpu.ingest.work import ShardResult, Task, discard, make_shards, refused
 from fpgpu.ingest.workers import Workers, is_gone, is_lost
 from fpgpu.stores.commit import commit_shards
 from fpgpu.stores.folder import StoreFolder
@@ -246,7 +246,8 @@ class Coordinator:
                 self._admission.admit(shard.key, shard.shape, made.row.file)
             except FpgpuError as error:
                 discard([made])
-                made = ShardResult(_refused_late(made.row, error), error=error)
+                row = made.row
+                made = refused(row.file, error, row.band, row.expID, row.seconds)
             else:
                 if shard.key in self.present.in_pixels:
                     made = replace(made, row=replace(made.row, status="replaced"))
@@ -325,29 +326,21 @@ def _error_of(future: "Future[list[ShardResult]]") -> BaseException | None:
 
 def _given_up(item: Input, error: BaseException | None) -> ShardResult:
     """Say that an input has killed its worker twice."""
-    return _lost_row(
+    return _refused_input(
         item,
-        f"{item.path}: its worker died, and died again when it was alone ({error}); perhaps there "
+        f"its worker died, and died again when it was alone ({error}); perhaps there "
         "is too little memory for it: try --executor serial, or a machine with more",
     )
 
 
-def _refused_late(row: IngestRow, error: FpgpuError) -> IngestRow:
-    """Tell of an exposure that was made and does not go in what is told of one never made."""
-    refused = IngestRow(row.file, "refused", reason=str(error), seconds=row.seconds)
-    return replace(refused, band=row.band, expID=row.expID)
-
-
 def _failed(item: Input, error: BaseException) -> ShardResult:
     """Say that an input met an error that nobody foresaw."""
-    return _lost_row(
+    return _refused_input(
         item,
-        f"{item.path}: failed with {type(error).__name__}: {error}; to see where, run it alone "
+        f"failed with {type(error).__name__}: {error}; to see where, run it alone "
         "with --strict --debug",
     )
 
 
-def _lost_row(item: Input, reason: str) -> ShardResult:
-    return ShardResult(
-        IngestRow(item.path, "refused", reason=reason), error=UnusableExposureError(reason)
-    )
+def _refused_input(item: Input, reason: str) -> ShardResult:
+    return refused(item.path, UnusableExposureError(f"{item.path}: {reason}"))

@@ -10,11 +10,9 @@ from fpgpu.ingest.admission import Admission
 from fpgpu.ingest.exposure import Exposure, sip_residual
 from fpgpu.ingest.flags import flags_for
 from fpgpu.ingest.inputs import Input
-from fpgpu.ingest.prepare import is_empty_tile, prepare, require_weight
-from fpgpu.ingest.readers import read_exposures
 from fpgpu.ingest.record import absolute
-from fpgpu.ingest.report import IngestRow, empty_tile_row, left_out_row
 from fpgpu.ingest.resume import look
+from fpgpu.ingest.work import ShardResult, each_exposure, refused
 from fpgpu.stores.meta import MetaStore
 
 __all__ = ["PlannedExposure", "plan_ingest"]
@@ -105,36 +103,25 @@ def plan_ingest(
     present = look(folder, nside_full)
     known, admission = present.in_pixels | present.in_meta, Admission(folder, present)
     for item in [items] if isinstance(items, Input) else items:
-        exposures = read_exposures(absolute(item).as_found())
-        while True:
-            try:
-                exposure = next(exposures, None)
-            except FpgpuError as error:
-                yield _refused(item, error)
-                break
-            if exposure is None:
-                break
-            if not item.wants(exposure.band):
-                yield _left_out(left_out_row(item, exposure))
-                continue
-            try:
-                prepare(exposure, item.calibration)
-                if is_empty_tile(exposure):
-                    yield _left_out(empty_tile_row(item, exposure))
-                    continue
-                require_weight(exposure, item.calibration)
-                MetaStore().prepare(exposure)
-                key = exposure.band, exposure.expID
-                planned = _planned(item, exposure, "replace" if key in known else "new")
-                admission.admit(key, exposure.shape, item.path)
-            except FpgpuError as error:
-                planned = _refused(item, error, exposure)
-            yield planned
+
+        def plan(exposure: Exposure, _: float, item: Input = item) -> PlannedExposure:
+            MetaStore().prepare(exposure)
+            key = exposure.band, exposure.expID
+            admission.admit(key, exposure.shape, item.path)
+            return _planned(item, exposure, "replace" if key in known else "new")
+
+        found = absolute(item)
+        try:
+            for made in each_exposure(found, plan):
+                yield made if isinstance(made, PlannedExposure) else _told(item, made)
+        except FpgpuError as error:
+            yield _told(item, refused(found.path, error))
 
 
-def _left_out(row: IngestRow) -> PlannedExposure:
-    """Say what is not wanted."""
-    return PlannedExposure(row.file, row.status, row.reason, band=row.band, expID=row.expID)
+def _told(item: Input, made: ShardResult) -> PlannedExposure:
+    """Say what is left out or refused."""
+    row = made.row
+    return PlannedExposure(item.path, row.status, row.reason, band=row.band, expID=row.expID)
 
 
 def _planned(item: Input, exposure: Exposure, status: str) -> PlannedExposure:
@@ -169,10 +156,3 @@ def _bad_flags(exposure: Exposure) -> list[str]:
     if exposure.bitmask is None or exposure.mask.dtype == bool:
         return ["any"]
     return flags_for(exposure.telescope).names(exposure.bitmask)
-
-
-def _refused(item: Input, error: FpgpuError, exposure: Exposure | None = None) -> PlannedExposure:
-    """Say why an exposure could not go in."""
-    reason = str(error) if str(item.path) in str(error) else f"{item.path}: {error}"
-    band, expID = ("", "") if exposure is None else (exposure.band, exposure.expID)
-    return PlannedExposure(item.path, "refused", reason, band=band, expID=expID)

@@ -1,5 +1,6 @@
 """What became of the files of an ingest run."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -8,18 +9,13 @@ from typing import Any
 
 from fpgpu.calibration import MaskCounts
 from fpgpu.html import html_table
-from fpgpu.ingest.exposure import Exposure
+from fpgpu.ingest.flags import ANY_BIT
 from fpgpu.ingest.inputs import Input
 from fpgpu.stores.names import nearest_band
+from fpgpu.stores.pixels.records import CalibrationRecord
+from fpgpu.stores.units import stored_unit
 
-__all__ = [
-    "IngestReport",
-    "IngestRow",
-    "by_cause",
-    "empty_tile_row",
-    "left_out_row",
-    "unknown_bands",
-]
+__all__ = ["IngestReport", "IngestRow", "stored_row", "unknown_bands"]
 
 _CAUSES = {
     "flux not finite": "n_nonfinite_flux",
@@ -200,40 +196,30 @@ class IngestReport:
         return _total(row.masked_by_flag for row in self.rows)
 
 
-def left_out_row(item: Input, exposure: Exposure) -> IngestRow:
-    """Tell of an exposure that is of none of the bands asked for.
-
-    Parameters
-    ----------
-    item : Input
-        What it comes from.
-    exposure : Exposure
-        The exposure.
-
-    Returns
-    -------
-    IngestRow
-    """
-    reason = f"is of {exposure.band}; asked for were {', '.join(item.options.bands)}"
-    return IngestRow(item.path, "left out", reason, exposure.band, exposure.expID)
-
-
-def empty_tile_row(item: Input, exposure: Exposure) -> IngestRow:
-    """Tell of a tile that is left out because no pixel has any weight.
-
-    Parameters
-    ----------
-    item : Input
-        What it comes from.
-    exposure : Exposure
-        The tile.
-
-    Returns
-    -------
-    IngestRow
-    """
-    reason = "no pixel of this tile has any weight"
-    return IngestRow(item.path, "left out", reason, exposure.band, exposure.expID)
+def stored_row(file: Path, status: str, record: CalibrationRecord) -> IngestRow:
+    """Tell of an exposure that is in the store by what is recorded of it."""
+    masked, provenance = record.masked or MaskCounts(), record.provenance
+    residual = provenance.get("sip_residual_px")
+    # No bits are recorded where any is bad; no mask where there was none, or it was ignored.
+    any_bit = ANY_BIT if "mask" in record.names else 0
+    return IngestRow(
+        file=file,
+        status=status,
+        band=record.band,
+        expID=record.expID,
+        n_pixels=masked.n_pixels,
+        n_masked=masked.n_masked,
+        masked={cause: getattr(masked, name) for cause, name in _CAUSES.items()},
+        bitmask=any_bit if record.bitmask_applied is None else record.bitmask_applied,
+        flags=json.loads(str(provenance.get("dq_pixels", "{}"))),
+        masked_by_flag=json.loads(str(provenance.get("dq_masked", "{}"))),
+        flux_factor=record.counts_to_flux,
+        flux_units=record.flux_units,
+        unit=stored_unit(record),
+        wcs_kind=str(provenance.get("wcs", "")),
+        sip_residual=None if residual is None else float(residual),
+        notes=tuple(json.loads(str(provenance.get("notes", "[]")))),
+    )
 
 
 def unknown_bands(items: Iterable[Input], found: Iterable[str]) -> list[str]:
@@ -258,22 +244,6 @@ def unknown_bands(items: Iterable[Input], found: Iterable[str]) -> list[str]:
         for band in asked
         if band not in known
     ]
-
-
-def by_cause(masked: MaskCounts) -> dict[str, int]:
-    """Name the causes for which pixels have no weight.
-
-    Parameters
-    ----------
-    masked : MaskCounts
-        Of an exposure.
-
-    Returns
-    -------
-    dict of str to int
-        Pixels per cause, in words.
-    """
-    return {cause: getattr(masked, name) for cause, name in _CAUSES.items()}
 
 
 def _total(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -1,6 +1,5 @@
 """What an earlier run has left in a store folder: exposures that are current, and stray shards."""
 
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterable
@@ -9,10 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fpgpu.errors import MissingStoreError, StoreError
-from fpgpu.ingest.flags import ANY_BIT
 from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.record import is_current
-from fpgpu.ingest.report import IngestRow, by_cause
+from fpgpu.ingest.report import IngestRow, stored_row
 from fpgpu.stores.commit import commit_shards
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
@@ -20,7 +18,6 @@ from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.pixels.geometry import Geometry
 from fpgpu.stores.pixels.records import CalibrationRecord
 from fpgpu.stores.shard import find_orphans, find_parts, read_shard
-from fpgpu.stores.units import stored_unit
 from fpgpu.superpixels import SUPER_PIXEL_SIZE
 
 __all__ = ["Earlier", "Present", "look", "remove_own", "take_up", "tell_strays"]
@@ -120,7 +117,7 @@ class Earlier:
             return []
         records = self._by_input.get(str(item.path), [])
         current = [record for record in records if is_current(record.provenance, item)]
-        return [_unchanged(item, record) for record in current]
+        return [stored_row(item.path, "unchanged", record) for record in current]
 
 
 def take_up(folder: Path, items: Iterable[Input]) -> None:
@@ -184,29 +181,3 @@ def remove_own(folder: Path, run: str) -> None:
         for path in (*find_orphans(folder), *find_parts(folder)):
             if f"-{run}" in path.name:
                 path.unlink(missing_ok=True)
-
-
-def _unchanged(item: Input, record: CalibrationRecord) -> IngestRow:
-    """Make the row of an exposure that stays as it is."""
-    masked = record.masked
-    residual = record.provenance.get("sip_residual_px")
-    # No bits are recorded where any is bad; no mask where there was none, or it was ignored.
-    any_bit = ANY_BIT if "mask" in record.names else 0
-    return IngestRow(
-        file=item.path,
-        status="unchanged",
-        band=record.band,
-        expID=record.expID,
-        n_pixels=0 if masked is None else masked.n_pixels,
-        n_masked=0 if masked is None else masked.n_masked,
-        masked={} if masked is None else by_cause(masked),
-        bitmask=any_bit if record.bitmask_applied is None else record.bitmask_applied,
-        flags=json.loads(str(record.provenance.get("dq_pixels", "{}"))),
-        masked_by_flag=json.loads(str(record.provenance.get("dq_masked", "{}"))),
-        flux_factor=record.counts_to_flux,
-        flux_units=record.flux_units,
-        unit=stored_unit(record),
-        wcs_kind=str(record.provenance.get("wcs", "")),
-        sip_residual=None if residual is None else float(residual),
-        notes=tuple(json.loads(str(record.provenance.get("notes", "[]")))),
-    )

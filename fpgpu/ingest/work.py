@@ -8,14 +8,14 @@ import logging
 import resource
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from fpgpu.backends.base import Backend
 from fpgpu.backends.choose import BackendName, get_backend
-from fpgpu.calibration import MaskCounts
 from fpgpu.errors import (
     FpgpuError,
     StoreBusyError,
@@ -23,18 +23,27 @@ from fpgpu.errors import (
     StoreWriteError,
     UnusableExposureError,
 )
-from fpgpu.ingest.exposure import Exposure, sip_residual
+from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.prepare import is_empty_tile, prepare, require_weight
 from fpgpu.ingest.readers import read_exposures
 from fpgpu.ingest.record import FileMark, file_marks, record_of, require_unchanged
-from fpgpu.ingest.report import IngestRow, by_cause, empty_tile_row, left_out_row
+from fpgpu.ingest.report import IngestRow, stored_row
 from fpgpu.stores.shard import Shard, write_shard
-from fpgpu.stores.units import stored_unit
 
-__all__ = ["STORE_FAILURES", "ShardResult", "Task", "discard", "make_shards"]
+__all__ = [
+    "STORE_FAILURES",
+    "ShardResult",
+    "Task",
+    "discard",
+    "each_exposure",
+    "make_shards",
+    "refused",
+]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 STORE_FAILURES = (StoreBusyError, StoreFormatError, StoreWriteError)
 """Errors after which no other exposure could go in either."""
@@ -144,7 +153,9 @@ def _attempt(task: Task, *, complete: bool) -> list[ShardResult]:
     made: list[ShardResult] = []
     try:
         marks = file_marks(item, read=True)
-        made.extend(_each(task, marks, complete))
+        made.extend(
+            each_exposure(item, lambda each, begun: _make(task, each, marks, complete, begun))
+        )
         try:
             require_unchanged(item, marks)
         except FpgpuError:
@@ -155,42 +166,74 @@ def _attempt(task: Task, *, complete: bool) -> list[ShardResult]:
         if isinstance(error, STORE_FAILURES):
             discard(made)
             raise
-        made.append(_refused(item, error, start))
+        made.append(refused(item.path, error, seconds=time.perf_counter() - start))
     except BaseException:
         discard(made)
         raise
     return made
 
 
-def _each(task: Task, marks: list[FileMark], complete: bool) -> Iterator[ShardResult]:
-    """Write the exposures one by one, so that no two are in memory."""
-    exposures = read_exposures(task.item.as_found())
+def each_exposure(item: Input, make: Callable[[Exposure, float], T]) -> Iterator[ShardResult | T]:
+    """Make something of the exposures of an input one by one, so that no two are in memory.
+
+    Parameters
+    ----------
+    item : Input
+        With absolute paths.
+    make : callable
+        Takes an exposure that is wanted and has weight, and when it was begun.
+
+    Yields
+    ------
+    ShardResult or what `make` gives
+        The former for what is left out or refused.
+
+    Raises
+    ------
+    FpgpuError
+        When the input cannot be read (on), or the store cannot be written.
+    """
+    exposures = read_exposures(item.as_found())
     empty_band, n_others = "", 0
     while True:
         start = time.perf_counter()
         exposure = next(exposures, None)
         if exposure is None:
             break
-        if not task.item.wants(exposure.band):
-            yield ShardResult(left_out_row(task.item, exposure))
+        key = exposure.band, exposure.expID
+        if not item.wants(exposure.band):
+            why = f"is of {exposure.band}; asked for were {', '.join(item.options.bands)}"
+            yield ShardResult(IngestRow(item.path, "left out", why, *key))
             continue
         try:
-            prepare(exposure, task.item.calibration)
+            prepare(exposure, item.calibration)
             if is_empty_tile(exposure):
                 empty_band = exposure.band
-                yield ShardResult(empty_tile_row(task.item, exposure))
+                why = "no pixel of this tile has any weight"
+                yield ShardResult(IngestRow(item.path, "left out", why, *key))
                 continue
             n_others += 1
-            require_weight(exposure, task.item.calibration)
-            yield _make(task, exposure, marks, complete, start)
+            require_weight(exposure, item.calibration)
+            yield make(exposure, start)
         except STORE_FAILURES:
             raise
         except FpgpuError as refusal:
-            yield _refused(task.item, refusal, start, exposure.band, exposure.expID)
+            yield refused(item.path, refusal, *key, seconds=time.perf_counter() - start)
         del exposure
     if empty_band and not n_others:
-        error = UnusableExposureError("no pixel of any tile has any weight")
-        yield _refused(task.item, error, start, empty_band)
+        yield refused(
+            item.path, UnusableExposureError("no pixel of any tile has any weight"), empty_band
+        )
+
+
+def refused(
+    file: Path, error: FpgpuError, band: str = "", expID: str = "", seconds: float = 0.0
+) -> ShardResult:
+    """Say why an exposure, or all that would have followed, cannot go in."""
+    # What a store says names the exposure and the store, not the file it came from.
+    reason = str(error) if str(file) in str(error) else f"{file}: {error}"
+    row = IngestRow(file, "refused", reason, band, expID, seconds=seconds)
+    return ShardResult(row, error=error)
 
 
 def _make(
@@ -208,40 +251,13 @@ def _make(
         backend=_backend(task.backend),
         run_id=task.run_id,
     )
-    record = shard.record
-    masked = record.masked or MaskCounts()
-    row = IngestRow(
-        file=task.item.path,
-        status="stored",
-        band=exposure.band,
-        expID=exposure.expID,
-        n_pixels=masked.n_pixels,
-        n_masked=masked.n_masked,
-        masked=by_cause(masked),
+    row = replace(
+        stored_row(task.item.path, "stored", shard.record),
         bitmask=exposure.bad_bits,
-        flags=exposure.flags,
-        masked_by_flag=exposure.masked_by_flag(),
-        flux_factor=record.counts_to_flux,
-        flux_units=record.flux_units,
-        unit=stored_unit(record),
-        wcs_kind=exposure.wcs_choice,
-        sip_residual=sip_residual(exposure),
-        notes=tuple(exposure.notes),
         seconds=time.perf_counter() - start,
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
     )
     return ShardResult(row, shard)
-
-
-def _refused(
-    item: Input, error: FpgpuError, start: float, band: str = "", expID: str = ""
-) -> ShardResult:
-    """Say why an exposure, or all that would have followed, cannot go in."""
-    # What a store says names the exposure and the store, not the file it came from.
-    reason = str(error) if str(item.path) in str(error) else f"{item.path}: {error}"
-    seconds = time.perf_counter() - start
-    row = IngestRow(item.path, "refused", reason=reason, band=band, expID=expID, seconds=seconds)
-    return ShardResult(row, error=error)
 
 
 @cache
