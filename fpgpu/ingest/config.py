@@ -21,6 +21,7 @@ Only plain YAML is read: no tag makes an object. An unknown key is refused with 
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from fnmatch import fnmatch
@@ -36,57 +37,37 @@ from fpgpu.ingest.inputs import CalibrationOptions, Input
 
 __all__ = ["IngestConfig", "load_config"]
 
-_TOP_KEYS = {"inputs": "paths", "out": "path", "exposures": "sections"}
-
-_OPTION_KEYS = {
-    "wcs": "text",
-    "wcs_tolerance": "number",
-    "sip_tolerance": "number",
-    "pad": "switch",
-    "framedir": "path",
-    "split_by_detector": "names",
-    "expID": "text",
-    "bands": "names",
-    "rename_bands": "mapping",
-    "tile": "size",
-    "tile_overlap": "integer",
-    "weight": "text",
-    "err_scale": "number",
-    "abmag": "number",
-    "pixel_area": "text",
-    "bitmask": "bits",
-    "fluxcal": "switch",
-    "background_offset": "number",
-    "max_snr": "number",
-    "no_weight": "text",
-    "sci": "extension",
-    "err": "image",
-    "wht": "image",
-    "mask": "image",
-    "background": "image",
-    "area": "image",
+_Types = tuple[type, ...]
+_KINDS: dict[str, tuple[_Types, str, str]] = {
+    "text": ((str,), "text", "wcs expID weight pixel_area no_weight"),
+    "path": ((str,), "a file name", "framedir"),
+    "paths": ((str,), "a file name or a list of them", ""),
+    "names": ((str,), "a name or a list of names", "split_by_detector bands"),
+    "mapping": ((str,), "names with new names, as {F606W: ACS_F606W}", "rename_bands"),
+    "number": (
+        (int, float, str),
+        "a number",
+        "wcs_tolerance sip_tolerance err_scale abmag background_offset max_snr",
+    ),
+    "integer": ((int, str), "an integer", "tile_overlap"),
+    "size": ((int,), "an integer or two, as [2048, 2048]", "tile"),
+    "switch": ((bool,), "true or false", "pad fluxcal"),
+    "bits": ((str, int), "a number, a flag name, or a list of them", "bitmask"),
+    "extension": ((str, int), "name or number of an extension", "sci"),
+    "image": (
+        (str, int),
+        "a file name, or name or number of an extension",
+        "err wht mask background area",
+    ),
 }
-"""Keys of an exposure's options and what their values are."""
+"""Kinds of values: their types, how messages call them, and the options that are one."""
+
+_OPTION_KEYS = {key: kind for kind, (*_, keys) in _KINDS.items() for key in keys.split()}
+_TOP_KEYS = {"inputs": "paths", "out": "path"}
 
 _FIELD_OF = {"rename_bands": "band_names", "fluxcal": "do_fluxcal"}
 _ROLE_OF = {"err": "err", "wht": "wht", "mask": "mask", "background": "bkg", "area": "area"}
 _CALIBRATION = {entry.name for entry in fields(CalibrationOptions)}
-
-_EXPECTED = {
-    "text": "text",
-    "path": "a file name",
-    "extension": "name or number of an extension",
-    "image": "a file name, or name or number of an extension",
-    "number": "a number",
-    "integer": "an integer",
-    "switch": "true or false",
-    "names": "a name or a list of names",
-    "paths": "a file name or a list of them",
-    "mapping": "names with new names, as {F606W: ACS_F606W}",
-    "size": "an integer or two, as [2048, 2048]",
-    "bits": "a number, a flag name, or a list of them",
-    "sections": "a list of sections with match and options",
-}
 
 _VARIABLE = re.compile(r"\$(?:\$|\{(\w+)\}|(\w+))")
 _FILE_NAME = re.compile(r"[./{]")
@@ -197,7 +178,7 @@ def load_config(path: str | Path) -> IngestConfig:
     top: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
     sections: list[_Section] = []
-    for key, node, place in _items(path, root, {**_TOP_KEYS, **_OPTION_KEYS}):
+    for key, node, place in _items(path, root, (*_TOP_KEYS, "exposures", *_OPTION_KEYS)):
         if key == "exposures":
             sections = _sections(path, node, place)
         elif key in _TOP_KEYS:
@@ -261,7 +242,7 @@ def _sections(path: Path, node: Any, place: str) -> list[_Section]:
     if not isinstance(node, yaml.SequenceNode) or not all(
         isinstance(entry, yaml.MappingNode) for entry in node.value
     ):
-        raise ConfigError(f"{place}: exposures: expected {_EXPECTED['sections']}")
+        raise ConfigError(f"{place}: exposures: expected a list of sections with match and options")
     sections = []
     for entry in node.value:
         own = f"{path}, line {entry.start_mark.line + 1}"
@@ -278,46 +259,29 @@ def _sections(path: Path, node: Any, place: str) -> list[_Section]:
 
 def _value(key: str, kind: str, node: Any, place: str) -> Any:
     """Turn a node into a value of the kind that a key has."""
-    scalar = _scalar(node, place)
-    several = None
-    if isinstance(node, yaml.SequenceNode):
-        several = [_scalar(entry, place) for entry in node.value]
-    value: Any = None
-    is_text = kind in ("text", "path") and isinstance(scalar, str)
-    if is_text or (kind in ("extension", "image") and _all([scalar], str, int)):
-        value = scalar
-    elif kind in ("number", "integer"):
-        value = _number(scalar, integer=kind == "integer")
-    elif kind == "switch" and type(scalar) is bool:
-        value = scalar
-    elif kind in ("names", "paths") and _all(several or [scalar], str):
-        value = tuple(several or [scalar])
-    elif kind == "bits" and _all(several or [scalar], str, int):
-        value = tuple(several) if several else scalar
-    elif kind == "size" and _all(several or [scalar], int):
-        value = tuple(several or [scalar, scalar])
-    elif kind == "mapping" and isinstance(node, yaml.MappingNode):
-        pairs = [(_scalar(a, place), _scalar(b, place)) for a, b in node.value]
-        value = dict(pairs) if _all([part for pair in pairs for part in pair], str) else None
-    if value is None:
+    types, expected, _ = _KINDS[kind]
+    is_list = isinstance(node, yaml.SequenceNode) and kind in ("names", "paths", "bits", "size")
+    is_map = isinstance(node, yaml.MappingNode) and kind == "mapping"
+    nodes = node.value if is_list else [node]
+    if is_map:
+        nodes = [each for pair in node.value for each in pair]
+    values = [_scalar(each, place) for each in nodes]
+    is_fit = is_map if kind == "mapping" else bool(values)
+    is_fit &= all(type(value) in types for value in values)  # a bool is no integer
+    if is_fit and kind in ("number", "integer"):
+        # Numbers like 2e-2 are text to YAML 1.1, as are those of environment variables.
+        with suppress(ValueError, OverflowError):
+            return int(values[0]) if kind == "integer" else float(values[0])
+        is_fit = False
+    if not is_fit:
+        scalar = _scalar(node, place)
         found = "a list or mapping" if scalar is None else repr(scalar)
-        raise ConfigError(f"{place}: {key} is {found}; expected {_EXPECTED[kind]}")
-    return value
-
-
-def _number(scalar: Any, *, integer: bool) -> float | int | None:
-    """Give a number; None for anything else.
-
-    Numbers like 2e-2 are text to YAML 1.1, as are those of environment variables.
-    """
-    if type(scalar) is int or (type(scalar) is float and not integer):
-        return scalar if integer else float(scalar)
-    if not isinstance(scalar, str):
-        return None
-    try:
-        return int(scalar) if integer else float(scalar)
-    except ValueError:
-        return None
+        raise ConfigError(f"{place}: {key} is {found}; expected {expected}")
+    if kind == "mapping":
+        return dict(zip(values[::2], values[1::2], strict=True))
+    if kind == "size" and not is_list:
+        return values[0], values[0]
+    return tuple(values) if is_list or kind in ("names", "paths") else values[0]
 
 
 def _scalar(node: Any, place: str) -> Any:
@@ -335,11 +299,6 @@ def _scalar(node: Any, place: str) -> Any:
         return os.environ[name]
 
     return _VARIABLE.sub(expand, value) if isinstance(value, str) else value
-
-
-def _all(values: Iterable[Any], *kinds: type) -> bool:
-    """Whether all values are of these types; a bool is no integer."""
-    return all(type(value) in kinds for value in values)
 
 
 def _apply(item: Input, section: _Section) -> Input:

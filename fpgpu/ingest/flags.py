@@ -137,12 +137,11 @@ class FlagSet:
         bits = np.ravel(mask, order="K")
         bits = _as_unsigned(bits[bits != 0])
         present = int(np.bitwise_or.reduce(bits)) if bits.size else 0
+        names = self.names(present)
+        values = [1 << bit for bit in range(present.bit_length()) if present >> bit & 1]
         return {
-            self._name_of.get(1 << bit, f"BIT_{bit}"): int(
-                np.count_nonzero(bits & bits.dtype.type(1 << bit))
-            )
-            for bit in range(present.bit_length())
-            if present >> bit & 1
+            name: int(np.count_nonzero(bits & bits.dtype.type(value)))
+            for name, value in zip(names, values, strict=True)
         }
 
     def _words(self, spec: BitSpec) -> list[int | str]:
@@ -194,10 +193,13 @@ def _as_unsigned(mask: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return native.view(f"u{mask.dtype.itemsize}")
 
 
-def _flag_set(observatory: str, table: str) -> FlagSet:
-    """Build the flags from lines of ``bit NAME meaning``."""
+def _flag_set(observatory: str, table: str, others: Iterable[Flag] = ()) -> FlagSet:
+    """Build the flags from lines of ``bit NAME meaning``; of the others, those of other bits."""
     rows = (line.split(None, 2) for line in table.strip().splitlines())
-    return FlagSet(observatory, [Flag(1 << int(bit), name, text) for bit, name, text in rows])
+    flags = [Flag(1 << int(bit), name, text) for bit, name, text in rows]
+    bits = {flag.value for flag in flags}
+    kept = [flag for flag in others if flag.value not in bits]
+    return FlagSet(observatory, sorted([*flags, *kept], key=lambda flag: flag.value))
 
 
 JWST = _flag_set(
@@ -265,40 +267,17 @@ HST = _flag_set(
 ROMAN = _flag_set(
     "Roman",
     """
-    0  DO_NOT_USE        bad pixel, not for science
-    1  SATURATED         saturated during the exposure
-    2  JUMP_DET          a jump (cosmic ray) was found in the ramp
-    3  DROPOUT           data lost in transmission
     4  GW_AFFECTED_DATA  read while a guide window was
-    5  PERSISTENCE       high persistence
-    6  AD_FLOOR          below the floor of the A/D converter
     7  OUTLIER           rejected by outlier detection
     8  UNRELIABLE_ERROR  uncertainty that cannot be relied on
-    9  NON_SCIENCE       not on the science part of the detector
-    10 DEAD              dead pixel
-    11 HOT               hot pixel
-    12 WARM              warm pixel
-    13 LOW_QE            low quantum efficiency
-    15 TELEGRAPH         random telegraph noise
-    16 NONLINEAR         highly nonlinear
-    17 BAD_REF_PIXEL     reference pixel that cannot be used
-    18 NO_FLAT_FIELD     the flat field could not be measured
-    19 NO_GAIN_VALUE     the gain could not be measured
-    20 NO_LIN_CORR       no linearity correction
-    21 NO_SAT_CHECK      no saturation check
-    22 UNRELIABLE_BIAS   large variance of the bias
-    23 UNRELIABLE_DARK   large variance of the dark
-    24 UNRELIABLE_SLOPE  large variance of the slope
-    25 UNRELIABLE_FLAT   large variance of the flat
     26 RESERVED_5        not used
     27 RESERVED_6        not used
     28 UNRELIABLE_RESET  sensitive to reset anomaly
     29 RESERVED_7        not used
-    30 OTHER_BAD_PIXEL   bad for another reason
-    31 REFERENCE_PIXEL   reference pixel
     """,
+    [flag for name, flag in JWST.by_name.items() if name != "RC"],
 )
-"""Roman WFI pixel flags."""
+"""Roman WFI pixel flags: those of JWST, but for bit 14, which has no name, and the above."""
 
 _BY_TELESCOPE = {"HST": HST, "ROMAN": ROMAN}
 
