@@ -111,17 +111,9 @@ def _weigher(frame: Frame, options: ReadOptions) -> Weigher:
             pixel_area=options.pixel_area,
             tolerance=frame.area_tolerance,
         )
-    wht, meaning = frame.layers.get("wht"), frame.weights_are
-    if wht is not None and is_time(wht):
-        meaning = "exptime"
-    weigher = Weigher.choose(
-        str(frame.path),
-        frame.layers,
-        frame.file.content(),
-        options.weight,
-        meaning,
-        options.err_scale,
-    )
+    if "wht" in frame.layers and is_time(frame.layers["wht"]):
+        frame.weights_are = "exptime"
+    weigher = Weigher.choose(frame, options)
     if weigher.power:
         factor = _factor(frame, weigher.noise, weigher.power, stated)
         weigher.unit = factor ** (1 / weigher.power)

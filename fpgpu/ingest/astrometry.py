@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fpgpu.errors import UnusableExposureError, WCSDisagreementError, WCSError
+from fpgpu.ingest.cards import replace_wcs
 from fpgpu.ingest.refit import FRAME_TOLERANCE, refit_header
-from fpgpu.ingest.wcscards import replace_wcs
 from fpgpu.sky.disagreement import Disagreement, disagreement
 from fpgpu.sky.sip import SipFit, fit_sip
 from fpgpu.sky.wcs import SkyWCS
@@ -92,15 +92,12 @@ def choose_wcs(
     Raises
     ------
     WCSError
-        When the chosen WCS is missing, malformed, or not well approximated by SIP, or when
-        `choice` is none of the three.
+        When the chosen WCS is missing, malformed, or not well approximated by SIP.
     WCSDisagreementError
         With ``auto``, when the two differ by more than `tolerance`.
     UnusableExposureError
         When the ASDF extension is needed and damaged.
     """
-    if choice not in WCS_CHOICES:
-        raise WCSError(f"wcs is {choice!r}; expected one of {', '.join(WCS_CHOICES)}")
     if choice == "fits" or (choice == "auto" and asdf_bytes is None):
         return _fits_wcs(where, header, shape, sip_tolerance, hdus)
     if asdf_bytes is None:

@@ -16,11 +16,10 @@ from pathlib import Path
 from fpgpu.backends.base import Backend
 from fpgpu.backends.choose import BackendName
 from fpgpu.errors import ExecutorError, FpgpuError, StoreError, UnusableExposureError
-from fpgpu.ingest.admission import Admission
 from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.record import absolute
 from fpgpu.ingest.report import IngestReport, IngestRow
-from fpgpu.ingest.resume import Earlier, Present
+from fpgpu.ingest.resume import Admission, Earlier, Present
 from fpgpu.ingest.work import ShardResult, Task, discard, make_shards, refused
 from fpgpu.ingest.workers import Workers, is_gone, is_lost
 from fpgpu.stores.commit import commit_shards

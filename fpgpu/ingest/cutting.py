@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from fpgpu.errors import UnusableExposureError
+from fpgpu.ingest.cards import move_header, move_wcs
 from fpgpu.ingest.exposure import Exposure, pad_exposure, pad_to
 from fpgpu.ingest.tiles import Box, split
-from fpgpu.ingest.wcscards import move_header, move_wcs
 from fpgpu.sky.sip import fit_sip
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.mosaics import TilePlace

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from fpgpu.errors import FpgpuError
 from fpgpu.fluxes import flux_calibration
-from fpgpu.ingest.admission import Admission
 from fpgpu.ingest.exposure import Exposure, sip_residual
 from fpgpu.ingest.flags import flags_for
 from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.record import absolute
-from fpgpu.ingest.resume import look
+from fpgpu.ingest.resume import Admission, look
 from fpgpu.ingest.work import ShardResult, each_exposure, refused
 from fpgpu.stores.meta import MetaStore
 

@@ -132,6 +132,28 @@ class Frame:
         """Size of the image, (nx, ny)."""
         return self.science.shape
 
+    def require_mask(self, telescope: str, extensions: Mapping[str, str | int]) -> None:
+        """Refuse a calibrated exposure without data-quality flags, unless that is asked for.
+
+        Parameters
+        ----------
+        telescope : str
+            Whose calibrated images always have them.
+        extensions : mapping of str to (str or int)
+            Those that the user has named, by role.
+
+        Raises
+        ------
+        UnusableExposureError
+            When there are none.
+        """
+        if "mask" not in self.layers and extensions.get("mask") != LEFT_OUT:
+            raise UnusableExposureError(
+                f"{self.science.where}: has no extension DQ of this EXTVER (found "
+                f"{self.file.content()}); a calibrated {telescope} image always has one, so the "
+                "file is incomplete (--mask none takes it as it is)"
+            )
+
     def origin(self, role: str) -> str | None:
         """Name the file of an image; None when there is none."""
         layer = self.layers.get(role)

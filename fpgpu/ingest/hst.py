@@ -19,7 +19,7 @@ from fpgpu.errors import UnusableExposureError
 from fpgpu.ingest.assemble import assemble
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.fitsfile import FitsFile
-from fpgpu.ingest.frame import LEFT_OUT, Frame
+from fpgpu.ingest.frame import Frame
 from fpgpu.ingest.inputs import ReadOptions
 from fpgpu.ingest.pixelarea import area_map, nominal_area
 from fpgpu.ingest.tiles import Box
@@ -111,16 +111,11 @@ def _read_frame(frame: Frame, options: ReadOptions) -> Iterator[Exposure]:
     """Read one chip, or a mosaic."""
     _settle_band(frame)
     is_drizzled = _is_drizzled(frame)
-    is_maskless = options.extensions.get("mask") == LEFT_OUT
     if is_drizzled and "wht" not in frame.layers:
         frame.notes.append("no WHT extension; where ERR is sound, pixels are taken to have data")
     frame.weights_are = "exptime"
-    if not is_drizzled and not is_maskless and "mask" not in frame.layers:
-        raise UnusableExposureError(
-            f"{frame.science.where}: has no extension DQ of this EXTVER (found "
-            f"{frame.file.content()}); a calibrated HST image always has one, so the file "
-            f"is incomplete (--mask none takes it as it is)"
-        )
+    if not is_drizzled:
+        frame.require_mask("HST", options.extensions)
 
     def finish(exposure: Exposure, box: Box) -> None:
         if is_drizzled or exposure.area is not None:

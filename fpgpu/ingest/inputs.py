@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from fpgpu.errors import FlagError, UnusableExposureError, WCSError
+from fpgpu.errors import FlagError, FpgpuError, UnusableExposureError, WCSError
 from fpgpu.ingest.astrometry import WCS_CHOICES, WCS_TOLERANCE
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.flags import HST, JWST, ROMAN, BitSpec
@@ -126,8 +126,7 @@ class ReadOptions:
     extensions: Mapping[str, str | int] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        if self.wcs not in WCS_CHOICES:
-            raise WCSError(f"wcs is {self.wcs!r}; expected one of {', '.join(WCS_CHOICES)}")
+        _require_choice(self, "wcs", WCS_CHOICES, WCSError)
         check_pattern(self.expID)
         _settle(self, "split_by_detector", _names(self.split_by_detector))
         _settle(self, "bands", _names(self.bands))
@@ -167,11 +166,8 @@ class ReadOptions:
 
     def _check_numbers(self) -> None:
         """Refuse what cannot be meant."""
-        for name, choices in (("weight", WEIGHTS), ("pixel_area", PIXEL_AREAS)):
-            if getattr(self, name) not in choices:
-                raise UnusableExposureError(
-                    f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}"
-                )
+        _require_choice(self, "weight", WEIGHTS)
+        _require_choice(self, "pixel_area", PIXEL_AREAS)
         for name in ("wcs_tolerance", "sip_tolerance", "err_scale"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -215,10 +211,7 @@ class CalibrationOptions:
     no_weight: str = "refuse"
 
     def __post_init__(self) -> None:
-        if self.no_weight not in NO_WEIGHT:
-            raise UnusableExposureError(
-                f"no_weight is {self.no_weight!r}; expected one of {', '.join(NO_WEIGHT)}"
-            )
+        _require_choice(self, "no_weight", NO_WEIGHT)
         if self.bitmask is not None:
             if not isinstance(self.bitmask, int | str):
                 _settle(self, "bitmask", tuple(self.bitmask))
@@ -465,6 +458,17 @@ def _names(names: Collection[str]) -> tuple[str, ...]:
 def _settle(options: Any, name: str, value: Any) -> None:
     """Give a field of a frozen dataclass its normal form."""
     object.__setattr__(options, name, value)
+
+
+def _require_choice(
+    options: Any,
+    name: str,
+    choices: Collection[str],
+    error: type[FpgpuError] = UnusableExposureError,
+) -> None:
+    """Refuse an option that is none of those there are."""
+    if getattr(options, name) not in choices:
+        raise error(f"{name} is {getattr(options, name)!r}; expected one of {', '.join(choices)}")
 
 
 def _check_bitmask(spec: BitSpec) -> None:

@@ -20,7 +20,7 @@ from fpgpu.ingest.assemble import assemble
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.fitsfile import FitsFile
 from fpgpu.ingest.flags import JWST
-from fpgpu.ingest.frame import LEFT_OUT, Frame
+from fpgpu.ingest.frame import Frame
 from fpgpu.ingest.inputs import ReadOptions
 from fpgpu.ingest.tiles import Box
 
@@ -103,16 +103,12 @@ def read_jwst(
     # Stage 2 was divided by PIXAR_SR, which is right whatever the WCS says; a mosaic has pixels of
     # its own, of one area.
     frame.area_tolerance = 1.05 if is_mosaic else math.inf
-    is_maskless = options.extensions.get("mask") == LEFT_OUT
     if is_mosaic and "wht" not in frame.layers:
         frame.notes.append(
             "no WHT extension: pixels without data are those that are NaN or have a useless ERR"
         )
-    if "mask" not in frame.layers and not is_mosaic and not is_maskless:
-        raise UnusableExposureError(
-            f"{file.path}: has no extension DQ (found {file.content()}); a calibrated "
-            f"JWST image always has one, so the file is incomplete (--mask none takes it as it is)"
-        )
+    if not is_mosaic:
+        frame.require_mask("JWST", options.extensions)
     _settle_band(frame)
     if "area" not in frame.layers and not is_mosaic:
         frame.notes.append("no AREA extension; every pixel is taken to have the nominal area")

@@ -8,13 +8,13 @@ import numpy.typing as npt
 
 from fpgpu.errors import UnusableExposureError, WCSError
 from fpgpu.fluxes import image_unit
-from fpgpu.ingest.cards import refuse_contradictions
+from fpgpu.ingest.cards import refuse_contradictions, replace_wcs
 from fpgpu.ingest.exposure import Exposure, ImageNameSet, header_to_id
 from fpgpu.ingest.flags import flags_for
 from fpgpu.ingest.pixelarea import solid_angle
 from fpgpu.ingest.refit import FRAME_TOLERANCE, refit_header, refit_native
 from fpgpu.ingest.units import settle_units, zero_point_conflict
-from fpgpu.ingest.wcscards import replace_wcs
+from fpgpu.ingest.weights import inverse_of
 from fpgpu.sky.cards import has_lookup
 from fpgpu.sky.sip import fit_sip
 from fpgpu.sky.wcs import SkyWCS
@@ -107,8 +107,7 @@ def exposure_from_arrays(
         for name, image in layers.items()
         if image is not None
     }
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        ierr = np.asarray(1 / images["err"])
+    ierr = inverse_of(images["err"])
     for image in (data, err, mask, bkg, area):
         if np.any(masked := getattr(image, "mask", False)):
             ierr = np.where(np.transpose(masked), 0, ierr)

@@ -65,15 +65,7 @@ def require_weight(exposure: Exposure, calibration: CalibrationOptions) -> None:
     """
     if _has_weight(exposure):
         return
-    planes = _planes(exposure)
-    causes = {
-        "have no positive uncertainty that is finite": ~_is_positive(planes.ierr),
-        "have no finite value": ~_is_finite_flux(planes),
-    }
-    if planes.flags is not None:
-        causes["are flagged as bad"] = (planes.flags & planes.bad_bits) != 0
-    if planes.area is not None:
-        causes["have no area"] = ~_is_positive(planes.area)
+    causes = _causes(_planes(exposure))
     told = ", ".join(
         f"{np.count_nonzero(where)} {cause}" for cause, where in causes.items() if where.any()
     )
@@ -113,26 +105,31 @@ def _has_weight(exposure: Exposure) -> bool:
     planes = _planes(exposure)
     for start in range(0, exposure.shape[1], _ROWS):
         part = planes.map(lambda image, start=start: image[:, start : start + _ROWS])  # type: ignore[misc]
-        good = _is_positive(part.ierr) & _is_finite_flux(part)
-        if part.flags is not None:
-            good &= (part.flags & part.bad_bits) == 0
-        if part.area is not None:
-            good &= _is_positive(part.area)
-        if good.any():
+        if not np.logical_or.reduce([*_causes(part).values()]).all():
             return True
     return False
+
+
+def _causes(planes: Planes) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which pixels have no weight, by the cause."""
+    finite = np.isfinite(planes.im)
+    if planes.bkg is not None:
+        finite &= np.isfinite(planes.bkg)
+    causes = {
+        "have no positive uncertainty that is finite": ~_is_positive(planes.ierr),
+        "have no finite value": ~finite,
+    }
+    if planes.flags is not None:
+        causes["are flagged as bad"] = (planes.flags & planes.bad_bits) != 0
+    if planes.area is not None:
+        causes["have no area"] = ~_is_positive(planes.area)
+    return causes
 
 
 def _is_positive(image: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
     """Which values are positive and finite."""
     positive: npt.NDArray[np.bool_] = (image > 0) & np.isfinite(image)
     return positive
-
-
-def _is_finite_flux(planes: Planes) -> npt.NDArray[np.bool_]:
-    """Which pixels have a value, and a background if there is any."""
-    finite = np.isfinite(planes.im)
-    return finite if planes.bkg is None else finite & np.isfinite(planes.bkg)
 
 
 def _capped(exposure: Exposure, max_snr: float) -> npt.NDArray[np.floating]:

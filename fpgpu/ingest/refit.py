@@ -8,7 +8,7 @@ WCSLIB knows (TPV, TNX, further projections) gets a SIP solution in its place.
 from typing import Any
 
 from fpgpu.errors import WCSError
-from fpgpu.ingest.wcscards import drop_wcs, replace_wcs
+from fpgpu.ingest.cards import drop_wcs, replace_wcs
 from fpgpu.sky.cards import has_lookup, settle_cards
 from fpgpu.sky.celestial import drop_further_axes
 from fpgpu.sky.disagreement import disagreement

@@ -1,4 +1,8 @@
-"""What an earlier run has left in a store folder: exposures that are current, and stray shards."""
+"""What a store folder holds when a run begins, and what that means for the run.
+
+Exposures that are current need not be made again, shards of a run that was killed can be taken up,
+and what goes in beside the others must fit them.
+"""
 
 import logging
 from collections import defaultdict
@@ -7,20 +11,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from fpgpu.errors import MissingStoreError, StoreError
+from fpgpu.errors import MissingStoreError, StoreError, UnusableExposureError
 from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.record import is_current
 from fpgpu.ingest.report import IngestRow, stored_row
 from fpgpu.stores.commit import commit_shards
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
+from fpgpu.stores.names import NameTree
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.pixels.geometry import Geometry
 from fpgpu.stores.pixels.records import CalibrationRecord
 from fpgpu.stores.shard import find_orphans, find_parts, read_shard
 from fpgpu.superpixels import SUPER_PIXEL_SIZE
 
-__all__ = ["Earlier", "Present", "look", "remove_own", "take_up", "tell_strays"]
+__all__ = ["Admission", "Earlier", "Present", "look", "remove_own", "take_up", "tell_strays"]
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +83,66 @@ def look(path: Path, nside_full: int | tuple[int, int] | None) -> Present:
         with suppress(MissingStoreError):
             in_meta = set(MetaStore(folder.meta))
     return Present(shape, size, in_pixels, in_meta)
+
+
+class Admission:
+    """Lets exposures of one size, and of names that do not collide, into a store.
+
+    Parameters
+    ----------
+    folder : Path
+        The store folder, for messages.
+    present : Present
+        What it holds.
+
+    Attributes
+    ----------
+    shape : tuple of int or None
+        Pixels (nx, ny) of every exposure; None before the first one.
+    """
+
+    def __init__(self, folder: Path, present: Present) -> None:
+        self.shape = present.shape
+        self._folder = folder
+        self._given_by: dict[Key, Path] = {}
+        expIDs: dict[str, set[str]] = {}
+        for band, expID in present.in_pixels | present.in_meta:
+            expIDs.setdefault(band, set()).add(expID)
+        self._names = {band: NameTree(names) for band, names in expIDs.items()}
+
+    def admit(self, key: Key, shape: tuple[int, int], file: Path) -> None:
+        """Take note of an exposure that goes in.
+
+        Parameters
+        ----------
+        key : (str, str)
+            Band and expID.
+        shape : tuple of int
+            Its pixels (nx, ny).
+        file : Path
+            What it came from.
+
+        Raises
+        ------
+        UnusableExposureError
+            When it is of another size, or another file of this run gave one of this name.
+        ExposureNameError
+            When it would lie inside another exposure, or another one inside it.
+        """
+        if self.shape is not None and shape != self.shape:
+            raise UnusableExposureError(
+                f"{file}: its image has shape {shape}, but {self._folder} holds images of "
+                f"{self.shape}; all images of a store have one size"
+            )
+        if key in self._given_by:
+            raise UnusableExposureError(
+                f"{file}: would replace {'/'.join(key)}, which {self._given_by[key]} gave in this "
+                "run; use --framedir to name exposures by their folders"
+            )
+        band, expID = key
+        self._names.setdefault(band, NameTree(())).add(expID)
+        self._given_by[key] = file
+        self.shape = shape
 
 
 class Earlier:

@@ -13,10 +13,10 @@ ACS Data Handbook, section 5.1).
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fpgpu.errors import UnusableExposureError, WCSError
-from fpgpu.fluxes import FluxUnit, beam_area, flux_calibration, flux_unit, image_unit, is_positive
+from fpgpu.fluxes import beam_area, flux_calibration, flux_unit, image_unit, is_positive
 from fpgpu.ingest.fitsimage import FitsImage
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ __all__ = [
     "PIXEL_AREAS", "conversion_note", "electrons_per_second", "factor_between", "is_time",
     "settle_units", "zero_point_conflict",
 ]  # fmt: skip
+
+T = TypeVar("T")
 
 PIXEL_AREAS = ("auto", "header", "wcs")
 """Where the solid angle of a pixel comes from; ``auto`` takes PIXAR_SR unless the WCS differs."""
@@ -113,7 +115,7 @@ def zero_point_conflict(header: Any) -> str | None:
     str or None
         None where there is one at most, or they agree.
     """
-    light = _readable(header) if "ABMAG" in header else None
+    light = _or_none(flux_unit, header) if "ABMAG" in header else None
     if light is None or light.per != "pixel":
         return None
     factor = flux_calibration(header)[0]
@@ -149,7 +151,8 @@ def factor_between(layer: FitsImage, header: Any, power: int = 1, stated: object
     """
     text, image_text = (str(hdr.get("BUNIT", "")).strip() for hdr in (layer.header, header))
     zero_point = layer.header.get("ABMAG")
-    if zero_point not in (None, stated, header.get("ABMAG")) and _is_calibrated(header):
+    is_calibrated = "ABMAG" in header or _or_none(flux_unit, header) is not None
+    if zero_point not in (None, stated, header.get("ABMAG")) and is_calibrated:
         return _ratio(layer, {"ABMAG": zero_point}, header) ** power
     if text == image_text:
         return 1.0
@@ -236,11 +239,8 @@ def electrons_per_second(header: Any) -> float | None:
     """
     from astropy import units as u
 
-    try:
-        unit = image_unit(header.get("BUNIT"))
-    except UnusableExposureError:
-        return None  # a flux density, however it is spelled
-    if unit is None:
+    unit = _or_none(image_unit, header.get("BUNIT"))
+    if unit is None:  # or a flux density, however it is spelled
         return None
     if unit.is_equivalent(u.electron / u.s):
         return float(unit.to(u.electron / u.s))
@@ -266,14 +266,19 @@ def _unit_of(layer: FitsImage, text: str) -> "UnitBase | None":
     return unit if isinstance(unit, u.UnitBase) else None
 
 
-def _unit_or_none(text: str) -> "UnitBase | None":
-    """Read a unit that need not be one."""
-    from astropy import units as u
-
+def _or_none(read: Callable[[Any], T], given: Any) -> T | None:
+    """Read a unit, or what a header says of it, where there need not be any."""
     try:
-        unit = image_unit(text)
+        return read(given)
     except UnusableExposureError:
         return None
+
+
+def _unit_or_none(text: str) -> "UnitBase | None":
+    """Read a unit that need not be one, nor without a logarithm."""
+    from astropy import units as u
+
+    unit = _or_none(image_unit, text)
     return unit if isinstance(unit, u.UnitBase) else None
 
 
@@ -282,11 +287,6 @@ def _is_plain_number(unit: "UnitBase") -> bool:
     from astropy import units as u
 
     return bool(unit == u.dimensionless_unscaled)
-
-
-def _is_calibrated(header: Any) -> bool:
-    """Whether a header says what light its values are."""
-    return "ABMAG" in header or _readable(header) is not None
 
 
 def _ratio(layer: FitsImage, own: Mapping[str, Any], header: Any) -> float:
@@ -299,14 +299,6 @@ def _ratio(layer: FitsImage, own: Mapping[str, Any], header: Any) -> float:
     if units != "nJy" or abs(nanojansky / factor - 1) < _SAME_ZERO_POINT:
         return 1.0
     return nanojansky / factor
-
-
-def _readable(header: Any) -> FluxUnit | None:
-    """What BUNIT says, where it need not say anything."""
-    try:
-        return flux_unit(header)
-    except UnusableExposureError:
-        return None
 
 
 def _settle_area(

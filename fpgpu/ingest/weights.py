@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from fpgpu.errors import UnusableExposureError
 from fpgpu.ingest.fitsimage import FitsImage
+from fpgpu.ingest.frame import EXTENSIONS, Frame
 from fpgpu.ingest.tiles import Box
 
 __all__ = ["WEIGHTS", "Weigher", "inverse_of"]
@@ -67,31 +68,15 @@ class Weigher:
     poisson: float = 0.0
 
     @classmethod
-    def choose(
-        cls,
-        where: str,
-        layers: dict[str, FitsImage],
-        found: str,
-        weight: str,
-        meaning: str,
-        scale: float,
-    ) -> "Weigher":
+    def choose(cls, frame: Frame, options: Any) -> "Weigher":
         """Choose what uncertainties come from.
 
         Parameters
         ----------
-        where : str
-            The file, for messages.
-        layers : dict of str to FitsImage
-            The images there are, by role.
-        found : str
-            What else the file has, for messages.
-        weight : str
-            One of `WEIGHTS`.
-        meaning : str
-            What weights are when `weight` is ``"auto"``.
-        scale : float
-            Factor on the uncertainties.
+        frame : Frame
+            The image and what belongs to it.
+        options : ReadOptions
+            With `weight`, one of `WEIGHTS`, and `err_scale`.
 
         Returns
         -------
@@ -102,20 +87,20 @@ class Weigher:
         UnusableExposureError
             When there is no image of the kind that is needed.
         """
-        kind = weight
-        if weight == "auto":
-            kind = "err" if "err" in layers or "wht" not in layers else meaning
+        layers, kind = frame.layers, options.weight
+        if kind == "auto":
+            kind = "err" if "err" in layers or "wht" not in layers else frame.weights_are
         role = "err" if kind == "err" else "wht"
         if role not in layers:
             raise UnusableExposureError(
-                f"{where}: has no extension {'ERR' if role == 'err' else 'WHT'} (found {found}); "
-                "an exposure without uncertainties cannot be fitted; if another extension or file "
-                f"holds them, name it (--{role})"
+                f"{frame.path}: has no extension {EXTENSIONS[role]} (found "
+                f"{frame.file.content()}); an exposure without uncertainties cannot be fitted; if "
+                f"another extension or file holds them, name it (--{role})"
             )
         if role == "err":
             stated = str(layers[role].header.get("UTYPE", "")).strip().upper()
             kind = _UTYPES.get(stated, kind)
-        return cls(kind, layers[role], layers.get("wht"), scale)
+        return cls(kind, layers[role], layers.get("wht"), options.err_scale)
 
     @property
     def power(self) -> int:
