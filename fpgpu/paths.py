@@ -4,7 +4,12 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["as_path"]
+__all__ = ["absolute_path", "as_path"]
+
+
+def absolute_path(path: Path) -> Path:
+    """Make a path absolute, without `..` in it; links are not followed."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 (resolve would follow them)
 
 
 def as_path(name: str | os.PathLike[str]) -> Path:

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from fpgpu.errors import LayoutError
-from fpgpu.planes import as_real_image
 from fpgpu.tiling import (
     Tile,
     TileWriter,
@@ -192,7 +191,7 @@ def superpixelize(
     LayoutError
         If the images or `out` have an unfit shape or dtype.
     """
-    images = [as_real_image("im", im), as_real_image("ierr", ierr)]
+    images = [as_image("im", im), as_image("ierr", ierr)]
     grid = grid_shape(images[0].shape, size)
     if images[1].shape != images[0].shape:
         raise LayoutError(f"ierr has shape {images[1].shape}, but im has {images[0].shape}")
@@ -343,3 +342,18 @@ def empty_superpixels(
     if not out.flags.c_contiguous or not out.flags.writeable:
         raise LayoutError("out must be C-contiguous and writeable")
     return out
+
+
+def as_image(
+    name: str, values: npt.ArrayLike, kinds: str = "iuf", expected: str = "real numbers"
+) -> npt.NDArray[Any]:
+    """Return values as an array without copying them, if they are of a kind that makes sense."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise LayoutError(
+            f"{name} is a masked array, whose own mask would be lost; pass {name}.data, and "
+            "the masked pixels in the exposure's mask"
+        )
+    array = np.asarray(values)
+    if array.dtype.kind not in kinds:
+        raise LayoutError(f"{name} has dtype {array.dtype}; expected {expected}")
+    return array

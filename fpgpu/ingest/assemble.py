@@ -18,17 +18,9 @@ from fpgpu.ingest.exposure import Exposure, ImageNameSet
 from fpgpu.ingest.fitsimage import FitsImage
 from fpgpu.ingest.flags import flags_for
 from fpgpu.ingest.frame import Frame, leave_out
-from fpgpu.ingest.inputs import ReadOptions
-from fpgpu.ingest.naming import name_exposure
 from fpgpu.ingest.pixelarea import solid_angle
 from fpgpu.ingest.tiles import Box
-from fpgpu.ingest.units import (
-    conversion_note,
-    electrons_per_second,
-    factor_between,
-    is_time,
-    settle_units,
-)
+from fpgpu.ingest.units import electrons_per_second, factor_between, is_time, settle_units
 from fpgpu.ingest.weights import Weigher
 
 __all__ = ["assemble"]
@@ -37,26 +29,13 @@ Images = npt.NDArray[Any]
 
 
 def assemble(
-    frame: Frame,
-    options: ReadOptions,
-    finish: Callable[[Exposure, Box], None] = lambda exposure, box: None,
+    frame: Frame, finish: Callable[[Exposure, Box], None] = lambda exposure, box: None
 ) -> Iterator[Exposure]:
-    """Read a frame as one exposure, or as tiles.
+    """Read a frame as one exposure, or as tiles; images are ``[x, y]``, in the byte order of the
+    file.
 
-    Parameters
-    ----------
-    frame : Frame
-        The image and what belongs to it.
-    options : ReadOptions
-        How to read.
-    finish : callable, optional
-        Called with every exposure before it is padded, and the part of the image that it is; a
-        reader sets there what only it knows. The header's WCS is that of the whole image still.
-
-    Yields
-    ------
-    Exposure
-        Images as ``[x, y]`` views in the byte order of the file, padded when asked.
+    `finish` is called with every exposure before it is padded, and the part of the image that it
+    is; a reader sets there what only it knows. The header's WCS is that of the whole image still.
 
     Raises
     ------
@@ -66,9 +45,9 @@ def assemble(
     WCSError
         When there is no usable WCS.
     """
-    wcs = _astrometry(frame, options)
-    weigher = _weigher(frame, options)
-    name = _key(frame, options, frame.part)
+    wcs = _astrometry(frame)
+    weigher = _weigher(frame)
+    name = frame.name(frame.part)
 
     def read(box: Box) -> Exposure:
         exposure = _read(frame, box, weigher, wcs)
@@ -79,26 +58,14 @@ def assemble(
         return exposure
 
     def tile_name(tile: str) -> str:
-        return _key(frame, options, f"{frame.part}_{tile}".lstrip("_"))[1]
+        return frame.name(f"{frame.part}_{tile}".lstrip("_"))[1]
 
-    yield from cut(str(frame.path), frame.shape, options, read, tile_name)
-
-
-def _key(frame: Frame, options: ReadOptions, part: str) -> tuple[str, str]:
-    """Name an exposure of a frame."""
-    return name_exposure(
-        frame.header,
-        frame.path,
-        part=part,
-        pattern=options.expID,
-        framedir=options.framedir,
-        split_by_detector=options.split_by_detector,
-        band_names=options.band_names,
-    )
+    yield from cut(str(frame.path), frame.shape, frame.options, read, tile_name)
 
 
-def _weigher(frame: Frame, options: ReadOptions) -> Weigher:
+def _weigher(frame: Frame) -> Weigher:
     """Settle the units, and find where the uncertainties come from."""
+    options = frame.options
     header = frame.header
     electrons, stated = electrons_per_second(header), header.get("ABMAG")
     if options.abmag is not None:
@@ -113,7 +80,7 @@ def _weigher(frame: Frame, options: ReadOptions) -> Weigher:
         )
     if "wht" in frame.layers and is_time(frame.layers["wht"]):
         frame.weights_are = "exptime"
-    weigher = Weigher.choose(frame, options)
+    weigher = Weigher.choose(frame)
     if weigher.power:
         factor = _factor(frame, weigher.noise, weigher.power, stated)
         weigher.unit = factor ** (1 / weigher.power)
@@ -127,7 +94,15 @@ def _weigher(frame: Frame, options: ReadOptions) -> Weigher:
 def _factor(frame: Frame, layer: FitsImage, power: int, stated: object) -> float:
     """What brings a companion into the unit of the image, with a note where that is not 1."""
     factor = factor_between(layer, frame.header, power, stated)
-    frame.notes += conversion_note(layer, frame.header, factor)
+    if factor != 1:
+        own, image = (
+            f"BUNIT {hdr.get('BUNIT') or 'missing'}, ABMAG {hdr.get('ABMAG', 'missing')}"
+            for hdr in (layer.header, frame.header)
+        )
+        frame.notes.append(
+            f"{layer.where} is in another unit ({own}) than the image ({image}): its values are "
+            f"multiplied by {factor:.6g}"
+        )
     return factor
 
 
@@ -212,20 +187,11 @@ def _mask(frame: Frame, box: Box) -> Images | None:
     return np.asarray(mask != 0)
 
 
-def _astrometry(frame: Frame, options: ReadOptions) -> Astrometry:
+def _astrometry(frame: Frame) -> Astrometry:
     """Choose the WCS and check the size; where both are at fault, one message says both."""
-    misfit = size_misfit(frame.shape, options)
+    misfit = size_misfit(frame.shape, frame.options)
     try:
-        wcs = choose_wcs(
-            str(frame.path),
-            frame.header,
-            None if options.wcs == "fits" else frame.file.table_bytes("ASDF"),
-            options.wcs,
-            frame.shape,
-            options.wcs_tolerance,
-            options.sip_tolerance,
-            frame.file.hdus,
-        )
+        wcs = choose_wcs(frame)
     except WCSError as error:
         if misfit:
             raise type(error)(f"{error}; also, {misfit}") from error

@@ -8,9 +8,10 @@ from typing import Any
 
 from fpgpu.errors import UnusableExposureError, WCSDisagreementError, WCSError
 from fpgpu.ingest.cards import replace_wcs
-from fpgpu.ingest.refit import FRAME_TOLERANCE, refit_header
+from fpgpu.ingest.frame import Frame
+from fpgpu.ingest.refit import refit_gwcs, refit_header
 from fpgpu.sky.disagreement import Disagreement, disagreement
-from fpgpu.sky.sip import SipFit, fit_sip
+from fpgpu.sky.sip import SipFit
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.metadata.asdfguard import check_asdf
 
@@ -50,70 +51,41 @@ class Astrometry:
     notes: list[str] = field(default_factory=list)
 
 
-def choose_wcs(
-    where: str,
-    header: Any,
-    asdf_bytes: bytes | None,
-    choice: str,
-    shape: tuple[int, int],
-    tolerance: float = WCS_TOLERANCE,
-    sip_tolerance: float | None = None,
-    hdus: Any = None,
-) -> Astrometry:
-    """Choose the WCS of an exposure and check it.
+def choose_wcs(frame: Frame) -> Astrometry:
+    """Choose the WCS of an exposure to store, and check it.
 
-    Parameters
-    ----------
-    where : str
-        The file, for messages.
-    header : astropy.io.fits.Header
-        Changed in place when its own WCS is missing, overruled, or none that all readers take
-        alike (`fpgpu.ingest.refit`): it then gets a SIP refit in ICRS, so that software that knows
-        FITS only sees the same sky.
-    asdf_bytes : bytes or None
-        The ASDF extension; None when the file has none.
-    choice : str
-        One of `WCS_CHOICES`.
-    shape : tuple of int
-        (nx, ny) of the image.
-    tolerance : float, optional
-        Largest difference in pixels that ``auto`` accepts.
-    sip_tolerance : float, optional
-        Pixels by which a SIP refit may miss: by default 1e-3 for a gWCS, and
-        `fpgpu.ingest.refit.LOOKUP_TOLERANCE` for distortion in look-up tables.
-    hdus : astropy.io.fits.HDUList, optional
-        The whole file, for a FITS WCS with look-up tables.
-
-    Returns
-    -------
-    Astrometry
-        The WCS to store.
+    The header is changed in place when its own WCS is missing, overruled, or none that all readers
+    take alike (`fpgpu.ingest.refit`): it then gets a SIP refit in ICRS, so that software that knows
+    FITS only sees the same sky.
 
     Raises
     ------
     WCSError
         When the chosen WCS is missing, malformed, or not well approximated by SIP.
     WCSDisagreementError
-        With ``auto``, when the two differ by more than `tolerance`.
+        With ``auto``, when the two differ by more than the tolerance.
     UnusableExposureError
         When the ASDF extension is needed and damaged.
     """
-    if choice == "fits" or (choice == "auto" and asdf_bytes is None):
-        return _fits_wcs(where, header, shape, sip_tolerance, hdus)
-    if asdf_bytes is None:
+    where, header, shape, options = str(frame.path), frame.header, frame.shape, frame.options
+    asdf_bytes = None if options.wcs == "fits" else frame.file.table_bytes("ASDF")
+    if asdf_bytes is None and options.wcs == "gwcs":
         raise WCSError(f"{where}: has no ASDF extension and so no gWCS; use --wcs fits or auto")
+    if asdf_bytes is None:
+        return _fits_wcs(frame)
     gwcs = read_gwcs(where, asdf_bytes)
-    sky, sip = _refit(where, gwcs, shape, sip_tolerance)
+    sky, sip = _refit(where, gwcs, shape, options.sip_tolerance)
     chosen = Astrometry("gwcs", gwcs, sip, sip.residual)
     fault: str | None = "was overruled by the gWCS"
-    if choice == "auto":
+    if options.wcs == "auto":
         try:
-            chosen.notes += refit_header(header, shape, sip_tolerance, hdus)[0]
+            notes, _ = refit_header(header, shape, options.sip_tolerance, frame.file.hdus)
+            chosen.notes += notes
             fault = None
         except WCSError as error:
             fault = f"cannot be used ({error})"
         else:
-            _refuse_disagreement(where, header, sky, shape, tolerance)
+            _refuse_disagreement(where, header, sky, shape, options.wcs_tolerance)
     if sky.frame is not None:
         chosen.gwcs = chosen.sip = None
         fault = f"gave way: the gWCS is {sky.frame.name}, and its refit was turned into ICRS"
@@ -124,19 +96,7 @@ def choose_wcs(
 
 
 def read_gwcs(where: str, asdf_bytes: bytes) -> Any:
-    """Read the gWCS out of the bytes of an ASDF extension.
-
-    Parameters
-    ----------
-    where : str
-        The file, for messages.
-    asdf_bytes : bytes
-        A whole ASDF file.
-
-    Returns
-    -------
-    gwcs.WCS
-        The object at ``meta.wcs``, independent of the bytes.
+    """Read the gWCS, at ``meta.wcs``, out of the bytes of a whole ASDF file, independent of them.
 
     Raises
     ------
@@ -176,17 +136,16 @@ def read_gwcs(where: str, asdf_bytes: bytes) -> Any:
     return gwcs
 
 
-def _fits_wcs(
-    where: str, header: Any, shape: tuple[int, int], sip_tolerance: float | None, hdus: Any
-) -> Astrometry:
+def _fits_wcs(frame: Frame) -> Astrometry:
     """Take the FITS WCS, refitted where it needs more than its header."""
+    header, hdus = frame.header, frame.file.hdus
     try:
-        notes, residual = refit_header(header, shape, sip_tolerance, hdus)
+        notes, residual = refit_header(header, frame.shape, frame.options.sip_tolerance, hdus)
     except WCSError as error:
         hint = ""
-        if "CTYPE1" not in header and hdus is not None and "CTYPE1" in hdus[0].header:
+        if "CTYPE1" not in header and "CTYPE1" in hdus[0].header:
             hint = "; the WCS of the primary header holds for an extension only with INHERIT = T"
-        raise WCSError(f"{where}: {error}{hint}") from error
+        raise WCSError(f"{frame.path}: {error}{hint}") from error
     return Astrometry("fits", residual=residual, notes=notes)
 
 
@@ -196,9 +155,7 @@ def _refit(
     """Fit a SIP approximation to a gWCS, naming the file when that fails."""
     try:
         sky = SkyWCS.from_gwcs(gwcs, shape)
-        # Where the gWCS cannot be kept, the refit is all there is.
-        limit = 1e-3 if sky.frame is None else FRAME_TOLERANCE
-        return sky, fit_sip(sky, shape, tolerance=limit if tolerance is None else tolerance)
+        return sky, refit_gwcs(sky, shape, tolerance)
     except WCSError as error:
         raise WCSError(
             f"{where}: gWCS: {error}; use --wcs fits to take the WCS of the FITS header"

@@ -56,42 +56,17 @@ _ALTERNATE_CARD = re.compile(
 
 
 def is_decisive(keyword: str) -> bool:
-    """Tell whether an exposure depends on what a card says, letter by letter.
-
-    Parameters
-    ----------
-    keyword : str
-        Of the card.
-
-    Returns
-    -------
-    bool
-    """
+    """Tell whether an exposure depends on what a card of a keyword says, letter by letter."""
     return bool(_DECISIVE.fullmatch(keyword)) and not _FREE_TEXT.fullmatch(keyword)
 
 
 def inherits(keyword: str, own: set[str], inherit: Any, *, primary_is_empty: bool) -> bool:
-    """Tell whether an extension takes a card of the primary header.
+    """Tell whether an extension takes a card of the primary header that it lacks.
 
     Where an image is on the sky and what its values mean is said by one header as a whole: a
     primary header never completes the WCS or the calibration of an extension. It gives them where
     the extension has none: the calibration unless INHERIT forbids it, the WCS only where INHERIT
     asks for it and the primary header is not that of another image.
-
-    Parameters
-    ----------
-    keyword : str
-        Of a card that the extension lacks.
-    own : set of str
-        Keywords of the extension.
-    inherit : bool or None
-        Its INHERIT.
-    primary_is_empty : bool
-        Whether the primary header is without an image.
-
-    Returns
-    -------
-    bool
     """
     if _is_place(keyword):
         return inherit is True and primary_is_empty and not any(map(_is_place, own))
@@ -102,21 +77,7 @@ def inherits(keyword: str, own: set[str], inherit: Any, *, primary_is_empty: boo
 
 
 def refuse_contradictions(header: Any, where: str, pattern: re.Pattern[str] = _DECISIVE) -> None:
-    """Refuse a card that matters and is there twice: some readers take the first, some the last.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-    where : str
-        File and extension, for the message.
-    pattern : re.Pattern, optional
-        Of the keywords that matter.
-
-    Raises
-    ------
-    UnusableExposureError
-        With the values found.
-    """
+    """Refuse a card that matters and is there twice: some readers take the first, some the last."""
     try:
         refuse_duplicates(header, pattern)
     except WCSError as error:
@@ -124,30 +85,14 @@ def refuse_contradictions(header: Any, where: str, pattern: re.Pattern[str] = _D
 
 
 def replace_wcs(header: Any, sip: SipFit) -> None:
-    """Put a SIP WCS in ICRS in place of whatever celestial WCS a header has.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-        Changed in place.
-    sip : SipFit
-        The WCS.
-    """
+    """Put a SIP WCS in ICRS in place of whatever celestial WCS a header has."""
     drop_wcs(header)
     for card in sip.to_header().cards:
         header.append(card, end=True)
 
 
 def drop_wcs(header: Any, *, tables_only: bool = False) -> None:
-    """Remove the celestial WCS of a header, in place.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-        Alternative WCS stay.
-    tables_only : bool, optional
-        Remove only the cards of look-up tables.
-    """
+    """Remove the celestial WCS of a header, or only its look-up tables; alternative WCS stay."""
     pattern = _TABLE_CARD if tables_only else WCS_CARD
     for keyword in {key for key in header if pattern.fullmatch(key)}:
         header.remove(keyword, remove_all=True, ignore_missing=True)
@@ -159,15 +104,10 @@ def _is_place(keyword: str) -> bool:
 
 
 def move_header(header: Any, x0: int, y0: int) -> None:
-    """Make the WCS of an image that of a part of it, in place.
+    """Make the WCS of an image that of a part, which begins at pixel (x0, y0) from zero, in place.
 
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-        With CRPIXn; SIP polynomials are relative to it and need no change. Alternative WCS and
-        S_REGION are removed.
-    x0, y0 : int
-        Zero-based pixel of the image that is the first one of the part.
+    SIP polynomials are relative to CRPIX and need no change. Alternative WCS and S_REGION are
+    removed.
     """
     for keyword in {key for key in header if _ALTERNATE_CARD.fullmatch(key)}:
         header.remove(keyword, remove_all=True, ignore_missing=True)
@@ -176,21 +116,9 @@ def move_header(header: Any, x0: int, y0: int) -> None:
 
 
 def move_wcs(gwcs: Any, x0: int, y0: int, shape: tuple[int, int]) -> Any:
-    """Make a gWCS that of a part of its image.
+    """Make a gWCS that of a part of its image: (nx, ny) pixels from (x0, y0) on, counted from zero.
 
-    Parameters
-    ----------
-    gwcs : gwcs.WCS
-        Not changed.
-    x0, y0 : int
-        Zero-based pixel of the image that is the first one of the part.
-    shape : tuple of int
-        (nx, ny) of the part.
-
-    Returns
-    -------
-    gwcs.WCS
-        In one step, with the inverse that the other has, and valid all over the part.
+    In one step, with the inverse that the other has, and valid all over the part.
     """
     from astropy import units as u
     from astropy.modeling.models import Shift

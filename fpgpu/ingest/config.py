@@ -37,11 +37,10 @@ from fpgpu.ingest.inputs import CalibrationOptions, Input
 
 __all__ = ["IngestConfig", "load_config"]
 
-_Types = tuple[type, ...]
-_KINDS: dict[str, tuple[_Types, str, str]] = {
-    "text": ((str,), "text", "wcs expID weight pixel_area no_weight"),
-    "path": ((str,), "a file name", "framedir"),
-    "paths": ((str,), "a file name or a list of them", ""),
+_KINDS: dict[str, tuple[tuple[type, ...], str, str]] = {
+    "text": ((str,), "text", "match wcs expID weight pixel_area no_weight"),
+    "path": ((str,), "a file name", "out framedir"),
+    "paths": ((str,), "a file name or a list of them", "inputs"),
     "names": ((str,), "a name or a list of names", "split_by_detector bands"),
     "mapping": ((str,), "names with new names, as {F606W: ACS_F606W}", "rename_bands"),
     "number": (
@@ -60,10 +59,10 @@ _KINDS: dict[str, tuple[_Types, str, str]] = {
         "err wht mask background area",
     ),
 }
-"""Kinds of values: their types, how messages call them, and the options that are one."""
+"""Kinds of values: their types, how messages call them, and the keys whose values are one."""
 
-_OPTION_KEYS = {key: kind for kind, (*_, keys) in _KINDS.items() for key in keys.split()}
-_TOP_KEYS = {"inputs": "paths", "out": "path"}
+_KIND_OF = {key: kind for kind, (*_, keys) in _KINDS.items() for key in keys.split()}
+_OPTION_KEYS = [key for key in _KIND_OF if key not in ("match", "inputs", "out")]
 
 _FIELD_OF = {"rename_bands": "band_names", "fluxcal": "do_fluxcal"}
 _ROLE_OF = {"err": "err", "wht": "wht", "mask": "mask", "background": "bkg", "area": "area"}
@@ -175,21 +174,19 @@ def load_config(path: str | Path) -> IngestConfig:
     """
     path = Path(path)
     root = _parse(path)
-    top: dict[str, Any] = {}
-    defaults: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     sections: list[_Section] = []
-    for key, node, place in _items(path, root, (*_TOP_KEYS, "exposures", *_OPTION_KEYS)):
+    for key, node, place in _items(path, root, ("inputs", "out", "exposures", *_OPTION_KEYS)):
         if key == "exposures":
             sections = _sections(path, node, place)
-        elif key in _TOP_KEYS:
-            top[key] = _value(key, _TOP_KEYS[key], node, place)
         else:
-            defaults[key] = _value(key, _OPTION_KEYS[key], node, place)
+            values[key] = _value(key, node, place)
+    named, out = values.pop("inputs", ()), values.pop("out", None)
     config = IngestConfig(
         path,
-        tuple(top.get("inputs", ())),
-        Path(top["out"]) if "out" in top else None,
-        _Section("*", defaults, str(path)),
+        named,
+        None if out is None else Path(out),
+        _Section("*", values, str(path)),
         tuple(sections),
     )
     # Options that make no sense are told now, not for each file.
@@ -246,10 +243,8 @@ def _sections(path: Path, node: Any, place: str) -> list[_Section]:
     sections = []
     for entry in node.value:
         own = f"{path}, line {entry.start_mark.line + 1}"
-        options = {
-            key: _value(key, "text" if key == "match" else _OPTION_KEYS[key], value, where)
-            for key, value, where in _items(path, entry, ("match", *_OPTION_KEYS))
-        }
+        found = _items(path, entry, ("match", *_OPTION_KEYS))
+        options = {key: _value(key, value, where) for key, value, where in found}
         match = options.pop("match", None)
         if match is None:
             raise ConfigError(f"{own}: the section has no match; expected a pattern of file names")
@@ -257,8 +252,9 @@ def _sections(path: Path, node: Any, place: str) -> list[_Section]:
     return sections
 
 
-def _value(key: str, kind: str, node: Any, place: str) -> Any:
+def _value(key: str, node: Any, place: str) -> Any:
     """Turn a node into a value of the kind that a key has."""
+    kind = _KIND_OF[key]
     types, expected, _ = _KINDS[kind]
     is_list = isinstance(node, yaml.SequenceNode) and kind in ("names", "paths", "bits", "size")
     is_map = isinstance(node, yaml.MappingNode) and kind == "mapping"

@@ -21,7 +21,7 @@ from fpgpu.ingest.record import absolute
 from fpgpu.ingest.report import IngestReport, IngestRow
 from fpgpu.ingest.resume import Admission, Earlier, Present
 from fpgpu.ingest.work import ShardResult, Task, discard, make_shards, refused
-from fpgpu.ingest.workers import Workers, is_gone, is_lost
+from fpgpu.ingest.workers import InProcess, Workers, is_gone, is_lost
 from fpgpu.stores.commit import commit_shards
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.shard import Shard
@@ -50,8 +50,7 @@ class _Job:
 
     given: Input
     item: Input
-    future: "Future[list[ShardResult]] | None" = None
-    made: list[ShardResult] | None = None
+    future: "Future[list[ShardResult]]"
 
 
 @dataclass
@@ -124,7 +123,7 @@ class Coordinator:
             while self._fill(source) or self._jobs:
                 self._wait()
                 self._take()
-                if self._is_due():
+                if self._accepted and time.monotonic() >= self._published_at + self._interval:
                     self.publish()
             self.publish()
         except BaseException as error:
@@ -137,9 +136,9 @@ class Coordinator:
         """Hand out inputs up to the bound; whether one was taken from the source."""
         room = TASKS_PER_WORKER * self.workers.n
         taken = False
-        while self._n_open() < room and len(self._jobs) < _AHEAD * room:
+        while len(self._open()) < room and len(self._jobs) < _AHEAD * room:
             # What is done is taken in first: in this process that is the only moment for it.
-            if self._jobs and _is_done(self._jobs[0]):
+            if self._jobs and self._jobs[0].future.done():
                 break
             given = next(source, None)
             if given is None:
@@ -148,47 +147,53 @@ class Coordinator:
             self._jobs.append(self._begin(given))
         return taken
 
-    def _n_open(self) -> int:
-        """Count the tasks that were handed over and are not done."""
-        return sum(job.future is not None and not job.future.done() for job in self._jobs)
+    def _open(self) -> "list[Future[list[ShardResult]]]":
+        """The tasks that were handed over and are not done."""
+        return [job.future for job in self._jobs if not job.future.done()]
 
     def _begin(self, given: Input) -> _Job:
         """Start on an input, unless there is nothing to do."""
         item = absolute(given)
         unchanged = self.earlier.rows(item) if self.earlier else []
-        if unchanged:
-            return _Job(given, item, made=[ShardResult(row) for row in unchanged])
-        if item.exposure is not None and self.workers.is_remote:
-            # Its pixels would have to be sent.
-            return _Job(given, item, made=make_shards(self._task(item, self.backend)))
-        return _Job(given, item, future=self._submit(item))
+        if not unchanged:
+            return _Job(given, item, self._submit(item))
+        done: Future[list[ShardResult]] = Future()
+        done.set_result([ShardResult(row) for row in unchanged])
+        return _Job(given, item, done)
 
     def _submit(self, item: Input) -> "Future[list[ShardResult]]":
+        # The pixels of an exposure in memory would have to be sent.
+        is_sent = self.workers.is_remote and item.exposure is None
         backend = self.backend
-        if self.workers.is_remote and not isinstance(backend, str):
+        if is_sent and not isinstance(backend, str):
             backend = "cuda" if backend.name == "cuda" else "cpu"
-        return self.workers.submit(make_shards, self._task(item, backend))
-
-    def _task(self, item: Input, backend: BackendName | Backend) -> Task:
-        size = self.present.super_pixel_size
-        return Task(item, self.folder, self._admission.shape, size, backend, self.run_id)
+        task = Task(
+            item,
+            self.folder,
+            self._admission.shape,
+            self.present.super_pixel_size,
+            backend,
+            self.run_id,
+        )
+        if is_sent:
+            return self.workers.submit(make_shards, task)
+        return InProcess().submit(make_shards, task)
 
     # --- taking in ---------------------------------------------------------------------------
 
     def _wait(self) -> None:
         """Wait until a task is done or a publication is due."""
-        if not self._jobs or self._jobs[0].future is None:
+        open_ = self._open()  # before the first is looked at: it may be done any moment
+        if not self._jobs or self._jobs[0].future.done():
             return
         timeout = None
         if self._accepted:
             timeout = max(0.0, self._published_at + self._interval - time.monotonic())
-        futures = [job.future for job in self._jobs if job.future and not job.future.done()]
-        if not self._jobs[0].future.done():
-            wait(futures, timeout, FIRST_COMPLETED)
+        wait(open_, timeout, FIRST_COMPLETED)
 
     def _take(self) -> None:
         """Take in what is done, in order, up to the first input that is not."""
-        while self._jobs and _is_done(self._jobs[0]):
+        while self._jobs and self._jobs[0].future.done():
             job = self._jobs[0]
             made = self._result(job)
             self._jobs.popleft()
@@ -196,24 +201,30 @@ class Coordinator:
 
     def _result(self, job: _Job) -> list[ShardResult]:
         """Return what an input gave; try once more, alone, when its worker has died."""
-        if job.made is None and job.future is not None:
+        error = _error_of(job.future)
+        if error is not None and is_lost(error):
+            self._try_again(error)
             error = _error_of(job.future)
-            if error is not None and is_lost(error):
-                self._try_again(error)
-                error = _error_of(job.future)
-            if is_lost(error):
-                return [_given_up(job.item, error)]
-            if is_gone(error):
-                raise ExecutorError(
-                    f"the executor was lost while it worked on {job.item.path} ({error!r}); run "
-                    "again with --resume"
-                ) from error
-            if error is not None and (self.strict or isinstance(error, FpgpuError)):
-                raise error
-            if error is not None:
-                return [_failed(job.item, error)]
-            job.made = job.future.result()
-        return job.made or []
+        if is_lost(error):
+            return _refused(
+                job,
+                f"its worker died, and died again when it was alone ({error}); perhaps there is "
+                "too little memory for it: try --executor serial, or a machine with more",
+            )
+        if is_gone(error):
+            raise ExecutorError(
+                f"the executor was lost while it worked on {job.item.path} ({error!r}); run "
+                "again with --resume"
+            ) from error
+        if error is not None and (self.strict or isinstance(error, FpgpuError)):
+            raise error
+        if error is not None:
+            return _refused(
+                job,
+                f"failed with {type(error).__name__}: {error}; to see where, run it alone with "
+                "--strict --debug",
+            )
+        return job.future.result()
 
     def _try_again(self, error: BaseException) -> None:
         """Do the inputs that were lost with a worker again, one by one.
@@ -223,7 +234,7 @@ class Coordinator:
         """
         self.ended_early = True
         logger.warning("a worker has died; the inputs that were lost with it are done again")
-        lost = [job for job in self._jobs if job.future and is_lost(_error_of(job.future))]
+        lost = [job for job in self._jobs if is_lost(_error_of(job.future))]
         self.workers.renew(error)
         for job in lost:
             job.future = self._submit(job.item)
@@ -256,11 +267,6 @@ class Coordinator:
 
     # --- publishing --------------------------------------------------------------------------
 
-    def _is_due(self) -> bool:
-        """Whether it is time to publish."""
-        is_time = time.monotonic() >= self._published_at + self._interval
-        return bool(self._accepted) and is_time
-
     def publish(self) -> None:
         """Make what was taken in durable, then report it.
 
@@ -286,14 +292,13 @@ class Coordinator:
         """End the work at once; publish what is complete, as far as that is possible."""
         self.ended_early = True
         for job in self._jobs:
-            if job.future is not None:
-                job.future.cancel()
+            job.future.cancel()
         self.workers.give_up()
-        done = [job for job in self._jobs if _succeeded(job)]
+        done = [job for job in self._jobs if job.future.done() and _error_of(job.future) is None]
         self._jobs.clear()
         is_refusal = isinstance(error, FpgpuError)
         for job in done:
-            made = job.made or (job.future.result() if job.future else [])
+            made = job.future.result()
             if is_refusal:
                 discard(made)
             else:
@@ -303,14 +308,6 @@ class Coordinator:
         except StoreError as second:
             # That one is told already; what was taken in and not published is made again.
             logger.warning("%s", second)
-
-
-def _is_done(job: _Job) -> bool:
-    return job.future is None or job.future.done()
-
-
-def _succeeded(job: _Job) -> bool:
-    return job.future is None or (job.future.done() and _error_of(job.future) is None)
 
 
 def _error_of(future: "Future[list[ShardResult]]") -> BaseException | None:
@@ -323,23 +320,7 @@ def _error_of(future: "Future[list[ShardResult]]") -> BaseException | None:
         return error
 
 
-def _given_up(item: Input, error: BaseException | None) -> ShardResult:
-    """Say that an input has killed its worker twice."""
-    return _refused_input(
-        item,
-        f"its worker died, and died again when it was alone ({error}); perhaps there "
-        "is too little memory for it: try --executor serial, or a machine with more",
-    )
-
-
-def _failed(item: Input, error: BaseException) -> ShardResult:
-    """Say that an input met an error that nobody foresaw."""
-    return _refused_input(
-        item,
-        f"failed with {type(error).__name__}: {error}; to see where, run it alone "
-        "with --strict --debug",
-    )
-
-
-def _refused_input(item: Input, reason: str) -> ShardResult:
-    return refused(item.path, UnusableExposureError(f"{item.path}: {reason}"))
+def _refused(job: _Job, reason: str) -> list[ShardResult]:
+    """Say why nothing of an input goes in."""
+    path = job.item.path
+    return [refused(path, UnusableExposureError(f"{path}: {reason}"))]

@@ -8,8 +8,8 @@ import numpy as np
 from fpgpu.errors import UnusableExposureError
 from fpgpu.ingest.cards import move_header, move_wcs
 from fpgpu.ingest.exposure import Exposure, pad_exposure, pad_to
+from fpgpu.ingest.refit import refit_gwcs
 from fpgpu.ingest.tiles import Box, split
-from fpgpu.sky.sip import fit_sip
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.mosaics import TilePlace
 
@@ -75,17 +75,7 @@ def cut(
 def cut_exposure(whole: Exposure, options: Any) -> Iterator[Exposure]:
     """Cut or pad an exposure in memory, and apply the options that do not concern files.
 
-    Parameters
-    ----------
-    whole : Exposure
-        Not changed.
-    options : ReadOptions
-        As for `cut`, with `band_names`, `abmag` and `err_scale`.
-
-    Yields
-    ------
-    Exposure
-        With views of the arrays, unless they are padded.
+    The whole is not changed; its parts have views of the arrays, unless they are padded.
 
     Raises
     ------
@@ -139,6 +129,6 @@ def _become_tile(exposure: Exposure, box: Box, options: Any) -> None:
     exposure.notes = notes  # that tiles at the edge are padded is no news
     if exposure.gwcs is not None:
         exposure.gwcs = move_wcs(exposure.gwcs, box.x0, box.y0, tile)
-        limit = 1e-3 if options.sip_tolerance is None else options.sip_tolerance
-        exposure.sip = fit_sip(SkyWCS.from_gwcs(exposure.gwcs, tile), tile, tolerance=limit)
+        sky = SkyWCS.from_gwcs(exposure.gwcs, tile)
+        exposure.sip = refit_gwcs(sky, tile, options.sip_tolerance)
         exposure.provenance["sip_residual_px"] = exposure.sip.residual

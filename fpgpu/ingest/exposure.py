@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from fpgpu.errors import ExposureNameError, LayoutError, UnusableExposureError
 from fpgpu.ingest.flags import ANY_BIT, flags_for
+from fpgpu.paths import absolute_path
 from fpgpu.stores.names import check_band, check_expID
 
 if TYPE_CHECKING:
@@ -331,8 +332,8 @@ def _split(
 
 def _path_below(folder: Path, framedir: Path) -> str:
     """Give the path from `framedir` to `folder`, with slashes; empty when they are the same."""
-    # abspath, not resolve: a survey's folders are often links, and names must follow the links.
-    inner, outer = Path(os.path.abspath(folder)), Path(os.path.abspath(framedir))  # noqa: PTH100
+    # Not resolved: a survey's folders are often links, and names must follow the links.
+    inner, outer = absolute_path(folder), absolute_path(framedir)
     if not inner.is_relative_to(outer):
         raise ExposureNameError(
             f"{folder} is not inside framedir {framedir}; give the folder that holds all exposures"

@@ -15,7 +15,7 @@ from typing import cast
 from fpgpu.errors import MissingFileError
 from fpgpu.ingest.exposure import FILE_ENDING
 from fpgpu.ingest.inputs import CalibrationOptions, Input, ReadOptions, as_input, is_single
-from fpgpu.paths import as_path
+from fpgpu.paths import absolute_path, as_path
 
 __all__ = ["COMPANION_ENDINGS", "companions_of", "find_inputs"]
 
@@ -86,17 +86,7 @@ def find_inputs(
 
 
 def companions_of(path: Path) -> dict[str, Path]:
-    """Find the files that belong to a science image, by their names.
-
-    Parameters
-    ----------
-    path : Path
-        File of the science image.
-
-    Returns
-    -------
-    dict of str to Path
-        Existing files in its folder by role; none unless ``sci`` is a word of the file's name.
+    """Find the files that belong to a science image, by role, where ``sci`` is a word of its name.
     """
     stem = FILE_ENDING.sub("", path.name)
     places = list(_SCIENCE.finditer(stem))
@@ -173,19 +163,14 @@ def _matching(pattern: Path) -> Iterator[tuple[Path, Path]]:
 
 def _each_once(inputs: list[Input]) -> list[Input]:
     """Leave out what was found twice, and files that belong to another input."""
-    owned = {_where(path) for item in inputs for path in item.companions.values()}
+    owned = {absolute_path(path) for item in inputs for path in item.companions.values()}
     seen: set[Path] = set()
     kept = []
     for item in inputs:
-        place = _where(item.path)
+        place = absolute_path(item.path)
         is_again = place in seen and item.root is not None
         if item.exposure is None and (place in owned or is_again):
             continue
         seen.add(place)
         kept.append(item)
     return kept
-
-
-def _where(path: Path) -> Path:
-    """A path that is the same for the same name, links not followed."""
-    return Path(os.path.abspath(path))  # noqa: PTH100

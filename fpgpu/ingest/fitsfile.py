@@ -88,71 +88,25 @@ class FitsFile:
         self._stream.close()
 
     def names(self) -> list[str]:
-        """Name the extensions in file order.
-
-        Returns
-        -------
-        list of str
-            EXTNAME in upper case; ``"PRIMARY"`` for a primary array without one, ``""`` for an
-            extension without one.
-        """
+        """Name the extensions in file order: EXTNAME in upper case, or ``"PRIMARY"``, or ``""``."""
         return list(self._names)
 
     def primary(self, keyword: str) -> Any:
-        """Read a value of the primary header.
-
-        Parameters
-        ----------
-        keyword : str
-            The keyword.
-
-        Returns
-        -------
-        str, bool, int, float or None
-            None when there is no such card.
-        """
+        """Read a value of the primary header; None when there is no such card."""
         with self.guarded(f"{self.path}: {keyword} of the primary header"):
             return self.hdus[0].header.get(keyword)
 
     def label(self, index: int) -> str:
-        """Name an extension for messages.
-
-        Parameters
-        ----------
-        index : int
-            Its number.
-
-        Returns
-        -------
-        str
-            Its name, with the version where several have the name.
-        """
+        """Name an extension for messages, with its version where several have the name."""
         name = self._names[index] or str(index)
         return f"{name},{self._versions[index]}" if self._names.count(name) > 1 else name
 
     def versions(self, name: str) -> list[int]:
-        """Give the versions of the extensions of a name, in file order.
-
-        Parameters
-        ----------
-        name : str
-            Name as in `names`.
-
-        Returns
-        -------
-        list of int
-            Their EXTVER, 1 where none is given.
-        """
+        """Give EXTVER of the extensions of a name, in file order; 1 where none is given."""
         return [self._versions[i] for i, own in enumerate(self._names) if own == name]
 
     def images(self) -> list[int]:
-        """Give the numbers of the extensions that hold an image.
-
-        Returns
-        -------
-        list of int
-            In file order.
-        """
+        """Give the numbers of the extensions that hold an image, in file order."""
         return [
             number
             for number, hdu in enumerate(self.hdus)
@@ -160,19 +114,7 @@ class FitsFile:
         ]
 
     def find(self, name: str | int, version: int | None = None) -> int | None:
-        """Find the one extension of a name.
-
-        Parameters
-        ----------
-        name : str or int
-            Name as in `names`, or its number; the primary one is 0.
-        version : int, optional
-            Its EXTVER, where it is found by name.
-
-        Returns
-        -------
-        int or None
-            Its index; None when there is none.
+        """Find the number of the one extension of a name, or number; None when there is none.
 
         Raises
         ------
@@ -195,46 +137,19 @@ class FitsFile:
         return found[0] if found else None
 
     def sides(self, name: str) -> tuple[int, ...] | None:
-        """Give the size of the first extension of a name.
-
-        Parameters
-        ----------
-        name : str
-            Name as in `names`.
-
-        Returns
-        -------
-        tuple of int or None
-            NAXIS1, NAXIS2, ...; None when there is no such extension, or it is no image.
-        """
+        """Give (NAXIS1, NAXIS2, ...) of the first image of a name; None when there is none."""
         if name not in self._names:
             return None
         hdu = self.hdus[self._names.index(name)]
         return tuple(reversed(hdu.shape)) if getattr(hdu, "is_image", False) else None
 
     def is_empty(self, index: int) -> bool:
-        """Tell whether an extension is an image without data.
-
-        Parameters
-        ----------
-        index : int
-            Its number.
-
-        Returns
-        -------
-        bool
-        """
+        """Tell whether an extension is an image without data."""
         hdu = self.hdus[index]
         return getattr(hdu, "is_image", False) and not hdu.shape and "PIXVALUE" not in hdu.header
 
     def content(self) -> str:
-        """List the extensions for messages.
-
-        Returns
-        -------
-        str
-            Their numbers and names, with a note on those that hold nothing.
-        """
+        """List the extensions for messages, with a note on those that hold nothing."""
         return ", ".join(
             f"{index} {name or 'unnamed'}"
             f"{' (without data)' if index and self.is_empty(index) else ''}"
@@ -244,21 +159,7 @@ class FitsFile:
     def layer(
         self, name: str | int, shape: tuple[int, int] | None = None, version: int | None = None
     ) -> FitsImage | None:
-        """Find an image without reading it.
-
-        Parameters
-        ----------
-        name : str or int
-            Name as in `names`, or number.
-        shape : tuple of int, optional
-            The (nx, ny) it must have.
-        version : int, optional
-            Its EXTVER.
-
-        Returns
-        -------
-        FitsImage or None
-            None when there is no such extension.
+        """Find an image, of (nx, ny) pixels, without reading it; None when there is none.
 
         Raises
         ------
@@ -272,42 +173,12 @@ class FitsFile:
         return image if shape is None else image.require_shape(shape)
 
     def image(self, name: str, shape: tuple[int, int] | None = None) -> npt.NDArray[Any] | None:
-        """Read an image.
-
-        Parameters
-        ----------
-        name : str
-            Name as in `names`.
-        shape : tuple of int, optional
-            The (nx, ny) it must have.
-
-        Returns
-        -------
-        ndarray, shape (nx, ny), or None
-            Pixels indexed ``[x, y]``: a view of the FITS array, in its byte order, unsigned where
-            the file says so. None when there is no such extension.
-
-        Raises
-        ------
-        UnusableExposureError
-            When it is no 2-dimensional image, of another shape, or cannot be read.
-        """
+        """Read an image, of (nx, ny) pixels, as `FitsImage.read` does; None when there is none."""
         layer = self.layer(name, shape)
         return None if layer is None else layer.read()
 
     def table_bytes(self, name: str) -> bytes | None:
-        """Read the raw bytes of an extension.
-
-        Parameters
-        ----------
-        name : str
-            Name as in `names`.
-
-        Returns
-        -------
-        bytes or None
-            All bytes of its data, without padding; None when there is no such extension.
-        """
+        """Read the bytes of an extension, without padding; None when there is none."""
         index = self.find(name)
         if index is None:
             return None
@@ -317,19 +188,9 @@ class FitsFile:
     def merged_header(self, name: str | int, version: int | None = None) -> Any:
         """Copy the header of an image and add what only the primary header says of the exposure.
 
-        Parameters
-        ----------
-        name : str or int
-            Name as in `names`, or number.
-        version : int, optional
-            Its EXTVER.
-
-        Returns
-        -------
-        astropy.io.fits.Header
-            The image's cards unchanged and in order, then the cards of the primary header that it
-            lacks and `fpgpu.ingest.cards.inherits`, without commentary and without those that
-            describe bytes.
+        The image's cards come first, unchanged and in order; then those of the primary header that
+        it lacks and `fpgpu.ingest.cards.inherits`, without commentary and without those that
+        describe bytes.
 
         Raises
         ------
@@ -447,13 +308,7 @@ class FitsFile:
 
     @contextmanager
     def guarded(self, where: str) -> Iterator[None]:
-        """Turn whatever astropy raises, and its warnings of damage, into one clear error.
-
-        Parameters
-        ----------
-        where : str
-            What is being read, for the message.
-        """
+        """Turn whatever astropy raises, and its warnings of damage, into one clear error."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:

@@ -76,23 +76,7 @@ class FitsImage:
             self._undefined = sum(scaling)
 
     def require_shape(self, shape: tuple[int, int]) -> "FitsImage":
-        """Refuse an image of another size than the science image.
-
-        Parameters
-        ----------
-        shape : tuple of int
-            (nx, ny) of the science image.
-
-        Returns
-        -------
-        FitsImage
-            This one.
-
-        Raises
-        ------
-        UnusableExposureError
-            When the size is another.
-        """
+        """Give this image; refuse it when its size is not (nx, ny), that of the science image."""
         if self.shape != shape:
             raise UnusableExposureError(
                 f"{self.where} has {self.shape[0]} x {self.shape[1]} pixels, but the science image "
@@ -101,23 +85,13 @@ class FitsImage:
         return self
 
     def read(self, box: Box | None = None) -> npt.NDArray[Any]:
-        """Read pixels.
-
-        Parameters
-        ----------
-        box : Box, optional
-            The part to read; all by default.
+        """Read pixels, of a part of the image or of all.
 
         Returns
         -------
         ndarray, shape (nx, ny)
             Indexed ``[x, y]``: a transposed FITS array, unsigned where the file says so; NaN where
             an image of integers says that it is undefined (BLANK).
-
-        Raises
-        ------
-        UnusableExposureError
-            When they cannot be read.
         """
         box = box or Box.whole(self.shape)
         x0, x1, y0, y1 = box
@@ -134,17 +108,8 @@ class FitsImage:
             return self._defined(np.concatenate([*parts])).T
 
     def read_flags(self, box: Box | None = None) -> npt.NDArray[Any]:
-        """Read pixels that may be data-quality flags.
-
-        Parameters
-        ----------
-        box : Box, optional
-            The part to read; all by default.
-
-        Returns
-        -------
-        ndarray, shape (nx, ny)
-            As `read`, but integers stay integers: what is undefined has all flags.
+        """Read pixels that may be flags: integers stay integers, and what is undefined has all
+        flags.
         """
         data = self.read(box)
         if self._undefined is None or data.dtype.kind != "f":
@@ -153,23 +118,7 @@ class FitsImage:
         return flags.astype(np.int64).astype(np.uint32)
 
     def read_numbers(self, box: Box | None = None) -> npt.NDArray[Any]:
-        """Read pixels that must be real numbers.
-
-        Parameters
-        ----------
-        box : Box, optional
-            The part to read; all by default.
-
-        Returns
-        -------
-        ndarray of integers or floats, shape (nx, ny)
-            As `read`.
-
-        Raises
-        ------
-        UnusableExposureError
-            When they cannot be read or are something else.
-        """
+        """Read pixels that must be real numbers, as `read` does."""
         data = self.read(box)
         if data.dtype.kind not in "iuf":
             raise UnusableExposureError(

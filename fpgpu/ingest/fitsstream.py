@@ -37,33 +37,14 @@ _OTHER_FILES = {
 
 
 def allowed_size(n_bytes: int) -> int:
-    """Give how many bytes a compressed file may stand for.
-
-    Parameters
-    ----------
-    n_bytes : int
-        Its size.
-
-    Returns
-    -------
-    int
-        2 GiB, or 50 times its size if that is more.
-    """
+    """Give how many bytes a compressed file may stand for: 2 GiB, or 50 times its size."""
     return max(_UNSUSPICIOUS, _MAX_RATIO * n_bytes)
 
 
 def open_stream(path: Path) -> IO[bytes]:
     """Open a file for reading, expanded when it is compressed with gzip, bzip2, xz or zip.
 
-    Parameters
-    ----------
-    path : Path
-        The file, whatever it is called.
-
-    Returns
-    -------
-    binary file
-        At its beginning; can be searched.
+    Whatever it is called; at its beginning, and can be searched.
 
     Raises
     ------

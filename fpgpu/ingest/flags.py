@@ -92,7 +92,10 @@ class FlagSet:
             raise FlagError(f"no data-quality flag in {spec!r}; expected a number or flag names")
         bits = 0
         for word in words:
-            bits |= self._value(word)
+            value = word if isinstance(word, int) else self._number_or_name(word)
+            if not 0 <= value < 1 << 32:
+                raise FlagError(f"bitmask {word} is outside 0 .. 2**32 - 1")
+            bits |= value
         return bits
 
     def names(self, bits: int) -> list[str]:
@@ -155,13 +158,6 @@ class FlagSet:
         if not isinstance(spec, Iterable):
             raise FlagError(f"{spec!r} is no bitmask; expected a number or flag names")
         return [word for part in spec for word in self._words(part)]
-
-    def _value(self, word: int | str) -> int:
-        """Give the bits that one number or name stands for."""
-        value = word if isinstance(word, int) else self._number_or_name(word)
-        if not 0 <= value < 1 << 32:
-            raise FlagError(f"bitmask {word} is outside 0 .. 2**32 - 1")
-        return value
 
     def _number_or_name(self, word: str) -> int:
         name = word.upper()

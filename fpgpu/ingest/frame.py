@@ -1,16 +1,19 @@
 """One image of a file and all that belongs to it, found but not yet read."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fpgpu.errors import UnusableExposureError
 from fpgpu.ingest.fitsfile import FitsFile
 from fpgpu.ingest.fitsimage import FitsImage
+from fpgpu.ingest.naming import name_exposure
+
+if TYPE_CHECKING:
+    from fpgpu.ingest.inputs import ReadOptions
 
 __all__ = ["EXTENSIONS", "LEFT_OUT", "OPTIONAL", "Frame", "leave_out"]
 
@@ -33,6 +36,8 @@ class Frame:
     ----------
     file : FitsFile
         The file with the science image.
+    options : ReadOptions
+        How to read.
     science : FitsImage
         The science image.
     header : astropy.io.fits.Header
@@ -52,6 +57,7 @@ class Frame:
     """
 
     file: FitsFile
+    options: "ReadOptions"
     science: FitsImage
     header: Any
     layers: dict[str, FitsImage] = field(default_factory=dict)
@@ -65,35 +71,22 @@ class Frame:
     def find(
         cls,
         file: FitsFile,
-        companions: dict[str, FitsFile] | None = None,
+        options: "ReadOptions",
+        companions: dict[str, FitsFile],
         science: str | int = "SCI",
         version: int | None = None,
-        extensions: Mapping[str, str | int] = MappingProxyType({}),
     ) -> "Frame":
         """Find the images of an exposure in its files.
 
-        Parameters
-        ----------
-        file : FitsFile
-            The file with the science image.
-        companions : dict of str to FitsFile, optional
-            Further files by role; they go before extensions of the first file.
-        science : str or int, optional
-            Extension of the science image, by name or number.
-        version : int, optional
-            EXTVER of the images, for a file that holds several exposures.
-        extensions : mapping of str to (str or int), optional
-            Extensions that the user has named, by role.
-
-        Returns
-        -------
-        Frame
+        Companions go before extensions of the file; `version` is the EXTVER of the images, in a
+        file of several exposures. Extensions that the user has named go before all others.
 
         Raises
         ------
         UnusableExposureError
             When there is no science image, or an image is of another size or none.
         """
+        extensions = options.extensions
         science = extensions.get("sci", science)
         image = file.layer(science, None, version)
         if image is None:
@@ -102,7 +95,7 @@ class Frame:
         header["NAXIS"], header["NAXIS1"], header["NAXIS2"] = 2, *image.shape
         for keyword in [key for key in header if re.fullmatch(r"NAXIS([3-9]|\d\d+)", key)]:
             header.remove(keyword)
-        frame = cls(file, image, header, notes=list(file.notes))
+        frame = cls(file, options, image, header, notes=list(file.notes))
         for role, name in (EXTENSIONS | {**extensions}).items():
             if role == "sci" or (role in OPTIONAL and name == LEFT_OUT):
                 continue
@@ -116,7 +109,7 @@ class Frame:
                 frame.layers[role] = layer
             elif role in extensions:
                 raise _no_extension(file, role, name)
-        for role, other in (companions or {}).items():
+        for role, other in companions.items():
             with _way_on(role):
                 frame.layers[role] = _only_image(other, role).require_shape(image.shape)
             frame.notes += other.notes
@@ -132,22 +125,21 @@ class Frame:
         """Size of the image, (nx, ny)."""
         return self.science.shape
 
-    def require_mask(self, telescope: str, extensions: Mapping[str, str | int]) -> None:
-        """Refuse a calibrated exposure without data-quality flags, unless that is asked for.
+    def name(self, part: str) -> tuple[str, str]:
+        """Name the exposure, or a part of it, as asked: band and expID."""
+        return name_exposure(
+            self.header,
+            self.path,
+            part=part,
+            pattern=self.options.expID,
+            framedir=self.options.framedir,
+            split_by_detector=self.options.split_by_detector,
+            band_names=self.options.band_names,
+        )
 
-        Parameters
-        ----------
-        telescope : str
-            Whose calibrated images always have them.
-        extensions : mapping of str to (str or int)
-            Those that the user has named, by role.
-
-        Raises
-        ------
-        UnusableExposureError
-            When there are none.
-        """
-        if "mask" not in self.layers and extensions.get("mask") != LEFT_OUT:
+    def require_mask(self, telescope: str) -> None:
+        """Refuse a calibrated exposure without flags, unless the user has left them out."""
+        if "mask" not in self.layers and self.options.extensions.get("mask") != LEFT_OUT:
             raise UnusableExposureError(
                 f"{self.science.where}: has no extension DQ of this EXTVER (found "
                 f"{self.file.content()}); a calibrated {telescope} image always has one, so the "
@@ -172,17 +164,7 @@ def _way_on(role: str) -> Iterator[None]:
 
 
 def leave_out(role: str) -> str:
-    """Name the option that leaves an image out.
-
-    Parameters
-    ----------
-    role : str
-        One of `OPTIONAL`.
-
-    Returns
-    -------
-    str
-    """
+    """Name the option that leaves an image out whose role is in `OPTIONAL`."""
     option = OPTIONAL[role]
     return f"to leave it out: --{option} none ({option}: none in YAML)"
 

@@ -31,41 +31,18 @@ _NO_FILTER = re.compile(r"CLEAR.*|N/A|NONE|")
 
 
 def is_hst(file: FitsFile) -> bool:
-    """Tell whether a file is an image of HST.
-
-    Parameters
-    ----------
-    file : FitsFile
-        The opened file.
-
-    Returns
-    -------
-    bool
-        Whether TELESCOP is HST and there is a SCI extension.
-    """
+    """Tell whether TELESCOP of a file is HST and it has a SCI extension."""
     telescope = str(file.primary("TELESCOP")).strip().upper()
     return telescope == "HST" and "SCI" in file.names()
 
 
 def read_hst(
-    file: FitsFile, options: ReadOptions, companions: dict[str, FitsFile] | None = None
+    file: FitsFile, options: ReadOptions, companions: dict[str, FitsFile]
 ) -> Iterator[Exposure]:
-    """Read the exposures of an HST file.
+    """Read the exposures of an HST file; companions are for one with one SCI extension.
 
-    Parameters
-    ----------
-    file : FitsFile
-        The opened file.
-    options : ReadOptions
-        How to read.
-    companions : dict of str to FitsFile, optional
-        Further files by role, for a file with one SCI extension.
-
-    Yields
-    ------
-    Exposure
-        Pixel values in the unit of the file, with ABMAG in the header; of undrizzled images with
-        the map of pixel areas.
+    Pixels are in the unit of the file, with ABMAG in the header; of undrizzled images with the map
+    of pixel areas.
 
     Raises
     ------
@@ -101,21 +78,22 @@ def read_hst(
             "give the name of the extensions"
         )
     for version in versions:
-        frame = Frame.find(file, companions, "SCI", version, options.extensions)
+        frame = Frame.find(file, options, companions, version=version)
         if len(versions) > 1 or not _is_drizzled(frame):
             frame.part = f"sci{version}"
-        yield from _read_frame(frame, options)
+        yield from _read_frame(frame)
 
 
-def _read_frame(frame: Frame, options: ReadOptions) -> Iterator[Exposure]:
+def _read_frame(frame: Frame) -> Iterator[Exposure]:
     """Read one chip, or a mosaic."""
-    _settle_band(frame)
+    if name := _filter_name(frame.header.get):  # ACS has two wheels
+        frame.header["FILTER"] = (name, "filters in the light path")
     is_drizzled = _is_drizzled(frame)
     if is_drizzled and "wht" not in frame.layers:
         frame.notes.append("no WHT extension; where ERR is sound, pixels are taken to have data")
     frame.weights_are = "exptime"
     if not is_drizzled:
-        frame.require_mask("HST", options.extensions)
+        frame.require_mask("HST")
 
     def finish(exposure: Exposure, box: Box) -> None:
         if is_drizzled or exposure.area is not None:
@@ -128,7 +106,7 @@ def _read_frame(frame: Frame, options: ReadOptions) -> Iterator[Exposure]:
                 "no IDCSCALE: pixel areas are relative to the one at the reference pixel"
             )
 
-    yield from assemble(frame, options, finish)
+    yield from assemble(frame, finish)
 
 
 def _is_drizzled(frame: Frame) -> bool:
@@ -147,13 +125,6 @@ def _refuse_other_products(file: FitsFile) -> None:
     name = _filter_name(file.primary)
     if re.fullmatch(r"(G\d{3}L?|PR\d{3}L)", name):
         raise UnusableExposureError(f"{file.path}: {name} is a grism or prism: no image of the sky")
-
-
-def _settle_band(frame: Frame) -> None:
-    """Make FILTER what is in the light path: ACS has two wheels."""
-    name = _filter_name(frame.header.get)
-    if name:
-        frame.header["FILTER"] = (name, "filters in the light path")
 
 
 def _filter_name(get: Callable[[str], object]) -> str:

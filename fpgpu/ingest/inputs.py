@@ -344,20 +344,7 @@ def as_input(
     options: ReadOptions | None = None,
     calibration: CalibrationOptions | None = None,
 ) -> Input:
-    """Turn what a user hands to ingest into an `Input`.
-
-    Parameters
-    ----------
-    item : str, Path, Input, Exposure or CCDData
-        A file; an input, which stays as it is; or an exposure in memory.
-    options : ReadOptions, optional
-        How to read, for all but an `Input`.
-    calibration : CalibrationOptions, optional
-        What to do to the pixels, for all but an `Input`.
-
-    Returns
-    -------
-    Input
+    """Turn what a user hands to ingest into an `Input`; one that is an `Input` keeps its options.
 
     Raises
     ------
@@ -382,35 +369,15 @@ def as_input(
 
 
 def is_single(item: object) -> bool:
-    """Tell one thing to ingest from several.
-
-    Parameters
-    ----------
-    item : object
-        What a user hands to ingest.
-
-    Returns
-    -------
-    bool
-        Whether it is what `as_input` takes.
-    """
+    """Tell one thing to ingest, which `as_input` takes, from several."""
     is_ccddata = all(hasattr(item, name) for name in ("uncertainty", "mask", "wcs", "header"))
     return is_ccddata or isinstance(item, str | os.PathLike | Input | Exposure)
 
 
 def options_text(item: Input) -> str:
-    """Write how an input is to be read and calibrated.
+    """Write how an input is to be read and calibrated, whatever its files are called and hold.
 
-    Parameters
-    ----------
-    item : Input
-        Its file names and contents do not count, only its options and what its companions are.
-
-    Returns
-    -------
-    str
-        JSON without what has its default; the same in every process and under every version of
-        Python.
+    JSON without what has its default; the same in every process and under every version of Python.
     """
     content = {
         "companions": sorted(item.companions),
@@ -421,18 +388,7 @@ def options_text(item: Input) -> str:
 
 
 def options_digest(item: Input) -> str:
-    """Condense how an input is to be read and calibrated.
-
-    Parameters
-    ----------
-    item : Input
-        As for `options_text`.
-
-    Returns
-    -------
-    str
-        SHA-256 of that text in hexadecimal.
-    """
+    """Condense `options_text` to its SHA-256 in hexadecimal."""
     return hashlib.sha256(options_text(item).encode()).hexdigest()
 
 

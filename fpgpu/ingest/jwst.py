@@ -12,7 +12,6 @@ behind a wide one in the filter wheel; NIRISS spreads its filters over both whee
 import math
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from fpgpu.errors import UnusableExposureError
 from fpgpu.fluxes import flux_unit, is_positive
@@ -51,41 +50,15 @@ _NO_IMAGE = {
 
 
 def is_jwst(file: FitsFile) -> bool:
-    """Tell whether a file is a product of JWST.
-
-    Parameters
-    ----------
-    file : FitsFile
-        The opened file.
-
-    Returns
-    -------
-    bool
-        Whether TELESCOP is JWST and there is a SCI or a spectrum extension.
-    """
+    """Tell whether TELESCOP of a file is JWST and it has a SCI or a spectrum extension."""
     telescope = str(file.primary("TELESCOP")).strip().upper()
     return telescope == "JWST" and bool({"SCI", "EXTRACT1D"} & set(file.names()))
 
 
 def read_jwst(
-    file: FitsFile, options: ReadOptions, companions: dict[str, FitsFile] | None = None
+    file: FitsFile, options: ReadOptions, companions: dict[str, FitsFile]
 ) -> Iterator[Exposure]:
-    """Read a JWST image.
-
-    Parameters
-    ----------
-    file : FitsFile
-        The opened file.
-    options : ReadOptions
-        How to read.
-    companions : dict of str to FitsFile, optional
-        Further files by role.
-
-    Yields
-    ------
-    Exposure
-        Pixel values in MJy/sr with the area map; of stage 2, DO_NOT_USE is bad unless the user
-        names bits.
+    """Read a JWST image, in MJy/sr with the area map; DO_NOT_USE is bad, unless bits are named.
 
     Raises
     ------
@@ -96,9 +69,9 @@ def read_jwst(
         When there is no usable WCS.
     """
     _refuse_other_products(file)
-    frame = Frame.find(file, companions, extensions=options.extensions)
+    frame = Frame.find(file, options, companions)
     if options.do_fluxcal and options.abmag is None:
-        _check_units(file, frame.header, options)
+        _check_units(frame)
     is_mosaic = "mask" not in frame.layers and ("wht" in frame.layers or _is_resampled(file))
     # Stage 2 was divided by PIXAR_SR, which is right whatever the WCS says; a mosaic has pixels of
     # its own, of one area.
@@ -108,7 +81,7 @@ def read_jwst(
             "no WHT extension: pixels without data are those that are NaN or have a useless ERR"
         )
     if not is_mosaic:
-        frame.require_mask("JWST", options.extensions)
+        frame.require_mask("JWST")
     _settle_band(frame)
     if "area" not in frame.layers and not is_mosaic:
         frame.notes.append("no AREA extension; every pixel is taken to have the nominal area")
@@ -118,7 +91,7 @@ def read_jwst(
     def finish(exposure: Exposure, box: Box) -> None:
         exposure.bitmask = None if is_mosaic else JWST.parse("DO_NOT_USE")
 
-    yield from assemble(frame, options, finish)
+    yield from assemble(frame, finish)
 
 
 def _is_resampled(file: FitsFile) -> bool:
@@ -159,21 +132,22 @@ def _settle_band(frame: Frame) -> None:
             frame.notes.append(f"behind FILTER {wide} is PUPIL {narrow}: the band is {narrow}")
 
 
-def _check_units(file: FitsFile, header: Any, options: ReadOptions) -> None:
+def _check_units(frame: Frame) -> None:
     """Refuse units that have no way to nanojansky."""
+    header = frame.header
     if "ABMAG" in header:
         return
     light = flux_unit(header)
     if light is None:
         raise UnusableExposureError(
-            f"{file.path}: BUNIT is {str(header.get('BUNIT', '')).strip() or 'missing'}, expected "
+            f"{frame.path}: BUNIT is {str(header.get('BUNIT', '')).strip() or 'missing'}, expected "
             f"{SURFACE_BRIGHTNESS}; give a flux-calibrated stage-2 product (cal or crf), or keep "
             "its unit with --no-fluxcal"
         )
     area = header.get("PIXAR_SR")
-    if light.per != "pixel" and options.pixel_area != "wcs" and not is_positive(area):
+    if light.per != "pixel" and frame.options.pixel_area != "wcs" and not is_positive(area):
         raise UnusableExposureError(
-            f"{file.path}: PIXAR_SR is {area!r}, expected the solid angle of a pixel in steradians;"
+            f"{frame.path}: PIXAR_SR is {area!r}, expected the solid angle of a pixel in steradians;"
             f" it is needed to turn {header['BUNIT']} into nJy (--pixel-area wcs takes that of the "
             "WCS)"
         )

@@ -12,11 +12,10 @@ from fpgpu.ingest.cards import refuse_contradictions, replace_wcs
 from fpgpu.ingest.exposure import Exposure, ImageNameSet, header_to_id
 from fpgpu.ingest.flags import flags_for
 from fpgpu.ingest.pixelarea import solid_angle
-from fpgpu.ingest.refit import FRAME_TOLERANCE, refit_header, refit_native
+from fpgpu.ingest.refit import refit_gwcs, refit_header, refit_native
 from fpgpu.ingest.units import settle_units, zero_point_conflict
 from fpgpu.ingest.weights import inverse_of
 from fpgpu.sky.cards import has_lookup
-from fpgpu.sky.sip import fit_sip
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.names import check_band, check_expID
 
@@ -294,7 +293,7 @@ def _place(exposure: Exposure, wcs: Any, where: str) -> None:
         elif (sky := SkyWCS.from_native(wcs, shape)).kind == "fits":
             notes, residual = refit_native(hdr, wcs, shape)
         else:
-            sip = fit_sip(sky, shape, tolerance=1e-3 if sky.frame is None else FRAME_TOLERANCE)
+            sip = refit_gwcs(sky, shape)
             notes, residual, exposure.wcs_choice = [], sip.residual, "gwcs"
             replace_wcs(hdr, sip)
             if sky.frame is None:

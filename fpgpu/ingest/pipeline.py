@@ -177,7 +177,12 @@ def ingest(
             earlier=earlier,
         )
         try:
-            coordinator.run(_sized(items, present.super_pixel_size))
+            # The super-pixel size of an existing store holds for what is read into it.
+            size = present.super_pixel_size
+            coordinator.run(
+                replace(item, options=replace(item.options, super_pixel_size=size))
+                for item in items
+            )
         finally:
             pool.close()
             if coordinator.ended_early and pool.ends_when_told:
@@ -211,12 +216,3 @@ def _mixed_units(report: IngestReport, present: Present) -> dict[str, dict[str, 
             describe_units(by_unit),
         )
     return mixed
-
-
-def _sized(items: Iterable[Input], super_pixel_size: int) -> Iterable[Input]:
-    """Let the super-pixel size of an existing store hold for what is read into it."""
-    for item in items:
-        options = item.options
-        if options.super_pixel_size != super_pixel_size:
-            options = replace(options, super_pixel_size=super_pixel_size)
-        yield replace(item, options=options)

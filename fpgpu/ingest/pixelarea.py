@@ -23,30 +23,16 @@ _COLUMNS = 64
 
 
 def area_map(header: Any, box: Box, nominal: float) -> npt.NDArray[np.float32]:
-    """Compute the area of every pixel relative to a nominal one.
+    """Compute the area of every pixel ``[x, y]`` relative to a nominal one, in square degrees.
 
     The determinant of the derivative of the gnomonic plane by the pixel, from the linear and the
     SIP terms of the WCS, times the cube of the cosine of the distance from the tangent point, by
     which the plane is larger than the sky.
 
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-        With a gnomonic WCS, with or without SIP.
-    box : Box
-        The pixels.
-    nominal : float
-        Area of the nominal pixel in square degrees.
-
-    Returns
-    -------
-    ndarray of float32, shape (nx, ny)
-        Indexed ``[x, y]``.
-
     Raises
     ------
     WCSError
-        When the WCS is of another kind.
+        When the WCS is not gnomonic.
     """
     sip = SipFit.from_wcs(SkyWCS.from_header(header))
     nx, ny = box.shape
@@ -67,20 +53,11 @@ def area_map(header: Any, box: Box, nominal: float) -> npt.NDArray[np.float32]:
 
 
 def nominal_area(header: Any) -> tuple[float, str]:
-    """Give the area of the pixel that HST's zero points are for.
+    """Give the square degrees of the pixel that HST's zero points are for, and where they come
+    from.
 
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-        With a gnomonic WCS.
-
-    Returns
-    -------
-    area : float
-        Square degrees: that of the pixels of the instrument's distortion model, IDCSCALE; where
-        there is none, that of the pixel at the reference point of the WCS.
-    source : str
-        ``"IDCSCALE"`` or ``"CRPIX"``.
+    That of the pixels of the instrument's distortion model, IDCSCALE; where there is none, that of
+    the pixel at the reference point of the WCS (``"CRPIX"``).
     """
     scale = header.get("IDCSCALE")
     if isinstance(scale, float | int) and not isinstance(scale, bool) and 0 < scale < 60:
@@ -90,17 +67,7 @@ def nominal_area(header: Any) -> tuple[float, str]:
 
 
 def solid_angle(header: Any) -> float:
-    """Give the solid angle of the pixel in the middle of an image.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-        With NAXIS1, NAXIS2 and any celestial FITS WCS.
-
-    Returns
-    -------
-    float
-        Steradian.
+    """Give the steradians of the pixel in the middle of an image, by its celestial FITS WCS.
 
     Raises
     ------

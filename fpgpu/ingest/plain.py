@@ -20,39 +20,15 @@ __all__ = ["is_plain", "read_plain"]
 
 
 def is_plain(file: FitsFile) -> bool:
-    """Tell whether a file holds an image.
-
-    Parameters
-    ----------
-    file : FitsFile
-        The opened file.
-
-    Returns
-    -------
-    bool
-        Whether there is a SCI extension or any image.
-    """
+    """Tell whether a file has a SCI extension or any image."""
     return "SCI" in file.names() or bool(file.images())
 
 
 def read_plain(
-    file: FitsFile, options: ReadOptions, companions: dict[str, FitsFile] | None = None
+    file: FitsFile, options: ReadOptions, companions: dict[str, FitsFile]
 ) -> Iterator[Exposure]:
-    """Read a plain FITS exposure.
-
-    Parameters
-    ----------
-    file : FitsFile
-        The opened file.
-    options : ReadOptions
-        How to read.
-    companions : dict of str to FitsFile, optional
-        Further files by role.
-
-    Yields
-    ------
-    Exposure
-        Pixel values in the unit of the file; any flag of DQ is bad unless the user names bits.
+    """Read a plain FITS exposure, in the unit of the file; any flag of DQ is bad, unless bits are
+    named.
 
     Raises
     ------
@@ -61,9 +37,8 @@ def read_plain(
     WCSError
         When there is no usable WCS.
     """
-    named = options.extensions
-    science = named["sci"] if "sci" in named else _science(file)
-    yield from assemble(Frame.find(file, companions, science, extensions=named), options)
+    science = "SCI" if "sci" in options.extensions else _science(file)
+    yield from assemble(Frame.find(file, options, companions, science))
 
 
 def _science(file: FitsFile) -> str | int:

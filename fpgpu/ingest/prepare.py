@@ -3,11 +3,11 @@
 import numpy as np
 import numpy.typing as npt
 
+from fpgpu.calibration import Planes
 from fpgpu.errors import UnusableExposureError
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.flags import flags_for
 from fpgpu.ingest.inputs import CalibrationOptions
-from fpgpu.planes import Planes
 from fpgpu.stores.mosaics import TilePlace
 
 __all__ = ["BACKGROUND_KEYWORD", "is_empty_tile", "prepare", "require_weight"]
@@ -20,14 +20,9 @@ _ROWS = 64
 
 
 def prepare(exposure: Exposure, calibration: CalibrationOptions) -> None:
-    """Settle the bad bits, the background offset and the cap of the S/N, in place.
+    """Settle the bad bits, the background offset and the cap of the S/N of an exposure, in place.
 
-    Parameters
-    ----------
-    exposure : Exposure
-        As its reader made it. Arrays are replaced, not written to.
-    calibration : CalibrationOptions
-        What is asked.
+    Arrays are replaced, not written to.
 
     Raises
     ------
@@ -49,20 +44,7 @@ def prepare(exposure: Exposure, calibration: CalibrationOptions) -> None:
 
 
 def require_weight(exposure: Exposure, calibration: CalibrationOptions) -> None:
-    """Refuse an exposure of which no pixel has any weight, or note it, as the options ask.
-
-    Parameters
-    ----------
-    exposure : Exposure
-        After `prepare`.
-    calibration : CalibrationOptions
-        What is asked.
-
-    Raises
-    ------
-    UnusableExposureError
-        With the causes.
-    """
+    """Refuse a prepared exposure without any weight, or note it, as the options ask."""
     if _has_weight(exposure):
         return
     causes = _causes(_planes(exposure))
@@ -79,17 +61,7 @@ def require_weight(exposure: Exposure, calibration: CalibrationOptions) -> None:
 
 
 def is_empty_tile(exposure: Exposure) -> bool:
-    """Tell whether an exposure is a tile without weight, which a mosaic does without.
-
-    Parameters
-    ----------
-    exposure : Exposure
-        After `prepare`.
-
-    Returns
-    -------
-    bool
-    """
+    """Tell whether a prepared exposure is a tile without weight, which a mosaic does without."""
     return TilePlace.read(exposure.hdr) is not None and not _has_weight(exposure)
 
 

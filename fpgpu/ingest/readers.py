@@ -80,10 +80,8 @@ class InputFile:
     @cached_property
     def companions(self) -> dict[str, FitsFile]:
         """The files that belong to it, opened as FITS, by role."""
-        opened = {}
-        for role, path in self.companion_paths.items():
-            opened[role] = self._closing.enter_context(FitsFile(path))
-        return opened
+        paths = self.companion_paths.items()
+        return {role: self._closing.enter_context(FitsFile(path)) for role, path in paths}
 
     def close(self) -> None:
         """Close whatever was opened."""
@@ -116,28 +114,11 @@ class Reader:
     read: Callable[[InputFile, ReadOptions], Exposure | Iterable[Exposure]]
 
 
-def _built_in(
-    name: str,
-    recognises: Callable[[FitsFile], bool],
-    read: Callable[[FitsFile, ReadOptions, dict[str, FitsFile]], Iterator[Exposure]],
-) -> Reader:
-    """A reader of FITS files."""
-    return Reader(
-        name,
-        lambda file: recognises(file.fits),
-        lambda file, options: read(file.fits, options, file.companions),
-    )
-
-
 _BUILT_IN = (
-    Reader(
-        "roman",
-        lambda file: is_asdf(file.head),
-        lambda file, options: read_roman(file.path, options, file.companion_paths),
-    ),
-    _built_in("jwst", is_jwst, read_jwst),
-    _built_in("hst", is_hst, read_hst),
-    _built_in("plain", is_plain, read_plain),
+    Reader("roman", lambda f: is_asdf(f.head), lambda f, o: read_roman(f.path, o, f.companion_paths)),
+    Reader("jwst", lambda f: is_jwst(f.fits), lambda f, o: read_jwst(f.fits, o, f.companions)),
+    Reader("hst", lambda f: is_hst(f.fits), lambda f, o: read_hst(f.fits, o, f.companions)),
+    Reader("plain", lambda f: is_plain(f.fits), lambda f, o: read_plain(f.fits, o, f.companions)),
 )
 
 _registered: dict[str, Reader] = {}

@@ -5,7 +5,6 @@ a table; a resumed run compares it with the files and options of now.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from typing import Any
 from fpgpu.errors import MissingFileError, UnusableExposureError
 from fpgpu.ingest.exposure import Exposure, sip_residual
 from fpgpu.ingest.inputs import Input, options_digest, options_text
+from fpgpu.paths import absolute_path
 from fpgpu.stores.pixels.records import update_checksum
 
 __all__ = ["FileMark", "absolute", "file_marks", "is_current", "record_of", "require_unchanged"]
@@ -66,11 +66,11 @@ def absolute(item: Input) -> Input:
     Input
         With absolute paths; links stay links, as names are made of them.
     """
-    companions = {role: _absolute(path) for role, path in item.companions.items()}
+    companions = {role: absolute_path(path) for role, path in item.companions.items()}
     options = item.options
     if options.framedir is not None:
-        options = replace(options, framedir=_absolute(options.framedir))
-    path = item.path if item.exposure is not None else _absolute(item.path)
+        options = replace(options, framedir=absolute_path(options.framedir))
+    path = item.path if item.exposure is not None else absolute_path(item.path)
     return replace(item, path=path, companions=companions, options=options)
 
 
@@ -204,11 +204,6 @@ def version_of(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return ""
-
-
-def _absolute(path: Path) -> Path:
-    """Make a path absolute without following links."""
-    return Path(os.path.abspath(path))  # noqa: PTH100 (resolve would follow them)
 
 
 def _mark(role: str, path: Path, read: bool) -> FileMark:

@@ -15,7 +15,10 @@ from fpgpu.sky.disagreement import disagreement
 from fpgpu.sky.sip import SipFit, fit_sip
 from fpgpu.sky.wcs import SkyWCS
 
-__all__ = ["EXACT", "FRAME_TOLERANCE", "LOOKUP_TOLERANCE", "refit_header", "refit_native"]
+__all__ = ["LOOKUP_TOLERANCE", "refit_gwcs", "refit_header", "refit_native"]
+
+GWCS_TOLERANCE = 1e-3
+"""Pixels by which a SIP refit may miss a gWCS."""
 
 LOOKUP_TOLERANCE = 0.1
 """Pixels by which the SIP refit may miss the WCS with its tables, which no polynomial follows."""
@@ -82,28 +85,16 @@ def refit_header(
     return [*notes, *found], residual
 
 
+def refit_gwcs(sky: SkyWCS, shape: tuple[int, int], tolerance: float | None = None) -> SipFit:
+    """Fit SIP to a gWCS; more closely where its frame is none that can be kept beside the refit."""
+    limit = GWCS_TOLERANCE if sky.frame is None else FRAME_TOLERANCE
+    return fit_sip(sky, shape, tolerance=limit if tolerance is None else tolerance)
+
+
 def refit_native(
     header: Any, wcs: Any, shape: tuple[int, int], tolerance: float | None = None
 ) -> Refitted:
-    """Put a FITS WCS into a header, settled as `refit_header` does.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-        Changed in place.
-    wcs : astropy.wcs.WCS
-        With its look-up tables, where it has any.
-    shape : tuple of int
-        (nx, ny) of the image.
-    tolerance : float, optional
-        As of `refit_header`.
-
-    Returns
-    -------
-    notes : list of str
-        What a user should know.
-    residual : float or None
-        Pixels by which a refit misses, None where there is none.
+    """Put a FITS WCS, with its look-up tables, into a header, settled as `refit_header` does.
 
     Raises
     ------

@@ -223,19 +223,7 @@ def stored_row(file: Path, status: str, record: CalibrationRecord) -> IngestRow:
 
 
 def unknown_bands(items: Iterable[Input], found: Iterable[str]) -> list[str]:
-    """Name the bands that were asked for and that no input holds.
-
-    Parameters
-    ----------
-    items : iterable of Input
-        What was read.
-    found : iterable of str
-        The bands that it holds.
-
-    Returns
-    -------
-    list of str
-        A sentence a band.
+    """Say of each band that was asked for, and that no input holds, what is near; a sentence each.
     """
     known = sorted(set(found) - {""})
     asked = dict.fromkeys(band for item in items for band in item.options.bands)

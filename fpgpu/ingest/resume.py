@@ -52,18 +52,8 @@ class Present(NamedTuple):
 
 
 def look(path: Path, nside_full: int | tuple[int, int] | None) -> Present:
-    """Look at the stores of a folder.
-
-    Parameters
-    ----------
-    path : Path
-        The folder; stores that are missing are empty.
-    nside_full : int, tuple of int or None
-        The size that was asked for.
-
-    Returns
-    -------
-    Present
+    """Look at the stores of a folder, and the size that was asked for; stores that are missing are
+    empty.
 
     Raises
     ------
@@ -111,16 +101,7 @@ class Admission:
         self._names = {band: NameTree(names) for band, names in expIDs.items()}
 
     def admit(self, key: Key, shape: tuple[int, int], file: Path) -> None:
-        """Take note of an exposure that goes in.
-
-        Parameters
-        ----------
-        key : (str, str)
-            Band and expID.
-        shape : tuple of int
-            Its pixels (nx, ny).
-        file : Path
-            What it came from.
+        """Take note of an exposure, of (nx, ny) pixels, that goes in.
 
         Raises
         ------
@@ -166,17 +147,8 @@ class Earlier:
                     self._by_input[str(record.provenance.get("input", ""))].append(record)
 
     def rows(self, item: Input) -> list[IngestRow]:
-        """Give the exposures of an input when nothing about it has changed.
-
-        Parameters
-        ----------
-        item : Input
-            With absolute paths.
-
-        Returns
-        -------
-        list of IngestRow
-            One an exposure, ``"unchanged"``; none when the input must be read.
+        """Give a row an exposure of an input when nothing about it has changed; none when it must
+        be read.
         """
         if item.exposure is not None:
             return []
@@ -186,15 +158,7 @@ class Earlier:
 
 
 def take_up(folder: Path, items: Iterable[Input]) -> None:
-    """Commit the complete shards that a killed run has written of inputs that are the same now.
-
-    Parameters
-    ----------
-    folder : Path
-        The store folder.
-    items : iterable of Input
-        With absolute paths.
-    """
+    """Commit the complete shards that a killed run has written of inputs that are the same now."""
     inputs = {str(item.path): item for item in items if item.exposure is None}
     shards = []
     for path in find_orphans(folder):
@@ -214,11 +178,6 @@ def tell_strays(folder: Path) -> None:
     """Tell of files that a killed run has written and not committed.
 
     They stay: another writer may be about to commit them.
-
-    Parameters
-    ----------
-    folder : Path
-        The store folder.
     """
     strays = [*find_orphans(folder), *find_parts(folder)]
     if strays:
@@ -233,15 +192,7 @@ def tell_strays(folder: Path) -> None:
 
 
 def remove_own(folder: Path, run: str) -> None:
-    """Remove what the workers of a run have written that no commit names; they have ended.
-
-    Parameters
-    ----------
-    folder : Path
-        The store folder.
-    run : str
-        What the ids of the run's shards begin with.
-    """
+    """Remove what the workers of a run have written that no commit names; they have ended."""
     with suppress(StoreError, OSError):  # what is told is why the run ended
         for path in (*find_orphans(folder), *find_parts(folder)):
             if f"-{run}" in path.name:

@@ -51,39 +51,17 @@ _NO_IMAGE = re.compile(r"GRISM|PRISM|DARK|NOT_CONFIGURED|ENGINEERING|\W*")
 
 
 def is_asdf(head: bytes) -> bool:
-    """Tell whether a file is an ASDF file.
-
-    Parameters
-    ----------
-    head : bytes
-        Its first bytes.
-
-    Returns
-    -------
-    bool
-    """
+    """Tell by its first bytes whether a file is an ASDF file."""
     return head.startswith(b"#ASDF")
 
 
 def read_roman(
     path: Path, options: ReadOptions, companions: Mapping[str, Path] | None = None
 ) -> Iterator[Exposure]:
-    """Read a Roman WFI image.
+    """Read a Roman WFI image; an ASDF file has all of an exposure, so there are no companions.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    options : ReadOptions
-        How to read.
-    companions : mapping of str to Path, optional
-        Must be empty: an ASDF file has all of an exposure.
-
-    Yields
-    ------
-    Exposure
-        Pixel values as in the file, with ABMAG (or MJy/sr with PIXAR_SR) in a header made from the
-        metadata, and the map of pixel areas.
+    Pixels are as in the file, with ABMAG (or MJy/sr with PIXAR_SR) in a header made from the
+    metadata, and the map of pixel areas.
 
     Raises
     ------

@@ -33,26 +33,7 @@ class Box(NamedTuple):
 
 
 def check_tile(sides: tuple[int, ...], overlap: int, multiple: int) -> tuple[int, int]:
-    """Refuse a tile that cannot be.
-
-    Parameters
-    ----------
-    sides : tuple of int
-        (nx, ny) of a tile.
-    overlap : int
-        Pixels that neighbours share.
-    multiple : int
-        The super-pixel size.
-
-    Returns
-    -------
-    tuple of int
-        The sides.
-
-    Raises
-    ------
-    LayoutError
-        When it is no whole number of super-pixels, or the overlap leaves it nothing of its own.
+    """Give the (nx, ny) of a tile; refuse one of broken super-pixels, or with nothing of its own.
     """
     if len(sides) != 2 or any(side < multiple or side % multiple for side in sides):
         raise LayoutError(
@@ -70,16 +51,7 @@ def check_tile(sides: tuple[int, ...], overlap: int, multiple: int) -> tuple[int
 def split(
     shape: tuple[int, int], tile: tuple[int, int], overlap: int
 ) -> Iterator[tuple[tuple[int, int], Box]]:
-    """Cut an image into tiles.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (nx, ny) of the image.
-    tile : tuple of int
-        (nx, ny) of a tile.
-    overlap : int
-        Pixels that neighbours share, in both directions.
+    """Cut an image of (nx, ny) pixels into tiles whose neighbours share `overlap` pixels.
 
     Yields
     ------

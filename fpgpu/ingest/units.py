@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from astropy.units import UnitBase
 
 __all__ = [
-    "PIXEL_AREAS", "conversion_note", "electrons_per_second", "factor_between", "is_time",
-    "settle_units", "zero_point_conflict",
+    "PIXEL_AREAS", "electrons_per_second", "factor_between", "is_time", "settle_units",
+    "zero_point_conflict",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -103,18 +103,7 @@ def settle_units(
 
 
 def zero_point_conflict(header: Any) -> str | None:
-    """Say how the two zero points of a header differ, ABMAG and a flux density in BUNIT.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-        The header.
-
-    Returns
-    -------
-    str or None
-        None where there is one at most, or they agree.
-    """
+    """Say how ABMAG of a header differs from a flux density in BUNIT; None where it does not."""
     light = _or_none(flux_unit, header) if "ABMAG" in header else None
     if light is None or light.per != "pixel":
         return None
@@ -151,13 +140,13 @@ def factor_between(layer: FitsImage, header: Any, power: int = 1, stated: object
     """
     text, image_text = (str(hdr.get("BUNIT", "")).strip() for hdr in (layer.header, header))
     zero_point = layer.header.get("ABMAG")
-    is_calibrated = "ABMAG" in header or _or_none(flux_unit, header) is not None
-    if zero_point not in (None, stated, header.get("ABMAG")) and is_calibrated:
+    is_news = zero_point not in (None, stated, header.get("ABMAG"))
+    if is_news and ("ABMAG" in header or _or_none(flux_unit, header) is not None):
         return _ratio(layer, {"ABMAG": zero_point}, header) ** power
     if text == image_text:
         return 1.0
     own, wanted = _unit_of(layer, text), _unit_or_none(image_text)
-    if own is None or _is_plain_number(own):
+    if own is None or own.is_unity():
         return 1.0
     if wanted is not None and own.is_equivalent(wanted**power):
         return float(own.to(wanted**power))
@@ -166,7 +155,7 @@ def factor_between(layer: FitsImage, header: Any, power: int = 1, stated: object
         unit = flux_unit(light)
         if unit is not None and unit.per == "pixel":
             return _ratio(layer, light, header) ** power
-    if power == -2 or wanted is None or _is_plain_number(wanted):
+    if power == -2 or wanted is None or wanted.is_unity():
         return 1.0
     raise UnusableExposureError(
         f"{layer.where} is in {text}, but the image in {image_text}; convert it, or correct its "
@@ -174,47 +163,8 @@ def factor_between(layer: FitsImage, header: Any, power: int = 1, stated: object
     )
 
 
-def conversion_note(layer: FitsImage, header: Any, factor: float) -> list[str]:
-    """Tell of a companion whose values are not in the unit of the image.
-
-    Parameters
-    ----------
-    layer : FitsImage
-        The companion.
-    header : astropy.io.fits.Header
-        That of the image.
-    factor : float
-        From `factor_between`.
-
-    Returns
-    -------
-    list of str
-        Nothing when the factor is 1.
-    """
-    if factor == 1:
-        return []
-    own, image = (
-        f"BUNIT {hdr.get('BUNIT') or 'missing'}, ABMAG {hdr.get('ABMAG', 'missing')}"
-        for hdr in (layer.header, header)
-    )
-    return [
-        f"{layer.where} is in another unit ({own}) than the image ({image}): its values are "
-        f"multiplied by {factor:.6g}"
-    ]
-
-
 def is_time(layer: FitsImage) -> bool:
-    """Tell whether the values of an image are times.
-
-    Parameters
-    ----------
-    layer : FitsImage
-        Weights, which may be exposure times.
-
-    Returns
-    -------
-    bool
-    """
+    """Tell whether the values of an image are times."""
     from astropy import units as u
 
     text = str(layer.header.get("BUNIT", "")).strip()
@@ -225,18 +175,7 @@ def is_time(layer: FitsImage) -> bool:
 
 
 def electrons_per_second(header: Any) -> float | None:
-    """Give the electrons per second that one unit of an image is.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-        With BUNIT, and EXPTIME where that is no rate.
-
-    Returns
-    -------
-    float or None
-        None when the image is in other units.
-    """
+    """Give the electrons per second that one unit of an image is; None for other units."""
     from astropy import units as u
 
     unit = _or_none(image_unit, header.get("BUNIT"))
@@ -280,13 +219,6 @@ def _unit_or_none(text: str) -> "UnitBase | None":
 
     unit = _or_none(image_unit, text)
     return unit if isinstance(unit, u.UnitBase) else None
-
-
-def _is_plain_number(unit: "UnitBase") -> bool:
-    """Whether a unit is none: the empty text, or 1."""
-    from astropy import units as u
-
-    return bool(unit == u.dimensionless_unscaled)
 
 
 def _ratio(layer: FitsImage, own: Mapping[str, Any], header: Any) -> float:

@@ -68,26 +68,15 @@ class Weigher:
     poisson: float = 0.0
 
     @classmethod
-    def choose(cls, frame: Frame, options: Any) -> "Weigher":
+    def choose(cls, frame: Frame) -> "Weigher":
         """Choose what uncertainties come from.
-
-        Parameters
-        ----------
-        frame : Frame
-            The image and what belongs to it.
-        options : ReadOptions
-            With `weight`, one of `WEIGHTS`, and `err_scale`.
-
-        Returns
-        -------
-        Weigher
 
         Raises
         ------
         UnusableExposureError
             When there is no image of the kind that is needed.
         """
-        layers, kind = frame.layers, options.weight
+        layers, kind = frame.layers, frame.options.weight
         if kind == "auto":
             kind = "err" if "err" in layers or "wht" not in layers else frame.weights_are
         role = "err" if kind == "err" else "wht"
@@ -100,7 +89,7 @@ class Weigher:
         if role == "err":
             stated = str(layers[role].header.get("UTYPE", "")).strip().upper()
             kind = _UTYPES.get(stated, kind)
-        return cls(kind, layers[role], layers.get("wht"), options.err_scale)
+        return cls(kind, layers[role], layers.get("wht"), frame.options.err_scale)
 
     @property
     def power(self) -> int:
@@ -151,24 +140,12 @@ class Weigher:
         self.poisson = 0.0 if electrons is None else 1.0 / electrons
 
     def read(self, box: Box, im: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Give the inverse uncertainties of a part of the image.
-
-        Parameters
-        ----------
-        box : Box
-            The part.
-        im : ndarray, shape (nx, ny)
-            Its pixels, ``[x, y]``.
+        """Give the inverse uncertainties of a part of the image, whose pixels are `im` ``[x, y]``.
 
         Returns
         -------
         ndarray of float32 or float64, shape (nx, ny)
             NaN where there are no data.
-
-        Raises
-        ------
-        UnusableExposureError
-            When the image cannot be read.
         """
         noise = self.noise.read_numbers(box)
         if self.kind in ("err", "variance"):
@@ -195,17 +172,7 @@ class Weigher:
 
 
 def inverse_of(err: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Give the reciprocal of standard deviations.
-
-    Parameters
-    ----------
-    err : ndarray of integers or floats, any shape
-        Standard deviations.
-
-    Returns
-    -------
-    ndarray of float32 or float64
-        ``1 / err`` in the precision of the file: infinite where it is 0, 0 where it is infinite.
+    """Give 1 / err in the precision of the file: infinite where err is 0, 0 where it is infinite.
     """
     if err.dtype.kind != "f":
         err = err.astype(np.float32 if err.dtype.itemsize <= 2 else np.float64)

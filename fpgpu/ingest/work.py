@@ -48,6 +48,9 @@ T = TypeVar("T")
 STORE_FAILURES = (StoreBusyError, StoreFormatError, StoreWriteError)
 """Errors after which no other exposure could go in either."""
 
+# Of a process, made once.
+_backend_of = cache(get_backend)
+
 # Executors of threads, and dask's workers, run several tasks in one process. Its memory is meant
 # for one exposure, and catching the warnings of a library is not safe in threads.
 _one_at_a_time = threading.Lock()
@@ -101,17 +104,8 @@ class ShardResult:
 
 
 def make_shards(task: Task) -> list[ShardResult]:
-    """Turn an input into shards.
-
-    Parameters
-    ----------
-    task : Task
-        What to do.
-
-    Returns
-    -------
-    list of ShardResult
-        One an exposure, in the order of the reader, refused ones too.
+    """Turn an input into shards: a result an exposure, in the order of the reader, refused ones
+    too.
 
     Raises
     ------
@@ -130,13 +124,8 @@ def make_shards(task: Task) -> list[ShardResult]:
 def discard(made: list[ShardResult]) -> None:
     """Remove shards that will not be published.
 
-    What cannot be removed is left to the next run, which finds it: that is nobody's error, least
-    of all in place of the one that ends the run.
-
-    Parameters
-    ----------
-    made : list of ShardResult
-        What they came from.
+    What cannot be removed is left to the next run, which finds it: that is nobody's error, least of
+    all in place of the one that ends the run.
     """
     for each in made:
         if each.shard is not None:
@@ -176,17 +165,8 @@ def _attempt(task: Task, *, complete: bool) -> list[ShardResult]:
 def each_exposure(item: Input, make: Callable[[Exposure, float], T]) -> Iterator[ShardResult | T]:
     """Make something of the exposures of an input one by one, so that no two are in memory.
 
-    Parameters
-    ----------
-    item : Input
-        With absolute paths.
-    make : callable
-        Takes an exposure that is wanted and has weight, and when it was begun.
-
-    Yields
-    ------
-    ShardResult or what `make` gives
-        The former for what is left out or refused.
+    `make` takes an exposure that is wanted and has weight, and when it was begun; for others there
+    is a result that says why not.
 
     Raises
     ------
@@ -241,6 +221,7 @@ def _make(
 ) -> ShardResult:
     """Write one exposure."""
     exposure.provenance |= record_of(task.item, exposure, marks, complete=complete)
+    backend = _backend_of(task.backend) if isinstance(task.backend, str) else task.backend
     shard = write_shard(
         task.folder,
         exposure,
@@ -248,7 +229,7 @@ def _make(
         do_fluxcal=task.item.calibration.do_fluxcal,
         shape=task.shape or exposure.shape,
         super_pixel_size=task.super_pixel_size,
-        backend=_backend(task.backend),
+        backend=backend,
         run_id=task.run_id,
     )
     row = replace(
@@ -258,14 +239,3 @@ def _make(
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
     )
     return ShardResult(row, shard)
-
-
-@cache
-def _named_backend(name: BackendName) -> Backend:
-    """Make a process's backend once."""
-    return get_backend(name)
-
-
-def _backend(backend: BackendName | Backend) -> Backend:
-    """Return a backend given by name or as it is."""
-    return _named_backend(backend) if isinstance(backend, str) else backend
