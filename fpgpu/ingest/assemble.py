@@ -15,7 +15,7 @@ from fpgpu.errors import UnusableExposureError, WCSError
 from fpgpu.ingest.astrometry import Astrometry, choose_wcs
 from fpgpu.ingest.cutting import cut, size_misfit
 from fpgpu.ingest.exposure import Exposure, ImageNameSet
-from fpgpu.ingest.fitsimage import FitsImage
+from fpgpu.ingest.fitsfile import FitsImage
 from fpgpu.ingest.flags import flags_for
 from fpgpu.ingest.frame import Frame, leave_out
 from fpgpu.ingest.pixelarea import solid_angle

@@ -15,13 +15,7 @@ from fpgpu.sky.sip import SipFit
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.metadata.asdfguard import check_asdf
 
-__all__ = ["WCS_CHOICES", "WCS_TOLERANCE", "Astrometry", "choose_wcs", "read_gwcs"]
-
-WCS_CHOICES = ("auto", "gwcs", "fits")
-"""``auto``: gWCS where there is one, if the FITS WCS agrees. ``gwcs``, ``fits``: that one."""
-
-WCS_TOLERANCE = 1.0
-"""Pixels by which gWCS and FITS WCS may differ; JWST's own SIP headers are off by up to 0.2."""
+__all__ = ["Astrometry", "choose_wcs", "read_gwcs"]
 
 _NONE = object()
 

@@ -1,5 +1,5 @@
-"""The cards of a header: which decide about an exposure, which may come from another header, and
-those of its WCS, replaced or moved to a part of the image.
+"""The cards of a header: what FITS does not allow in them, which decide about an exposure, which
+may come from another header, and those of its WCS, replaced or moved to a part of the image.
 """
 
 import re
@@ -12,9 +12,10 @@ from fpgpu.sky.wcs import SkyWCS
 
 __all__ = [
     "STRUCTURE",
+    "clean_cards",
     "drop_wcs",
     "inherits",
-    "is_decisive",
+    "malformed_cards",
     "move_header",
     "move_wcs",
     "refuse_contradictions",
@@ -42,6 +43,14 @@ _DECISIVE = re.compile(
     rf"{_CALIBRATION.pattern}|{_EXPOSURE.pattern}|{STRUCTURE.pattern}|{WCS_CARD.pattern}|INHERIT"
 )
 
+# A keyword and a value, or a commentary card.
+_CARD = re.compile(r"(?=[A-Z0-9_-]* *=).{8}= |(COMMENT|HISTORY|CONTINUE|HIERARCH|        )")
+
+_CARD_LENGTH = 80
+_TEXT = re.compile(rb"[ -~]*")
+_TEXT_BYTES = frozenset(range(0x20, 0x7F))
+_PRINTABLE = bytes(byte if byte in _TEXT_BYTES else b"? "[byte < 0x80] for byte in range(256))
+
 # Of these any text will do.
 _FREE_TEXT = re.compile(r"OBJECT|TARGNAME|PROGRAM|PROPOSID|ROOTNAME|FILENAME|WCSNAME|CNAME\d+")
 
@@ -55,9 +64,54 @@ _ALTERNATE_CARD = re.compile(
 )
 
 
-def is_decisive(keyword: str) -> bool:
+def _is_decisive(keyword: str) -> bool:
     """Tell whether an exposure depends on what a card of a keyword says, letter by letter."""
     return bool(_DECISIVE.fullmatch(keyword)) and not _FREE_TEXT.fullmatch(keyword)
+
+
+def clean_cards(header: bytes, where: str) -> tuple[dict[int, bytes], list[str]]:
+    """Find what FITS does not allow in a header, and what to read in its place, as astropy does.
+
+    Characters beyond ASCII become question marks, TAB and other control characters blanks. Gives
+    the new cards by their place, and what to say of each.
+
+    Raises
+    ------
+    UnusableExposureError
+        When an exposure depends on such a card.
+    """
+    cards, found = dict[int, bytes](), list[str]()
+    for at in range(0, len(header), _CARD_LENGTH):
+        card = header[at : at + _CARD_LENGTH]
+        if card.rstrip(b" \0") == b"END":
+            break
+        if not _TEXT.fullmatch(card):
+            cards[at] = text = card.translate(_PRINTABLE)
+            found.append(f"{text.decode().rstrip()!r} has {_foreign(card)}")
+            if _is_needed(card, text):
+                raise UnusableExposureError(
+                    f"{where}: card {found[-1]}, in what an exposure depends on; correct the card, "
+                    "or the file is damaged"
+                )
+    return cards, found
+
+
+def malformed_cards(header: Any, where: str) -> list[tuple[int, str]]:
+    """Find cards without a value; refuse those that matter: a damaged CRPIX1 would become 0."""
+    found = []
+    for number, card in enumerate(header.cards):
+        text = str(card).rstrip()
+        if _CARD.match(str(card)):
+            continue
+        word = re.match(r"[A-Z0-9_-]*", text.upper())
+        if text[8:10] == "= " or (word is not None and _is_decisive(word[0])):
+            expected = "letters, digits, - and _ as keyword, then '= ' in columns 9 and 10"
+            raise UnusableExposureError(
+                f"{where} has a malformed card: {text!r}; expected {expected}; the file is "
+                "damaged, or the card must be repaired"
+            )
+        found.append((number, " ".join(text.split())))
+    return found
 
 
 def inherits(keyword: str, own: set[str], inherit: Any, *, primary_is_empty: bool) -> bool:
@@ -134,3 +188,25 @@ def move_wcs(gwcs: Any, x0: int, y0: int, shape: tuple[int, int]) -> Any:
     if SkyWCS.from_gwcs(gwcs).bounding_box is not None:
         moved.bounding_box = tuple((-0.5 * unit, (n - 0.5) * unit) for n in shape)
     return moved
+
+
+def _foreign(card: bytes) -> str:
+    """Name the characters of a card that FITS does not allow."""
+    found = sorted({byte for byte in card if byte not in _TEXT_BYTES})
+    return ", ".join("TAB" if byte == 9 else f"byte 0x{byte:02x}" for byte in found)
+
+
+def _is_needed(card: bytes, text: bytes) -> bool:
+    """Whether what FITS does not allow is in a keyword, or in a value that matters."""
+    from astropy.io import fits
+
+    if not _TEXT.fullmatch(card[:8]):
+        return True
+    if not _is_decisive(card[:8].decode().rstrip()):
+        return False
+    clean = fits.Card.fromstring(text)
+    clean.verify("silentfix")
+    first = next(at for at, byte in enumerate(card) if byte not in _TEXT_BYTES)
+    is_in_comment = first >= len(text.rstrip()) - len(clean.comment)
+    # A TAB before a number is a blank to astropy, too.
+    return not (is_in_comment or (isinstance(clean.value, int | float) and b"?" not in text))

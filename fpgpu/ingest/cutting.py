@@ -8,6 +8,7 @@ import numpy as np
 from fpgpu.errors import UnusableExposureError
 from fpgpu.ingest.cards import move_header, move_wcs
 from fpgpu.ingest.exposure import Exposure, pad_exposure, pad_to
+from fpgpu.ingest.inputs import ReadOptions
 from fpgpu.ingest.refit import refit_gwcs
 from fpgpu.ingest.tiles import Box, split
 from fpgpu.sky.wcs import SkyWCS
@@ -19,7 +20,7 @@ __all__ = ["cut", "cut_exposure", "size_misfit"]
 def cut(
     where: str,
     shape: tuple[int, int],
-    options: Any,
+    options: ReadOptions,
     read: Callable[[Box], Exposure],
     tile_name: Callable[[str], str],
 ) -> Iterator[Exposure]:
@@ -50,7 +51,8 @@ def cut(
     WCSError
         When the gWCS of a tile cannot be refitted.
     """
-    if not _is_cut(shape, options):
+    tile = _tile(shape, options)
+    if tile is None:
         exposure = read(Box.whole(shape))
         if options.pad and options.tile is not None:
             pad_to(exposure, options.tile)
@@ -59,12 +61,12 @@ def cut(
         yield exposure
         return
     n_made = 0
-    for (column, row), box in split(shape, options.tile, options.tile_overlap):
+    for (column, row), box in split(shape, tile, options.tile_overlap):
         exposure = read(box)
         if not (np.isfinite(exposure.ierr) & (exposure.ierr > 0) & np.isfinite(exposure.im)).any():
             continue
         mosaic, exposure.expID = exposure.expID, tile_name(f"x{column:02d}y{row:02d}")
-        _become_tile(exposure, box, options)
+        _become_tile(exposure, box, tile, options.sip_tolerance)
         TilePlace(mosaic, box.x0, box.y0, *shape).write(exposure.hdr)
         n_made += 1
         yield exposure
@@ -72,7 +74,7 @@ def cut(
         raise UnusableExposureError(f"{where}: no pixel of any tile has a value and an uncertainty")
 
 
-def cut_exposure(whole: Exposure, options: Any) -> Iterator[Exposure]:
+def cut_exposure(whole: Exposure, options: ReadOptions) -> Iterator[Exposure]:
     """Cut or pad an exposure in memory, and apply the options that do not concern files.
 
     The whole is not changed; its parts have views of the arrays, unless they are padded.
@@ -103,10 +105,11 @@ def cut_exposure(whole: Exposure, options: Any) -> Iterator[Exposure]:
     yield from cut(where, whole.shape, options, read, lambda tile: f"{whole.expID}_{tile}")
 
 
-def size_misfit(shape: tuple[int, int], options: Any) -> str | None:
+def size_misfit(shape: tuple[int, int], options: ReadOptions) -> str | None:
     """Say why the size of an image, (nx, ny), does not fit the super-pixels; None where it does."""
     size = options.super_pixel_size
-    if options.pad or _is_cut(shape, options) or not (shape[0] % size or shape[1] % size):
+    is_cut = _tile(shape, options) is not None
+    if options.pad or is_cut or not (shape[0] % size or shape[1] % size):
         return None
     return (
         f"{shape[0]} x {shape[1]} pixels are no multiple of the super-pixel ({size}); "
@@ -114,15 +117,17 @@ def size_misfit(shape: tuple[int, int], options: Any) -> str | None:
     )
 
 
-def _is_cut(shape: tuple[int, int], options: Any) -> bool:
-    """Whether an image becomes tiles."""
+def _tile(shape: tuple[int, int], options: ReadOptions) -> tuple[int, int] | None:
+    """The (nx, ny) of the tiles that an image becomes; None where it stays whole."""
     tile = options.tile
-    return tile is not None and (shape[0] > tile[0] or shape[1] > tile[1])
+    is_larger = tile is not None and (shape[0] > tile[0] or shape[1] > tile[1])
+    return tile if is_larger else None
 
 
-def _become_tile(exposure: Exposure, box: Box, options: Any) -> None:
+def _become_tile(
+    exposure: Exposure, box: Box, tile: tuple[int, int], sip_tolerance: float | None
+) -> None:
     """Give a part of an image its own WCS and the size of a tile."""
-    tile = options.tile
     move_header(exposure.hdr, box.x0, box.y0)
     notes = list(exposure.notes)
     pad_to(exposure, tile)
@@ -130,5 +135,5 @@ def _become_tile(exposure: Exposure, box: Box, options: Any) -> None:
     if exposure.gwcs is not None:
         exposure.gwcs = move_wcs(exposure.gwcs, box.x0, box.y0, tile)
         sky = SkyWCS.from_gwcs(exposure.gwcs, tile)
-        exposure.sip = refit_gwcs(sky, tile, options.sip_tolerance)
+        exposure.sip = refit_gwcs(sky, tile, sip_tolerance)
         exposure.provenance["sip_residual_px"] = exposure.sip.residual

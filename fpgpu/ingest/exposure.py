@@ -25,6 +25,7 @@ __all__ = [
     "ImageNameSet",
     "ImageSet",
     "header_to_id",
+    "inverse_of",
     "pad_exposure",
     "pad_to",
     "sip_residual",
@@ -217,6 +218,14 @@ class Exposure:
         return ImageSet(
             self.im, self.ierr, self.mask, self.bkg, self.hdr, self.band, self.expID, self.names
         )
+
+
+def inverse_of(err: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Give 1 / err in the precision of err: infinite where it is 0, 0 where it is infinite."""
+    if err.dtype.kind != "f":
+        err = err.astype(np.float32 if err.dtype.itemsize <= 2 else np.float64)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return np.asarray(1 / err)
 
 
 def sip_residual(exposure: Exposure) -> float | None:

@@ -1,29 +1,35 @@
-"""FITS files as readers see them: opened, measured and read without trusting what they declare.
+"""FITS files and their images as readers see them, read without trusting what they declare.
 
 The only place where exposure files meet `astropy.io.fits`. Damage that astropy merely warns of (a
 file cut short, an extension that cannot be parsed) is an error here: a data-quality extension
 that silently is not there would let bad pixels into a fit.
 """
 
-import io
 import logging
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fpgpu.errors import FpgpuError, UnusableExposureError
-from fpgpu.ingest.cards import inherits, is_decisive, refuse_contradictions
-from fpgpu.ingest.fitsimage import FitsImage
-from fpgpu.ingest.fitsstream import allowed_size, open_stream
+from fpgpu.ingest.cards import (
+    STRUCTURE,
+    clean_cards,
+    inherits,
+    malformed_cards,
+    refuse_contradictions,
+)
+from fpgpu.ingest.fitsstream import Patched, allowed_size, open_stream
+from fpgpu.ingest.tiles import Box
 
-__all__ = ["FitsFile"]
+__all__ = ["FitsFile", "FitsImage"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,18 +37,19 @@ _log = logging.getLogger(__name__)
 _DAMAGE = re.compile(r"truncated|Error validating header|corrupt|not multiple of 2880", re.I)
 
 # Cards that describe the bytes of one extension, not the exposure.
-_STRUCTURE = re.compile(
+_OF_BYTES = re.compile(
     r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|NEXTEND|PCOUNT|GCOUNT|GROUPS|BSCALE|BZERO|BLANK"
     r"|EXTNAME|EXTVER|EXTLEVEL|CHECKSUM|DATASUM|INHERIT|COMMENT|HISTORY|END|"
 )
 
-# A keyword and a value, or a commentary card.
-_CARD = re.compile(r"(?=[A-Z0-9_-]* *=).{8}= |(COMMENT|HISTORY|CONTINUE|HIERARCH|        )")
+_DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+"""Of values in the file by BITPIX (FITS standard 4.0, table 8)."""
 
-_CARD_LENGTH = 80
-_TEXT = re.compile(rb"[ -~]*")
-_TEXT_BYTES = frozenset(range(0x20, 0x7F))
-_PRINTABLE = bytes(byte if byte in _TEXT_BYTES else b"? "[byte < 0x80] for byte in range(256))
+# Rows that are read at a time for a part of an image.
+_ROWS = 256
+
+# No detector has a longer side; a file of a few bytes must not fill the memory.
+_LONGEST_CONSTANT = 1 << 14
 
 
 class FitsFile:
@@ -158,7 +165,7 @@ class FitsFile:
 
     def layer(
         self, name: str | int, shape: tuple[int, int] | None = None, version: int | None = None
-    ) -> FitsImage | None:
+    ) -> "FitsImage | None":
         """Find an image, of (nx, ny) pixels, without reading it; None when there is none.
 
         Raises
@@ -207,7 +214,7 @@ class FitsFile:
             for card in self.hdus[0].header.cards if index else ():
                 if (
                     card.keyword not in own
-                    and not _STRUCTURE.fullmatch(card.keyword)
+                    and not _OF_BYTES.fullmatch(card.keyword)
                     and inherits(
                         card.keyword, own, header.get("INHERIT"), primary_is_empty=is_empty
                     )
@@ -216,7 +223,7 @@ class FitsFile:
             refuse_contradictions(header, where)
             # Written and read once, so that what is malformed is mended or fails here.
             header = fits.Header.fromstring(header.tostring())
-            for number, text in _malformed_cards(header, where):
+            for number, text in malformed_cards(header, where):
                 header.insert(number, ("COMMENT", text[:72]))
                 del header[number + 1]
                 note = f"header of {name}: {text!r} has no '= ' in columns 9 and 10: a comment now"
@@ -264,28 +271,15 @@ class FitsFile:
         return hdus
 
     def _clean_headers(self, hdus: Any) -> bool:
-        """Take what FITS does not allow in a header for blanks and question marks, as astropy does.
-
-        Characters beyond ASCII become question marks, TAB and other control characters blanks.
-        """
+        """Have what FITS does not allow in a header read as something else; whether there is any."""
         patches: dict[int, bytes] = {}
         for number, hdu in enumerate(hdus):
-            info, found = hdu.fileinfo(), list[str]()
+            info = hdu.fileinfo()
             self._stream.seek(info["hdrLoc"])
             header = self._stream.read(info["datLoc"] - info["hdrLoc"])
             place = f"header of {hdu.name or number}"
-            for at in range(0, len(header), _CARD_LENGTH):
-                card = header[at : at + _CARD_LENGTH]
-                if card.rstrip(b" \0") == b"END":
-                    break
-                if not _TEXT.fullmatch(card):
-                    patches[info["hdrLoc"] + at] = text = card.translate(_PRINTABLE)
-                    found.append(f"{text.decode().rstrip()!r} has {_foreign(card)}")
-                    if _is_needed(card, text):
-                        raise UnusableExposureError(
-                            f"{self.path}: {place}: card {found[-1]}, in what an exposure depends "
-                            "on; correct the card, or the file is damaged"
-                        )
+            cards, found = clean_cards(header, f"{self.path}: {place}")
+            patches |= {info["hdrLoc"] + at: card for at, card in cards.items()}
             if found:
                 more = f" and {len(found) - 3} more" if len(found) > 3 else ""
                 self.notes.append(
@@ -293,7 +287,7 @@ class FitsFile:
                     f"{', '.join(found[:3])}{more}"
                 )
         if patches:
-            self._stream = _Patched(self._stream, patches)
+            self._stream = Patched(self._stream, patches)
         return bool(patches)
 
     def _check_compression(self, hdu: Any, n_bytes: int) -> None:
@@ -329,79 +323,149 @@ class FitsFile:
             _log.info("%s: %s", where, text)
 
 
-def _foreign(card: bytes) -> str:
-    """Name the characters of a card that FITS does not allow."""
-    found = sorted({byte for byte in card if byte not in _TEXT_BYTES})
-    return ", ".join("TAB" if byte == 9 else f"byte 0x{byte:02x}" for byte in found)
+class FitsImage:
+    """A 2-dimensional image of an opened file; nothing is read before `read`.
 
+    Further axes of length 1, as radio images have for frequency and polarisation, are left out.
 
-def _is_needed(card: bytes, text: bytes) -> bool:
-    """Whether what FITS does not allow is in a keyword, or in a value that matters."""
-    from astropy.io import fits
+    Parameters
+    ----------
+    file : FitsFile
+        The file, which must stay open.
+    index : int
+        Number of the extension.
 
-    if not _TEXT.fullmatch(card[:8]):
-        return True
-    if not is_decisive(card[:8].decode().rstrip()):
-        return False
-    clean = fits.Card.fromstring(text)
-    clean.verify("silentfix")
-    first = next(at for at, byte in enumerate(card) if byte not in _TEXT_BYTES)
-    is_in_comment = first >= len(text.rstrip()) - len(clean.comment)
-    # A TAB before a number is a blank to astropy, too.
-    return not (is_in_comment or (isinstance(clean.value, int | float) and b"?" not in text))
+    Attributes
+    ----------
+    where : str
+        File and extension, for messages.
+    header : astropy.io.fits.Header
+        Of the extension; not to be changed.
+    shape : tuple of int
+        (nx, ny).
 
+    Raises
+    ------
+    UnusableExposureError
+        When the extension is no 2-dimensional image.
+    """
 
-def _malformed_cards(header: Any, where: str) -> list[tuple[int, str]]:
-    """Find cards without a value; refuse those that matter: a damaged CRPIX1 would become 0."""
-    found = []
-    for number, card in enumerate(header.cards):
-        text = str(card).rstrip()
-        if _CARD.match(str(card)):
-            continue
-        word = re.match(r"[A-Z0-9_-]*", text.upper())
-        if text[8:10] == "= " or (word is not None and is_decisive(word[0])):
-            expected = "letters, digits, - and _ as keyword, then '= ' in columns 9 and 10"
+    def __init__(self, file: FitsFile, index: int) -> None:
+        from astropy.io.fits import Header
+
+        self.file = file
+        self.index = index
+        self.where = f"{file.path}: extension {file.label(index)}"
+        with file.guarded(self.where):
+            header = file.hdus[index].header
+            refuse_contradictions(header, self.where, STRUCTURE)
+            # Written and read once, so that what is malformed is mended or fails here.
+            self.header = Header.fromstring(header.tostring())
+        declared = self._declared_shape()
+        if declared is None or len(declared) != 2 or 0 in declared:
             raise UnusableExposureError(
-                f"{where} has a malformed card: {text!r}; expected {expected}; the file is "
-                "damaged, or the card must be repaired"
+                f"{self.where} is no 2-dimensional image (found {declared or 'no image'}, as "
+                "NAXIS1, NAXIS2, ...)"
             )
-        found.append((number, " ".join(text.split())))
-    return found
+        self.shape = declared[0], declared[1]
+        # astropy leaves undefined pixels of unsigned images as they are.
+        self._undefined: int | float | None = None
+        scaling = self.header.get("BLANK"), self.header.get("BZERO", 0)
+        if all(isinstance(value, int | float) for value in scaling):
+            self._undefined = sum(scaling)
+
+    def require_shape(self, shape: tuple[int, int]) -> "FitsImage":
+        """Give this image; refuse it when its size is not (nx, ny), that of the science image."""
+        if self.shape != shape:
+            raise UnusableExposureError(
+                f"{self.where} has {self.shape[0]} x {self.shape[1]} pixels, but the science image "
+                f"has {shape[0]} x {shape[1]}"
+            )
+        return self
+
+    def read(self, box: Box | None = None) -> npt.NDArray[Any]:
+        """Read pixels, of a part of the image or of all.
+
+        Returns
+        -------
+        ndarray, shape (nx, ny)
+            Indexed ``[x, y]``: a transposed FITS array, unsigned where the file says so; NaN where
+            an image of integers says that it is undefined (BLANK).
+        """
+        box = box or Box.whole(self.shape)
+        x0, x1, y0, y1 = box
+        hdu = self.file.hdus[self.index]
+        with self.file.guarded(self.where):
+            if not hdu.shape and (constant := _constant(hdu.header)):
+                return np.full(box.shape[::-1], *constant).T
+            first = (0,) * (len(hdu.shape) - 2)
+            if x1 - x0 == self.shape[0] or hasattr(hdu, "compressed_data"):
+                return self._defined(hdu.section[*first, y0:y1, x0:x1]).T
+            # Many rows at a time, as astropy takes long for each part of a row.
+            ends = [*range(y0, y1, _ROWS), y1]
+            parts = (hdu.section[*first, y:end, :][:, x0:x1].copy() for y, end in pairwise(ends))
+            return self._defined(np.concatenate([*parts])).T
+
+    def read_flags(self, box: Box | None = None) -> npt.NDArray[Any]:
+        """Read pixels that may be flags: integers stay integers, and what is undefined has all
+        flags.
+        """
+        data = self.read(box)
+        if self._undefined is None or data.dtype.kind != "f":
+            return data
+        flags = np.where(np.isnan(data), np.float64(0xFFFFFFFF), data)
+        return flags.astype(np.int64).astype(np.uint32)
+
+    def read_numbers(self, box: Box | None = None) -> npt.NDArray[Any]:
+        """Read pixels that must be real numbers, as `read` does."""
+        data = self.read(box)
+        if data.dtype.kind not in "iuf":
+            raise UnusableExposureError(
+                f"{self.where} has dtype {data.dtype}; expected real numbers"
+            )
+        return data
+
+    def _defined(self, data: npt.ArrayLike) -> npt.NDArray[Any]:
+        """Make undefined pixels of integers NaN."""
+        data = np.asarray(data)
+        if self._undefined is None or data.dtype.kind == "f":
+            return data
+        numbers = data.astype(np.float32 if data.dtype.itemsize <= 2 else np.float64)
+        numbers[data == self._undefined] = np.nan
+        return numbers
+
+    def _declared_shape(self) -> tuple[int, ...] | None:
+        """Give (NAXIS1, NAXIS2, ...) of an image extension, without further axes of length 1.
+
+        None for anything else.
+        """
+        hdu = self.file.hdus[self.index]
+        if not getattr(hdu, "is_image", False):
+            return None
+        if not hdu.shape and _constant(hdu.header) is not None:
+            return int(hdu.header["NPIX1"]), int(hdu.header["NPIX2"])
+        sides = [int(side) for side in reversed(hdu.shape)]
+        while len(sides) > 2 and sides[-1] == 1:
+            sides.pop()
+        return tuple(sides)
+
+
+def _constant(header: Any) -> tuple[float, str] | None:
+    """Give value and dtype of an image that stands for one value, by STScI's convention; or None.
+
+    Such an extension has NAXIS = 0, and NPIX1, NPIX2 and PIXVALUE.
+    """
+    sides, value = (header.get("NPIX1"), header.get("NPIX2")), header.get("PIXVALUE")
+    if not all(type(side) is int and 0 < side <= _LONGEST_CONSTANT for side in sides):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    bits = header["BITPIX"]
+    if bits < 0:
+        return value, _DTYPES[bits]
+    return value, ">f4" if isinstance(value, float) else ">i4"
 
 
 def _texts(caught: list[warnings.WarningMessage]) -> list[str]:
     """What was warned of, each in a line and once."""
     return list(dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught))
-
-
-class _Patched(io.RawIOBase):
-    """A file of which some bytes are read as others."""
-
-    def __init__(self, stream: IO[bytes], patches: Mapping[int, bytes]) -> None:
-        self._stream = stream
-        self._patches = patches
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._stream.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._stream.tell()
-
-    def read(self, size: int = -1) -> bytes:
-        start = self._stream.tell()
-        data = bytearray(self._stream.read(size))
-        for at, patch in self._patches.items():
-            first, last = max(at, start), min(at + len(patch), start + len(data))
-            if first < last:
-                data[first - start : last - start] = patch[first - at : last - at]
-        return bytes(data)
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()

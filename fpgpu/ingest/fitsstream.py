@@ -7,13 +7,13 @@ import lzma
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from fpgpu.errors import MissingFileError, UnusableExposureError
 
-__all__ = ["allowed_size", "open_stream"]
+__all__ = ["Patched", "allowed_size", "open_stream"]
 
 _CHUNK = 1 << 22
 
@@ -140,3 +140,36 @@ def _expanded(source: IO[bytes], limit: int, path: Path) -> IO[bytes]:
         raise
     target.seek(0)
     return target
+
+
+class Patched(io.RawIOBase):
+    """A file of which some bytes are read as others."""
+
+    def __init__(self, stream: IO[bytes], patches: Mapping[int, bytes]) -> None:
+        self._stream = stream
+        self._patches = patches
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        start = self._stream.tell()
+        data = bytearray(self._stream.read(size))
+        for at, patch in self._patches.items():
+            first, last = max(at, start), min(at + len(patch), start + len(data))
+            if first < last:
+                data[first - start : last - start] = patch[first - at : last - at]
+        return bytes(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()

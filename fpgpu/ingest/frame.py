@@ -5,15 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fpgpu.errors import UnusableExposureError
-from fpgpu.ingest.fitsfile import FitsFile
-from fpgpu.ingest.fitsimage import FitsImage
+from fpgpu.ingest.fitsfile import FitsFile, FitsImage
+from fpgpu.ingest.inputs import ReadOptions
 from fpgpu.ingest.naming import name_exposure
-
-if TYPE_CHECKING:
-    from fpgpu.ingest.inputs import ReadOptions
 
 __all__ = ["EXTENSIONS", "LEFT_OUT", "OPTIONAL", "Frame", "leave_out"]
 
@@ -57,7 +54,7 @@ class Frame:
     """
 
     file: FitsFile
-    options: "ReadOptions"
+    options: ReadOptions
     science: FitsImage
     header: Any
     layers: dict[str, FitsImage] = field(default_factory=dict)
@@ -71,7 +68,7 @@ class Frame:
     def find(
         cls,
         file: FitsFile,
-        options: "ReadOptions",
+        options: ReadOptions,
         companions: dict[str, FitsFile],
         science: str | int = "SCI",
         version: int | None = None,

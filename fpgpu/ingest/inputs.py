@@ -16,20 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from fpgpu.errors import FlagError, FpgpuError, UnusableExposureError, WCSError
-from fpgpu.ingest.astrometry import WCS_CHOICES, WCS_TOLERANCE
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.flags import HST, JWST, ROMAN, BitSpec
 from fpgpu.ingest.memory import exposure_from_ccddata
 from fpgpu.ingest.naming import check_pattern
 from fpgpu.ingest.tiles import check_tile
-from fpgpu.ingest.units import PIXEL_AREAS
-from fpgpu.ingest.weights import WEIGHTS
 from fpgpu.paths import as_path
 from fpgpu.stores.names import check_band, each_band
 from fpgpu.superpixels import SUPER_PIXEL_SIZE
 
 __all__ = [
-    "NO_WEIGHT",
+    "CHOICES",
     "ROLES",
     "CalibrationOptions",
     "Input",
@@ -40,8 +37,13 @@ __all__ = [
     "options_text",
 ]
 
-NO_WEIGHT = ("refuse", "store")
-"""What can be done with an exposure of which no pixel has any weight."""
+CHOICES = {
+    "wcs": ("auto", "gwcs", "fits"),
+    "weight": ("auto", "err", "ivm", "exptime"),
+    "pixel_area": ("auto", "header", "wcs"),
+    "no_weight": ("refuse", "store"),
+}
+"""What options can be that are one of several words."""
 
 ROLES = ("err", "wht", "mask", "bkg", "area")
 """What a companion file can be: uncertainty, weight, bad pixels, background, pixel area."""
@@ -56,7 +58,8 @@ class ReadOptions:
     wcs : str
         ``"auto"``, ``"gwcs"`` or ``"fits"``.
     wcs_tolerance : float
-        Pixels by which gWCS and FITS WCS may differ with ``"auto"``.
+        Pixels by which gWCS and FITS WCS may differ with ``"auto"``; JWST's own SIP headers are off
+        by up to 0.2.
     pad : bool
         Add pixels of zero weight where a side is no multiple of the super-pixel.
     super_pixel_size : int
@@ -107,7 +110,7 @@ class ReadOptions:
     """
 
     wcs: str = "auto"
-    wcs_tolerance: float = WCS_TOLERANCE
+    wcs_tolerance: float = 1.0
     pad: bool = False
     super_pixel_size: int = SUPER_PIXEL_SIZE
     framedir: Path | None = None
@@ -126,7 +129,7 @@ class ReadOptions:
     extensions: Mapping[str, str | int] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        _require_choice(self, "wcs", WCS_CHOICES, WCSError)
+        _require_choice(self, "wcs", WCSError)
         check_pattern(self.expID)
         _settle(self, "split_by_detector", _names(self.split_by_detector))
         _settle(self, "bands", _names(self.bands))
@@ -166,8 +169,8 @@ class ReadOptions:
 
     def _check_numbers(self) -> None:
         """Refuse what cannot be meant."""
-        _require_choice(self, "weight", WEIGHTS)
-        _require_choice(self, "pixel_area", PIXEL_AREAS)
+        _require_choice(self, "weight")
+        _require_choice(self, "pixel_area")
         for name in ("wcs_tolerance", "sip_tolerance", "err_scale"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -211,7 +214,7 @@ class CalibrationOptions:
     no_weight: str = "refuse"
 
     def __post_init__(self) -> None:
-        _require_choice(self, "no_weight", NO_WEIGHT)
+        _require_choice(self, "no_weight")
         if self.bitmask is not None:
             if not isinstance(self.bitmask, int | str):
                 _settle(self, "bitmask", tuple(self.bitmask))
@@ -417,14 +420,12 @@ def _settle(options: Any, name: str, value: Any) -> None:
 
 
 def _require_choice(
-    options: Any,
-    name: str,
-    choices: Collection[str],
-    error: type[FpgpuError] = UnusableExposureError,
+    options: Any, name: str, error: type[FpgpuError] = UnusableExposureError
 ) -> None:
     """Refuse an option that is none of those there are."""
-    if getattr(options, name) not in choices:
-        raise error(f"{name} is {getattr(options, name)!r}; expected one of {', '.join(choices)}")
+    value = getattr(options, name)
+    if value not in CHOICES[name]:
+        raise error(f"{name} is {value!r}; expected one of {', '.join(CHOICES[name])}")
 
 
 def _check_bitmask(spec: BitSpec) -> None:

@@ -17,20 +17,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fpgpu.errors import UnusableExposureError, WCSError
 from fpgpu.fluxes import beam_area, flux_calibration, flux_unit, image_unit, is_positive
-from fpgpu.ingest.fitsimage import FitsImage
+from fpgpu.ingest.fitsfile import FitsImage
 
 if TYPE_CHECKING:
     from astropy.units import UnitBase
 
 __all__ = [
-    "PIXEL_AREAS", "electrons_per_second", "factor_between", "is_time", "settle_units",
-    "zero_point_conflict",
+    "electrons_per_second", "factor_between", "is_time", "settle_units", "zero_point_conflict",
 ]  # fmt: skip
 
 T = TypeVar("T")
-
-PIXEL_AREAS = ("auto", "header", "wcs")
-"""Where the solid angle of a pixel comes from; ``auto`` takes PIXAR_SR unless the WCS differs."""
 
 # PHOTFLAM of these is per electron, and so a count is worth as many as the gain says.
 _PER_ELECTRON = ("ACS", "WFC3")
@@ -65,7 +61,8 @@ def settle_units(
     wcs_area : callable
         Gives the steradians of the nominal pixel by the WCS, for surface brightnesses.
     pixel_area : str, optional
-        One of `PIXEL_AREAS`.
+        Where the solid angle of a pixel comes from: ``"header"`` (PIXAR_SR), ``"wcs"``, or
+        ``"auto"``: PIXAR_SR, unless the WCS contradicts it.
     tolerance : float, optional
         Factor by which PIXAR_SR and the WCS may differ.
 

@@ -19,14 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fpgpu.errors import UnusableExposureError
-from fpgpu.ingest.fitsimage import FitsImage
+from fpgpu.ingest.exposure import inverse_of
+from fpgpu.ingest.fitsfile import FitsImage
 from fpgpu.ingest.frame import EXTENSIONS, Frame
 from fpgpu.ingest.tiles import Box
 
-__all__ = ["WEIGHTS", "Weigher", "inverse_of"]
-
-WEIGHTS = ("auto", "err", "ivm", "exptime")
-"""Where uncertainties come from; ``auto`` takes the errors where there are any."""
+__all__ = ["Weigher"]
 
 # Rows that are looked at to measure the noise of the sky, and pixels at most.
 _ROWS, _SAMPLE = 256, 1 << 20
@@ -169,12 +167,3 @@ class Weigher:
             wht = self.wht.read_numbers(box)
             ierr[~(np.isfinite(wht) & (wht > 0))] = np.nan
         return ierr
-
-
-def inverse_of(err: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Give 1 / err in the precision of the file: infinite where err is 0, 0 where it is infinite.
-    """
-    if err.dtype.kind != "f":
-        err = err.astype(np.float32 if err.dtype.itemsize <= 2 else np.float64)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return np.asarray(1 / err)
