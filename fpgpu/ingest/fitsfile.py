@@ -271,7 +271,7 @@ class FitsFile:
         return hdus
 
     def _clean_headers(self, hdus: Any) -> bool:
-        """Have what FITS does not allow in a header read as something else; whether there is any."""
+        """Have what FITS does not allow in headers read as something else; whether there is any."""
         patches: dict[int, bytes] = {}
         for number, hdu in enumerate(hdus):
             info = hdu.fileinfo()

@@ -147,7 +147,7 @@ def _check_units(frame: Frame) -> None:
     area = header.get("PIXAR_SR")
     if light.per != "pixel" and frame.options.pixel_area != "wcs" and not is_positive(area):
         raise UnusableExposureError(
-            f"{frame.path}: PIXAR_SR is {area!r}, expected the solid angle of a pixel in steradians;"
-            f" it is needed to turn {header['BUNIT']} into nJy (--pixel-area wcs takes that of the "
-            "WCS)"
+            f"{frame.path}: PIXAR_SR is {area!r}, expected the solid angle of a pixel in "
+            f"steradians; it is needed to turn {header['BUNIT']} into nJy (--pixel-area wcs takes "
+            "that of the WCS)"
         )

@@ -115,7 +115,9 @@ class Reader:
 
 
 _BUILT_IN = (
-    Reader("roman", lambda f: is_asdf(f.head), lambda f, o: read_roman(f.path, o, f.companion_paths)),
+    Reader(
+        "roman", lambda f: is_asdf(f.head), lambda f, o: read_roman(f.path, o, f.companion_paths)
+    ),
     Reader("jwst", lambda f: is_jwst(f.fits), lambda f, o: read_jwst(f.fits, o, f.companions)),
     Reader("hst", lambda f: is_hst(f.fits), lambda f, o: read_hst(f.fits, o, f.companions)),
     Reader("plain", lambda f: is_plain(f.fits), lambda f, o: read_plain(f.fits, o, f.companions)),
