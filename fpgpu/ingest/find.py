@@ -86,7 +86,7 @@ def find_inputs(
 
 
 def companions_of(path: Path) -> dict[str, Path]:
-    """Find the files that belong to a science image, by role, where ``sci`` is a word of its name."""
+    """Find the files that belong to a science image with ``sci`` as a word of its name, by role."""
     stem = FILE_ENDING.sub("", path.name)
     places = list(_SCIENCE.finditer(stem))
     if not places:

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fpgpu.calibration import Planes
-from fpgpu.errors import UnusableExposureError
+from fpgpu.errors import StoreFormatError, UnusableExposureError
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.flags import flags_for
 from fpgpu.ingest.inputs import CalibrationOptions
@@ -62,7 +62,14 @@ def require_weight(exposure: Exposure, calibration: CalibrationOptions) -> None:
 
 def is_empty_tile(exposure: Exposure) -> bool:
     """Tell whether a prepared exposure is a tile without weight, which a mosaic does without."""
-    return TilePlace.read(exposure.hdr) is not None and not _has_weight(exposure)
+    try:
+        place = TilePlace.read(exposure.hdr)
+    except StoreFormatError as error:
+        raise UnusableExposureError(
+            f"{exposure.band}/{exposure.expID}: MOSAIC in the header is what says that an exposure "
+            f"is a tile, but {error}; take that card out, or give it another name"
+        ) from error
+    return place is not None and not _has_weight(exposure)
 
 
 def _planes(exposure: Exposure) -> Planes:

@@ -223,7 +223,7 @@ def stored_row(file: Path, status: str, record: CalibrationRecord) -> IngestRow:
 
 
 def unknown_bands(items: Iterable[Input], found: Iterable[str]) -> list[str]:
-    """Say of each band that was asked for, and that no input holds, what is near; a sentence each."""
+    """Say of each band that was asked for, and that no input holds, what is near."""
     known = sorted(set(found) - {""})
     asked = dict.fromkeys(band for item in items for band in item.options.bands)
     return [

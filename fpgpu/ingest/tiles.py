@@ -33,7 +33,7 @@ class Box(NamedTuple):
 
 
 def check_tile(sides: tuple[int, ...], overlap: int, multiple: int) -> tuple[int, int]:
-    """Give the (nx, ny) of a tile; refuse one of broken super-pixels, or with nothing of its own."""
+    """Give the (nx, ny) of a tile; refuse broken super-pixels, and tiles with nothing their own."""
     if len(sides) != 2 or any(side < multiple or side % multiple for side in sides):
         raise LayoutError(
             f"a tile has {' x '.join(map(str, sides))} pixels; expected two multiples of the "

@@ -162,3 +162,15 @@ def test_a_mask_that_is_ignored_need_not_be_sound(tmp_path, bits):
     path = write_plain(tmp_path / "e.fits", layers={"ERR": ERR, "DQ": FLAGS[:8, :8]}, BUNIT="nJy")
     assert not ingest([path], tmp_path / "a").ok
     assert ingest([path], tmp_path / "b", bitmask=bits).ok
+
+
+def test_a_header_that_calls_itself_a_tile_is_refused_alone(tmp_path):
+    odd = write_plain(tmp_path / "odd.fits", BUNIT="nJy", MOSAIC="field")
+    good = write_plain(tmp_path / "good.fits", BUNIT="nJy")
+    report = ingest([odd, good], tmp_path / "stores")
+    assert [row.status for row in report.rows] == ["refused", "stored"]
+    assert "take that card out" in report.rows[0].reason
+    assert [plan.status for plan in plan_ingest([Input(odd), Input(good)], tmp_path / "s")] == [
+        "refused",
+        "new",
+    ]
