@@ -17,12 +17,12 @@ all this.
 """
 
 import fcntl
-import logging
 import os
 import re
 import secrets
+import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from pathlib import Path
 import h5py
 
 from fpgpu.errors import (
+    FpgpuError,
     NotInStoreError,
     StoreBusyError,
     StoreConflictError,
@@ -37,7 +38,6 @@ from fpgpu.errors import (
 )
 from fpgpu.stores.disk import (
     StrPath,
-    copy_bytes,
     fsync,
     inside,
     new_file,
@@ -74,12 +74,11 @@ from fpgpu.stores.state import State, open_state
 
 __all__ = ["KEEP_SECONDS", "Change", "Form", "commit", "commit_shards", "holding"]
 
-logger = logging.getLogger(__name__)
-
 KEEP_SECONDS = 7 * 86400.0
 """How long files that were replaced stay, for those who have an older state open."""
 
 _ATTEMPTS = 20
+_COPY_CHUNK = 1 << 24
 _CLAIM = re.compile(r"claim-(\d{12,})")
 _DRAFT = "draft-"
 
@@ -211,6 +210,19 @@ def commit_shards(
     return commit(store, lambda _: Change(put, removed, geometry), timeout=timeout)
 
 
+def discard(store: Path, shards: Iterable[Shard]) -> None:
+    """Remove shards of a commit that failed, but those that the store names all the same.
+
+    After the rename an error undoes nothing: a folder that cannot be synced, or an interrupt.
+    """
+    with suppress(FpgpuError, OSError):
+        state = open_state(store, missing_ok=True)
+        named = state.index.files if state.exists else frozenset()
+        for shard in shards:
+            if shard.path not in named:
+                shard.file.unlink(missing_ok=True)
+
+
 @contextmanager
 def holding(store: StrPath, *, timeout: float = 1.0, break_lease: bool = False) -> Iterator[None]:
     """Keep other writers out of a store; within the block this thread may commit.
@@ -265,13 +277,7 @@ def _fence(store: Path) -> int:
 
 @contextmanager
 def _kept_from_hdf5(store: Path) -> Iterator[None]:
-    """Keep HDF5 programs from writing into the file that is to be replaced, as they would readers.
-
-    Raises
-    ------
-    StoreBusyError
-        If one is doing so.
-    """
+    """Keep HDF5 programs from writing into the file that is to be replaced, as readers do."""
     try:
         descriptor = open_regular(store)
     except FileNotFoundError:
@@ -313,11 +319,11 @@ def _attempt(state: State, number: int, change: Callable[[State], Change]) -> St
         if entry.row.file:  # it may have been tidied away since it was written
             inside(store.parent, entry.row.file, "/".join(entry.row.key))
     new = base.changed(wanted.put, wanted.drop, generation=number)
-    if wanted.form is None and store.name in _files(new):
+    if wanted.form is None and store.name in new.files:
         new = _moved(state, new)
     expired, replaced = _replaced(base if state.stored is None else state.stored, new, wanted.keep)
     new = replace(new, replaced=replaced)
-    _sync_names(store, _files(state.index) if state.exists else set(), _files(new))
+    _sync_names(store, state.index.files if state.exists else frozenset(), new.files)
     folder = shards_folder(store) / COMMIT_FOLDER
     draft = folder / f"{_DRAFT}{secrets.token_hex(8)}{PIXELS_ENDING}"
     try:
@@ -326,7 +332,7 @@ def _attempt(state: State, number: int, change: Callable[[State], Change]) -> St
             draft.chmod(store.stat().st_mode & 0o7777)
         if not _claim(folder, number):
             return None
-        leave_views(before, [key for key in base.rows if _differs(base, new, key)])
+        leave_views(before, [k for k in base.rows if _identity(base, k) != _identity(new, k)])
         if signature_if_there(store) != state.signature:
             return None
         made = State(store, signature(draft), new.geometry, new)
@@ -345,27 +351,24 @@ def _attempt(state: State, number: int, change: Callable[[State], Change]) -> St
     return made
 
 
-def _differs(old: Index, new: Index, key: Key) -> bool:
-    """Whether an exposure goes, or has other pixels or metadata than before."""
-    was, row = old.rows[key], new.rows.get(key)
-    return row is None or (row.id, row.meta and row.meta.digest) != (
-        was.id,
-        was.meta and was.meta.digest,
-    )
+def _identity(index: Index, key: Key) -> tuple[str, str | None] | None:
+    """Return what tells pixels and metadata of an exposure from others; None without it."""
+    row = index.rows.get(key)
+    return row and (row.id, row.meta and row.meta.digest)
 
 
 def _base(state: State) -> Index | None:
     """Return the index that a change starts from: what others have written is taken over."""
     if not state.exists:
-        return taken_over(state, None)
+        return None
     index = state.index
     if state.is_foreign:
         index = replace(index, store_id=store_id(state.store))
-        index = index.changed(dict(_recovered(state, index)))
+        index = index.changed(_recovered(state, index))
     return taken_over(state, index)
 
 
-def _recovered(state: State, index: Index) -> Iterator[tuple[Key, Entry]]:
+def _recovered(state: State, index: Index) -> dict[Key, Entry]:
     """Find out all there is to know of the exposures of a store that carries no index."""
     old: list[Record] = []
     entries: dict[Key, Entry] = {}
@@ -387,7 +390,7 @@ def _recovered(state: State, index: Index) -> Iterator[tuple[Key, Entry]]:
     for record, place in zip(old, write_records(state.store, old) if old else [], strict=True):
         entry = entries[record.key]
         entries[record.key] = entry._replace(row=entry.row._replace(meta=place), sky=record.sky)
-    yield from entries.items()
+    return entries
 
 
 def _moved(state: State, index: Index) -> Index:
@@ -398,17 +401,16 @@ def _moved(state: State, index: Index) -> Index:
 
     def keep(draft: Path) -> None:
         fsync(store)  # another program may just have written it
-        status = store.stat()
-        if status.st_nlink == 1:
+        if store.stat().st_nlink == 1:
             with suppress(OSError):
                 os.link(store, draft)
                 return
-        source = open_regular(store)
-        try:
-            with new_file(draft) as descriptor:
-                copy_bytes(source, 0, status.st_size, descriptor, 0)
-        finally:
-            os.close(source)
+        with (
+            os.fdopen(open_regular(store), "rb") as source,
+            new_file(draft) as descriptor,
+            os.fdopen(descriptor, "wb", closefd=False) as target,
+        ):
+            shutil.copyfileobj(source, target, _COPY_CHUNK)
 
     durable(path, keep)
     name = path.relative_to(store.parent).as_posix()
@@ -443,27 +445,20 @@ def _replaced(
     old: Index, new: Index, keep: float
 ) -> tuple[list[str], tuple[tuple[str, float], ...]]:
     """Tell which files may go now that no state needs them, and which go later."""
-    now, used = time.time(), _files(new)
-    since = dict(new.replaced) | dict.fromkeys(_files(old) - used, now)
+    now, used = time.time(), new.files
+    since = dict(new.replaced) | dict.fromkeys(old.files - used, now)
     left = {name: when for name, when in since.items() if name not in used}
     expired = [name for name, when in left.items() if now - when >= keep]
     return expired, tuple((name, when) for name, when in left.items() if name not in expired)
 
 
-def _sync_names(store: Path, old: set[str], new: set[str]) -> None:
+def _sync_names(store: Path, old: frozenset[str], new: frozenset[str]) -> None:
     """Make the names of new files durable: their writers did not, or were killed before."""
     known = {os.path.dirname(name) for name in old}  # noqa: PTH120 (of thousands)
     folders = {Path(name).parent for name in new - old}
     folders |= {folder.parent for folder in folders if os.fspath(folder) not in known}
     for folder in folders:
         fsync(store.parent / folder)
-
-
-def _files(index: Index) -> set[str]:
-    """Return the files that an index names."""
-    files = {row.file for row in index.rows.values()}
-    files |= {row.meta.file for row in index.rows.values() if row.meta is not None}
-    return files - {""}
 
 
 def write_links(draft: Path, index: Index) -> None:
@@ -483,11 +478,10 @@ def write_links(draft: Path, index: Index) -> None:
                     group[last] = h5py.ExternalLink(row.file, target)
 
     _, skeleton = built(fill)
-    before = bytearray(skeleton.size)
-    for offset, piece in skeleton.pieces:
-        before[offset : offset + len(piece)] = piece
     with new_file(draft) as descriptor:
-        write_all(descriptor, bytes(before) + index.tail(bytes(before)), 0)
+        skeleton.write(descriptor)
+        tail = index.tail(os.pread(descriptor, skeleton.size, 0))
+        write_all(descriptor, tail, skeleton.size)
 
 
 def _claimed(path: Path) -> int:

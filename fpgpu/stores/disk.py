@@ -14,6 +14,7 @@ from fpgpu.errors import (
     FpgpuError,
     MissingStoreError,
     StoreConflictError,
+    StoreError,
     StoreFormatError,
     StoreWriteError,
 )
@@ -22,12 +23,12 @@ __all__ = [
     "DRAFT",
     "Signature",
     "StrPath",
-    "copy_bytes",
     "fsync",
     "inside",
     "make_folders",
     "new_file",
     "open_regular",
+    "read_errors",
     "read_regular",
     "real_path",
     "signature",
@@ -38,10 +39,6 @@ __all__ = [
 ]
 
 StrPath = str | os.PathLike[str]
-
-# Answers of file systems that cannot copy inside the kernel.
-_NO_KERNEL_COPY = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.EPERM}
-_COPY_CHUNK = 1 << 24
 
 DRAFT = re.compile(r"\.[0-9a-f]{16}\.part(\..+)?")
 """What `write_beside` calls a file that is not complete."""
@@ -92,6 +89,21 @@ def write_errors(place: StrPath, outcome: str = "it is as it was before") -> Ite
         raise
     except OSError as exc:
         raise StoreWriteError(f"{place}: cannot be written: {exc}; {outcome}") from exc
+
+
+@contextmanager
+def read_errors(
+    path: StrPath, missing: str = "does not exist any more; open the store again"
+) -> Iterator[None]:
+    """Turn the operating system's errors into those of a file of a store that is read."""
+    try:
+        yield
+    except FpgpuError:
+        raise
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise MissingStoreError(f"{path}: {missing}") from exc
+    except OSError as exc:
+        raise StoreError(f"{path}: cannot be read: {exc}") from exc
 
 
 def real_path(target: StrPath) -> Path:
@@ -173,33 +185,6 @@ def write_all(descriptor: int, content: bytes | memoryview, offset: int) -> None
     while view:
         n = os.pwrite(descriptor, view, offset)
         view, offset = view[n:], offset + n
-
-
-def copy_bytes(source: int, start: int, n_bytes: int, target: int, offset: int) -> None:
-    """Copy a range of one open file into another, inside the kernel where that is possible.
-
-    Raises
-    ------
-    StoreFormatError
-        If the source ends before.
-    """
-    in_kernel = True
-    while n_bytes:
-        try:
-            if in_kernel:
-                n = os.copy_file_range(source, target, n_bytes, start, offset)
-            else:
-                piece = os.pread(source, min(_COPY_CHUNK, n_bytes), start)
-                write_all(target, piece, offset)
-                n = len(piece)
-        except OSError as exc:
-            if not in_kernel or exc.errno not in _NO_KERNEL_COPY:
-                raise
-            in_kernel = False
-            continue
-        if n == 0:
-            raise StoreFormatError(f"a file that is copied ends {n_bytes} bytes too early")
-        start, offset, n_bytes = start + n, offset + n, n_bytes - n
 
 
 def fsync(path: Path) -> None:

@@ -11,6 +11,7 @@ import math
 import struct
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -123,15 +124,23 @@ class Index:
     taken: Mapping[str, str] = field(default_factory=dict)
     replaced: tuple[tuple[str, float], ...] = ()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "_numbers", dict(zip(self.rows, range(len(self.rows)), strict=True))
-        )
+    @cached_property
+    def _numbers(self) -> dict[Key, int]:
+        return dict(zip(self.rows, range(len(self.rows)), strict=True))
+
+    @cached_property
+    def files(self) -> frozenset[str]:
+        """The files that it names."""
+        rows = self.rows.values()
+        return frozenset({row.file for row in rows} | {r.meta.file for r in rows if r.meta}) - {""}
+
+    def has_gwcs(self, key: Key) -> bool:
+        """Whether there is a gWCS of an exposure."""
+        return bool(self.columns.has_gwcs[self.number(key)])
 
     def number(self, key: Key) -> int:
         """Return which row an exposure has in `columns` and `calibrations`."""
-        numbers: dict[Key, int] = self._numbers  # type: ignore[attr-defined]
-        return numbers[key]
+        return self._numbers[key]
 
     def sky(self, key: Key) -> SkyRecord | None:
         """Return where an exposure is on the sky."""
@@ -149,18 +158,9 @@ class Index:
     def changed(
         self, put: Mapping[Key, Entry], drop: Collection[Key] = (), **changes: Any
     ) -> "Index":
-        """Return the index of a store after exposures were added or taken out.
-
-        Parameters
-        ----------
-        put : mapping of (band, expID) to Entry
-            New exposures, and those that take the place of others.
-        drop : collection of (band, expID)
-            Exposures that go.
-        **changes
-            Other attributes.
-        """
-        keys = [key for key in dict.fromkeys((*self.rows, *put)) if key not in drop]
+        """Return the index of a store after exposures were added or taken out."""
+        gone = set(drop)
+        keys = [key for key in dict.fromkeys((*self.rows, *put)) if key not in gone]
         entries = [put[key].sky or _NOTHING if key in put else self.number(key) for key in keys]
         texts = [
             _text(put[key].calibration) if key in put else self.calibrations[self.number(key)]
@@ -245,13 +245,7 @@ class Index:
         return found
 
     def tail(self, before: bytes | int) -> bytes:
-        """Return what is written behind the HDF5 part of a store.
-
-        Parameters
-        ----------
-        before : bytes or int
-            The HDF5 part, or its length where it holds pixels.
-        """
+        """Return what stands behind the HDF5 part, or its length where that holds pixels."""
         content = self.encode()
         digest, length = bytes(32), before if isinstance(before, int) else len(before)
         if isinstance(before, bytes) and length <= _HASHED:
@@ -281,15 +275,7 @@ FOOTER_BYTES = _FOOTER.size
 
 
 def split_tail(end: bytes, size: int) -> Tail | None:
-    """Read where the index of a store is; None for a file that has none.
-
-    Parameters
-    ----------
-    end : bytes
-        The last `FOOTER_BYTES` of the file.
-    size : int
-        Of the file.
-    """
+    """Read where the index of a store is; None for a file that has none."""
     if len(end) != _FOOTER.size:
         return None
     n_before, before, n_index, index, magic = _FOOTER.unpack(end)

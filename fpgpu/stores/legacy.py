@@ -6,7 +6,6 @@ Beside the meta store it was ``meta.fpgpu.npz``; in a shard, the group ``fpgpu_s
 import io
 import json
 import logging
-import math
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy.typing as npt
 
 from fpgpu.errors import StoreFormatError
 from fpgpu.stores.disk import read_regular, signature
-from fpgpu.stores.hdf5.reading import member, opened_for_reading
+from fpgpu.stores.hdf5.reading import bytes_in, member, opened_for_reading
 from fpgpu.stores.metadata.record import LARGEST, Record, sky_from_json
 from fpgpu.stores.metadata.records import Key, SkyColumns, StoredRecords, text_digest
 
@@ -72,13 +71,7 @@ def sidecar_records(
 
 
 def shard_record(path: Path, key: Key, store_id: str) -> Record | None:
-    """Read the metadata that a shard of fpgpu 0.1 holds; None where there are none.
-
-    Raises
-    ------
-    StoreFormatError
-        If they are damaged.
-    """
+    """Read the metadata that a shard of fpgpu 0.1 holds; None where there are none."""
     with opened_for_reading(path) as h5:
         stored = member(h5, ["fpgpu_shard", "entry"])
         if not isinstance(stored, h5py.Dataset):
@@ -99,31 +92,18 @@ def shard_record(path: Path, key: Key, store_id: str) -> Record | None:
 
 def _bytes_of(stored: Any, path: Path) -> bytes:
     """Read an array of bytes."""
-    if stored.dtype != np.uint8 or stored.ndim != 1 or stored.size > LARGEST:
+    content = bytes_in(stored, LARGEST)
+    if content is None:
         raise StoreFormatError(f"{path}: fpgpu_shard holds something that is no array of bytes")
-    content: bytes = stored[()].tobytes()
     return content
 
 
 def _read_arrays(content: bytes) -> dict[str, npt.NDArray[Any]]:
-    """Read all arrays; each member's checksum is tested before its bytes are interpreted."""
-    arrays = {}
+    """Read all arrays; reading them tests each member's checksum."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for info in archive.infolist():
             # 0.1 did not compress them; what does so stands for more than it holds.
             if info.compress_type != zipfile.ZIP_STORED or info.file_size > len(content):
                 raise ValueError(f"{info.filename} is compressed")
-            arrays[info.filename.removesuffix(".npy")] = _read_array(archive.read(info))
-    return arrays
-
-
-def _read_array(content: bytes) -> npt.NDArray[Any]:
-    """Read a npy file as a view of its bytes."""
-    stream = io.BytesIO(content)
-    version = np.lib.format.read_magic(stream)
-    if version != (1, 0):
-        raise ValueError(f"npy format {version}")
-    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
-    if fortran_order:
-        raise ValueError("an array in Fortran order")
-    return np.frombuffer(content, dtype, math.prod(shape), stream.tell()).reshape(shape)
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return dict(arrays)

@@ -21,7 +21,7 @@ from fpgpu.stores.metadata.records import Key, text_digest
 from fpgpu.stores.metadata.source import FileSource, IndexSource, MetaPaths, Source
 from fpgpu.stores.metadata.table import exposure_table, write_table
 from fpgpu.stores.metafiles import are_known, json_text, new_entries, state_beside
-from fpgpu.stores.names import NameTree, check_no_collision
+from fpgpu.stores.names import NameTree, check_no_collision, some
 from fpgpu.stores.state import State
 from fpgpu.stores.views import write_views
 
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from astropy.table import Table
 
 __all__ = ["MetaStore"]
-
-# Exposures that a message names before it counts the rest.
-LISTED = 5
 
 
 class MetaStore(ExposureCatalog):
@@ -185,11 +182,10 @@ class MetaStore(ExposureCatalog):
             self._read_tree_from(Path(gwcs_file))
             self.gwcs_file = str(gwcs_file)
         if self.use_gwcs and (lacking := self.without_gwcs()):
-            listing = ", ".join(f"{band}/{expID}" for band, expID in lacking[:LISTED])
-            more = f" and {len(lacking) - LISTED} more" if len(lacking) > LISTED else ""
             raise NotInStoreError(
                 f"{self.gwcs_file or 'the store in memory'}: no gWCS of {len(lacking)} exposures: "
-                f"{listing}{more}; open the store without use_gwcs to take the FITS WCS"
+                f"{some(['/'.join(key) for key in lacking])}; open the store without use_gwcs to "
+                "take the FITS WCS"
             )
         for band, expID in self:
             self.wcs[band][expID]
@@ -331,12 +327,11 @@ class MetaStore(ExposureCatalog):
         index = state.index
         mine = self.state if self.state is not None and self.state.store == state.store else None
         opened = {} if mine is None else mine.index.rows
-        keys = []
-        for key in self:
-            if mine is not None and self._is_as_opened(key):
-                continue
-            if not self._is_stored(state, key):
-                keys.append(key)
+        keys = [
+            key
+            for key in self
+            if (mine is None or not self._is_as_opened(key)) and not self._is_stored(state, key)
+        ]
         before = opened if mine is not None else index.rows
         gone = [key for key, row in before.items() if row.meta is not None and key not in self]
         for key in (*keys, *gone):
@@ -347,13 +342,13 @@ class MetaStore(ExposureCatalog):
                     "were read; open the store again and repeat the change"
                 )
         put = new_entries(state, index, self, keys)
-        drop = {key for key in gone if key in index.rows and not index.rows[key].file}
+        left = [index.rows[key] for key in gone if key in index.rows]
         put |= {
-            key: Entry(index.rows[key]._replace(meta=None), None, index.calibration(key))
-            for key in gone
-            if key in index.rows and key not in drop
+            row.key: Entry(row._replace(meta=None), None, index.calibration(row.key))
+            for row in left
+            if row.file
         }
-        return Change(put, drop)
+        return Change(put, [row.key for row in left if not row.file])
 
     def _is_stored(self, state: State, key: Key) -> bool:
         """Whether a commit has the same header and gWCS of an exposure."""
@@ -381,8 +376,8 @@ class MetaStore(ExposureCatalog):
                 "again and repeat the change"
             )
         texts = [(key, self._text(key)) for key in self]
-        as_opened = self._foreign_gwcs is None and not self._changed_gwcs
-        if not (as_opened and self._source is not None and self._source.paths == paths):
+        is_own = self._source is not None and self._source.paths == paths
+        if self._changed_gwcs or not is_own:
             with_gwcs = [key for key in self if self._has_gwcs(key)]
             if with_gwcs:
                 content = joined((key, self._gwcs_bytes(key)) for key in with_gwcs)

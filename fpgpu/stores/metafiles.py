@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fpgpu.errors import MissingStoreError, StoreError, StoreFormatError
-from fpgpu.stores.disk import StrPath, read_regular, signature, write_beside
+from fpgpu.errors import MissingStoreError
+from fpgpu.stores.disk import StrPath, read_errors, read_regular, signature, write_beside
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.index import Entry, Index, Row
 from fpgpu.stores.metadata.catalog import ExposureCatalog
@@ -94,24 +94,18 @@ def leave_views(state: State, gone: Collection[Key]) -> None:
                 ((band, expID), text) for band in texts for expID, text in texts[band].items()
             )
             write_json(state.store, paths.json, pieces)
-    if any(state.index.rows[key].meta and state.index.columns.has_gwcs[state.index.number(key)]
-           for key in gone):  # fmt: skip
+    if any(state.index.rows[key].meta and state.index.has_gwcs(key) for key in gone):
         with suppress(FileNotFoundError):
             paths.asdf.unlink()
 
 
-def taken_over(state: State, index: Index | None) -> Index | None:
+def taken_over(state: State, index: Index) -> Index:
     """Return an index into which the meta files of a user, or of another program, have gone.
 
-    Parameters
-    ----------
-    state : State
-        What there is.
-    index : Index or None
-        Its index, None where there are no pixels yet; returned as it is when all is known.
+    It is returned as it is when all is known.
     """
     paths = meta_paths(state.store)
-    if paths is None or index is None or not paths.json.exists():
+    if paths is None or not paths.json.exists():
         return index
     notes = _notes(state.store)
     json_known, asdf_known = (_is_known(state, path, notes) for path in paths)
@@ -129,7 +123,11 @@ def taken_over(state: State, index: Index | None) -> Index | None:
     # Of a file whose index is gone, what was recovered knows where the records are.
     known = replace(state, stored=index)
     put = new_entries(known, index, catalog, wanted, keep_gwcs=asdf_known)
-    taken = {path.name: _digest(path) for path in paths if path.exists()}
+    taken = {
+        path.name: hashlib.sha256(read_regular(path)[0]).hexdigest()
+        for path in paths
+        if path.exists()
+    }
     return index.changed(put, taken=taken)
 
 
@@ -143,18 +141,7 @@ def new_entries(
 ) -> dict[Key, Entry]:
     """Write new records of the metadata of exposures, and return their rows.
 
-    Parameters
-    ----------
-    state : State
-        The store.
-    index : Index
-        Of that state, or what it becomes.
-    catalog : ExposureCatalog
-        The metadata.
-    keys : iterable of (band, expID)
-        The exposures.
-    keep_gwcs : bool, optional
-        Whether to leave the gWCS, and what came from it, as the store has it.
+    With `keep_gwcs` the gWCS, and what came from it, stay as the store has them.
     """
     home, records = store_id(state.store), []
     for key in keys:
@@ -240,16 +227,13 @@ def _notes(store: Path) -> dict[str, list[list[Any]]]:
     """
     path = shards_folder(store) / COMMIT_FOLDER / RECORDS_FILE
     try:
-        found = json.loads(read_regular(path)[0])
+        with read_errors(path):
+            found = json.loads(read_regular(path)[0])
         return {
             name: [list(note[:2]) for note in notes if [*map(type, note[:2])] == [int, int]]
             for name, notes in found.items()
         }
-    except (FileNotFoundError, NotADirectoryError, StoreFormatError):
-        return {}
-    except OSError as exc:
-        raise StoreError(f"{path}: cannot be read: {exc}") from exc
-    except (ValueError, TypeError, AttributeError, RecursionError):
+    except (MissingStoreError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
 
 
@@ -265,8 +249,3 @@ def _is_known(state: State, path: Path, notes: Mapping[str, list[list[Any]]]) ->
     home = state.stored.store_id if state.stored else store_id(state.store)
     taken = state.stored.taken.get(path.name) if state.stored else None
     return _is_sealed(content, home) or hashlib.sha256(content).hexdigest() == taken
-
-
-def _digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    return hashlib.sha256(read_regular(path)[0]).hexdigest()

@@ -5,7 +5,7 @@ are input like any other: a name that would leave its folder, that cannot be wri
 that two exposures would share, is refused before anything is written.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -19,6 +19,7 @@ __all__ = [
     "check_no_collision",
     "each_band",
     "nearest_band",
+    "some",
 ]
 
 EXP_FMT = "{}/{}"
@@ -119,6 +120,13 @@ def nearest_band(band: object, known: Iterable[str]) -> str:
     return f"it has {', '.join(by_case.values()) or 'none'}{hint}"
 
 
+def some(names: Sequence[str], most: int = 5) -> str:
+    """List some names, each once, and count the rest."""
+    unique = list(dict.fromkeys(names))
+    more = f" and {len(unique) - most} more" if len(unique) > most else ""
+    return ", ".join(unique[:most]) + more
+
+
 def check_expID(name: object) -> str:
     """Refuse an exposure name that cannot name a group inside its band.
 
@@ -162,32 +170,18 @@ def check_no_collision(name: str, existing: Collection[str]) -> None:
     name : str
         The expID to add. Being among `existing` itself is no collision: that is a replacement.
     existing : collection of str
-        The expIDs that the same band holds; fastest when ``in`` is (a dict or a set).
+        The expIDs that the same band holds.
 
     Raises
     ------
     ExposureNameError
         If an existing expID is an enclosing path of `name` (``sub`` and ``sub/x``) or inside it.
     """
-    for enclosing in _enclosing(name):
-        if enclosing in existing:
-            raise ExposureNameError(
-                f"expID {name!r} would lie inside the existing exposure {enclosing!r}; "
-                "rename one of the two"
-            )
-    inside = name + "/"
-    enclosed = next((other for other in existing if other.startswith(inside)), None)
-    if enclosed is not None:
-        raise ExposureNameError(
-            f"expID {name!r} would enclose the existing exposure {enclosed!r}; "
-            "rename one of the two"
-        )
+    NameTree(existing).add(name)
 
 
 class NameTree:
     """The expIDs of a band, to which many are added at once.
-
-    Says the same of each name as `check_no_collision`, without looking at all the others.
 
     Parameters
     ----------
@@ -196,10 +190,10 @@ class NameTree:
     """
 
     def __init__(self, names: Collection[str]) -> None:
-        self._names = set(names)
-        self._enclosing: set[str] = set()
+        self._names: set[str] = set()
+        self._enclosed: dict[str, str] = {}  # by path, the first name that lies inside it
         for name in names:
-            self._enclose(name)
+            self._put(name, _enclosing(name))
 
     def add(self, name: str) -> None:
         """Add a name, which may be there already.
@@ -214,18 +208,24 @@ class NameTree:
         ExposureNameError
             As `check_no_collision`.
         """
-        enclosing = _enclosing(name)
-        if name in self._enclosing or not self._names.isdisjoint(enclosing):
-            check_no_collision(name, self._names)
-        self._names.add(name)
-        self._enclose(name)
+        paths = _enclosing(name)
+        enclosing = next((path for path in paths if path in self._names), None)
+        if enclosing is not None:
+            raise ExposureNameError(
+                f"expID {name!r} would lie inside the existing exposure {enclosing!r}; "
+                "rename one of the two"
+            )
+        if name in self._enclosed:
+            raise ExposureNameError(
+                f"expID {name!r} would enclose the existing exposure {self._enclosed[name]!r}; "
+                "rename one of the two"
+            )
+        self._put(name, paths)
 
-    def _enclose(self, name: str) -> None:
-        """Note the paths that a name lies inside."""
-        path = name.rpartition("/")[0]
-        while path and path not in self._enclosing:
-            self._enclosing.add(path)
-            path = path.rpartition("/")[0]
+    def _put(self, name: str, paths: list[str]) -> None:
+        self._names.add(name)
+        for path in paths:
+            self._enclosed.setdefault(path, name)
 
 
 def _enclosing(name: str) -> list[str]:

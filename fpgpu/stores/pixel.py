@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Literal, Self
 
 import h5py
@@ -15,13 +15,12 @@ from fpgpu.backends.base import Backend
 from fpgpu.backends.memory import Array
 from fpgpu.errors import (
     ExposureNameError,
-    FpgpuError,
     LayoutError,
     StoreWriteError,
     UnusableExposureError,
     WCSError,
 )
-from fpgpu.stores.commit import Change, commit, commit_shards
+from fpgpu.stores.commit import Change, commit, commit_shards, discard
 from fpgpu.stores.disk import Signature, signature
 from fpgpu.stores.hdf5.reading import open_for_reading, reading_errors
 from fpgpu.stores.metadata.entries import MetaEntry, new_entry
@@ -263,13 +262,7 @@ class PixelStore(ImageGrid):
         try:
             self._show(commit_shards(store, shards, timeout=self.timeout))
         except BaseException:
-            # After the rename an error undoes nothing, and the shards are the store's.
-            with suppress(FpgpuError, OSError):
-                state = open_state(store, missing_ok=True)
-                named = {row.file for row in state.index.rows.values()} if state.exists else set()
-                for shard in shards:
-                    if shard.path not in named:
-                        shard.file.unlink(missing_ok=True)
+            discard(store, shards)
             raise
 
     # --- reading -----------------------------------------------------------------------------
@@ -381,10 +374,7 @@ class PixelStore(ImageGrid):
         MissingStoreError, StoreFormatError, StoreConflictError
             If the file is gone, damaged, or was changed by another program.
         """
-        window = Window.of(window)
-        if backend is None:
-            return self.reader.read_window(band, expID, window, out)
-        return self.reader.read_on(band, expID, window, backend, out)
+        return self.reader.read(band, expID, Window.of(window), out, backend)
 
     def read_superpixels(
         self,
@@ -413,9 +403,7 @@ class PixelStore(ImageGrid):
         superpixels : array of pix_dtype, shape (n, 2 * size**2)
             As `read_window` gives them; it raises the same errors.
         """
-        if backend is None:
-            return self.reader.read_superpixels(band, expID, places, out)
-        return self.reader.read_on(band, expID, np.asarray(places), backend, out)
+        return self.reader.read(band, expID, places, out, backend)
 
     def record(self, band: str, expID: str) -> CalibrationRecord:
         """Return how an exposure was calibrated.

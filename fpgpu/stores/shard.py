@@ -6,7 +6,6 @@ never used twice, when it is complete and on the disk. No commit names it yet: `
 The commit that names it sees to it that its name is on the disk, too.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -40,15 +39,15 @@ from fpgpu.stores.disk import (
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.hdf5.building import allocate, built
 from fpgpu.stores.hdf5.guard import HDF5_ERRORS
-from fpgpu.stores.hdf5.reading import checked_storage, member, opened_for_reading
+from fpgpu.stores.hdf5.reading import bytes_in, member, opened_for_reading
 from fpgpu.stores.index import Entry, Row
 from fpgpu.stores.metadata.entries import MetaEntry, new_entry
 from fpgpu.stores.metadata.record import LARGEST, Place, Record, decode, encode
-from fpgpu.stores.metadata.records import Key
+from fpgpu.stores.metadata.records import Key, SkyRecord
 from fpgpu.stores.names import DATASET_NAME
 from fpgpu.stores.pixels.geometry import Geometry
 from fpgpu.stores.pixels.preparing import prepared
-from fpgpu.stores.pixels.reading import ExposureReader
+from fpgpu.stores.pixels.reading import bytes_checksum
 from fpgpu.stores.pixels.records import CalibrationRecord
 from fpgpu.stores.state import SHARDS_ENDING, State, open_state
 
@@ -147,8 +146,7 @@ class Shard:
         MissingStoreError, StoreFormatError
             If the file is gone or cannot be read.
         """
-        reader = ExposureReader(State.opened(self.file), np.dtype(np.float32))
-        found = reader.bytes_checksum(*self.key)
+        found = bytes_checksum(State.opened(self.file), self.key)
         if found != self.record.checksum:
             raise IntegrityError(
                 f"{self.file}: {'/'.join(self.key)} has checksum {found}; "
@@ -169,19 +167,55 @@ class Item(NamedTuple):
         Of its values.
     write : callable
         ``write(descriptor, offset)`` puts the values there.
-    record : bytes or None
+    record : bytes
         Its record, as `fpgpu.stores.metadata.record.encode` gives it.
+    id : str
+        Of its pixels.
+    sky : SkyRecord or None
+        Where it is on the sky, None without metadata.
+    calibration : CalibrationRecord
+        How its pixels were made.
     """
 
     key: Key
     attributes: Mapping[str, Any]
     dtype: np.dtype[Any]
     write: Callable[[int, int], None]
-    record: bytes | None = None
+    record: bytes
+    id: str
+    sky: SkyRecord | None
+    calibration: CalibrationRecord
+
+
+def new_item(
+    calibration: CalibrationRecord,
+    metadata: MetaEntry | None,
+    store_id: str,
+    pixel_id: str,
+    dtype: np.dtype[Any],
+    write: Callable[[int, int], None],
+    attributes: Mapping[str, Any] | None = None,
+) -> Item:
+    """Put together what goes into a file of the store of an id."""
+    key = calibration.band, calibration.expID
+    text, gwcs, sky = (
+        (metadata.text, metadata.gwcs_bytes(), metadata.record) if metadata else (None,) * 3
+    )
+    record = Record(key, pixel_id, store_id, text, gwcs, sky, calibration.to_json())
+    stated = {**(attributes or {}), **calibration.to_attributes()}
+    return Item(key, stated, dtype, write, encode(record), pixel_id, sky, calibration)
+
+
+def placed(item: Item, file: str, offset: int, at: int, size: int) -> Entry:
+    """Return what the index says of an item: where in a file its pixels and its record are."""
+    path = f"/{'/'.join(item.key)}/{DATASET_NAME}"
+    place = Place.of(file, at, item.record) if item.sky is not None else None
+    row = Row(*item.key, item.id, file, path, offset, size, place)
+    return Entry(row, item.sky, item.calibration)
 
 
 Offsets = list[tuple[int, int]]
-"""Where the values of each item are, and its record (-1 without one)."""
+"""Where the values of each item are (-1 where HDF5 alone can read them), and its record."""
 
 
 def write_pixel_file(
@@ -206,8 +240,7 @@ def write_pixel_file(
     Returns
     -------
     offsets : list of (int, int)
-        Of the values and of the record of each item; -1 where HDF5 alone can read the values, or
-        there is no record.
+        Of the values and of the record of each item; -1 where HDF5 alone can read the values.
     size : int
         Of the file.
 
@@ -225,13 +258,9 @@ def write_pixel_file(
             group = h5.require_group("/".join(item.key))
             dataset = allocate(group, DATASET_NAME, shape, item.dtype)
             dataset.attrs.update(item.attributes)
-            at = -1
-            if item.record is not None:
-                stored = group.create_dataset(
-                    RECORD_NAME, data=np.frombuffer(item.record, np.uint8)
-                )
-                at = stored.id.get_offset()
-            places.append((dataset.id.get_offset(), at))
+            record = np.frombuffer(item.record, np.uint8)
+            stored = group.create_dataset(RECORD_NAME, data=record)
+            places.append((dataset.id.get_offset(), stored.id.get_offset()))
         return places
 
     try:
@@ -240,17 +269,18 @@ def write_pixel_file(
         if isinstance(exc, OSError | MemoryError):
             raise
         raise StoreWriteError(f"{path}: cannot be written as HDF5: {exc}") from exc
-    end = tail(places, skeleton.size) if tail is not None else b""
+    plain = np.dtype("<f4")
+    offsets = [
+        (offset if item.dtype == plain else -1, at)
+        for item, (offset, at) in zip(items, places, strict=True)
+    ]
+    end = tail(offsets, skeleton.size) if tail is not None else b""
     with new_file(path) as descriptor:
         skeleton.write(descriptor)
         for item, (offset, _) in zip(items, places, strict=True):
             item.write(descriptor, offset)
         write_all(descriptor, end, skeleton.size)
-    plain = np.dtype("<f4")
-    return [
-        (offset if item.dtype == plain else -1, at)
-        for item, (offset, at) in zip(items, places, strict=True)
-    ], skeleton.size + len(end)
+    return offsets, skeleton.size + len(end)
 
 
 def write_exposure(
@@ -294,39 +324,32 @@ def write_exposure(
         imset, geometry, bitmask, do_fluxcal, np.dtype(dtype), backend, os.fspath(store)
     )
     if extra:
-        provenance = {**calibration.provenance, EXTRA: _as_json(extra)}
-        calibration = replace(calibration, provenance=provenance)
-    key = calibration.band, calibration.expID
+        try:
+            noted = {EXTRA: json.dumps(dict(extra))}
+        except (TypeError, ValueError) as exc:
+            raise UnusableExposureError(
+                f"what is to be recorded with the exposure cannot be written as JSON: {exc}"
+            ) from exc
+        calibration = replace(calibration, provenance={**calibration.provenance, **noted})
     with write_errors(store.parent, "nothing of the exposure was left"):
-        id_, home = f"{run_id}{secrets.token_hex(8)}"[:16], store_id(store)
-        record = encode(
-            Record(
-                key,
-                id_,
-                home,
-                metadata and metadata.text,
-                metadata and metadata.gwcs_bytes(),
-                metadata and metadata.record,
-                calibration.to_json(),
-            )
-        )
-        item = Item(
-            key,
-            calibration.to_attributes(),
+        token = f"{run_id}{secrets.token_hex(8)}"[:16]
+        item = new_item(
+            calibration,
+            metadata,
+            store_id(store),
+            token,
             pixels.dtype,
             lambda descriptor, offset: write_all(descriptor, pixels.data, offset),
-            record,
         )
-        path = new_path(store, key, home, id_, PIXELS_ENDING)
-        ((offset, at),), size = durable(
-            path, lambda draft: write_pixel_file(draft, geometry, [item])
-        )
+        return shard_of(store, geometry, item, token)
+
+
+def shard_of(store: Path, geometry: Geometry, item: Item, token: str) -> Shard:
+    """Write an exposure into a new file of a store, whose name ends in what nobody else has."""
+    path = new_path(store, item.key, store_id(store), token, PIXELS_ENDING)
+    ((offset, at),), size = durable(path, lambda draft: write_pixel_file(draft, geometry, [item]))
     name = path.relative_to(store.parent).as_posix()
-    place = Place(name, at, len(record), hashlib.sha256(record).hexdigest())
-    row = Row(*key, id_, name, f"/{'/'.join(key)}/{DATASET_NAME}", offset, size, place)
-    if metadata is None:
-        row = row._replace(meta=None)
-    return Shard(store, Entry(row, metadata and metadata.record, calibration), geometry)
+    return Shard(store, placed(item, name, offset, at, size), geometry)
 
 
 def write_shard(
@@ -429,10 +452,7 @@ def write_records(store: Path, records: Sequence[Record]) -> list[Place]:
     with write_errors(store.parent, "nothing of the metadata was left"):
         durable(path, write)
     name = path.relative_to(store.parent).as_posix()
-    return [
-        Place(name, start, len(content), hashlib.sha256(content).hexdigest())
-        for start, content in zip(starts[:-1], contents, strict=True)
-    ]
+    return [Place.of(name, at, content) for at, content in zip(starts, contents, strict=False)]
 
 
 def durable(path: Path, write: Callable[[Path], Any]) -> Any:
@@ -576,44 +596,27 @@ def read_shard(path: str | os.PathLike[str]) -> Shard:
     rows = list(state.index.rows.values())
     if len(rows) != 1 or state.geometry is None:
         raise StoreFormatError(f"{path}: holds {len(rows)} exposures; a shard of fpgpu holds one")
-    extent = state.extent(rows[0].key)
-    record, place = read_record(path, rows[0], store)
-    if record.key != rows[0].key or record.calibration is None:
-        raise StoreFormatError(f"{path}: its record is of {record.key}, its pixels {rows[0].key}")
+    found = rows[0]
+    extent = state.extent(found.key)
+    with opened_for_reading(path) as h5:
+        stored = member(h5, [*found.path.strip("/").split("/")[:-1], RECORD_NAME])
+        content = bytes_in(stored, LARGEST)
+        if content is None:
+            raise StoreFormatError(f"{path}: has no {RECORD_NAME}, so it is no shard of fpgpu")
+        offset = stored.id.get_offset() or 0
+    record = decode(content, path)
+    if record.key != found.key or record.calibration is None:
+        raise StoreFormatError(f"{path}: its record is of {record.key}, its pixels {found.key}")
     name = path.relative_to(store.parent).as_posix()
-    row = rows[0]._replace(
+    row = found._replace(
         id=record.id,
         file=name,
         offset=extent.offset,
         size=extent.size,
-        meta=None if record.sky is None else place,
+        meta=None if record.sky is None else Place.of(name, offset, content),
     )
     calibration = CalibrationRecord.from_json(record.calibration)
     return Shard(store, Entry(row, record.sky, calibration), state.geometry)
-
-
-def read_record(path: Path, row: Row, store: Path) -> tuple[Record, Place]:
-    """Read the record that lies beside the pixels of an exposure.
-
-    Raises
-    ------
-    StoreFormatError
-        If there is none, or it is damaged.
-    """
-    with opened_for_reading(path) as h5:
-        stored = member(h5, [*row.path.strip("/").split("/")[:-1], RECORD_NAME])
-        if (
-            not isinstance(stored, h5py.Dataset)
-            or stored.dtype != np.uint8
-            or stored.ndim != 1
-            or stored.size > LARGEST
-        ):
-            raise StoreFormatError(f"{path}: has no {RECORD_NAME}, so it is no shard of fpgpu")
-        offset = checked_storage(stored).id.get_offset()
-        content = stored[()].tobytes()
-    name = path.relative_to(store.parent).as_posix()
-    place = Place(name, offset or 0, len(content), hashlib.sha256(content).hexdigest())
-    return decode(content, path), place
 
 
 def find_orphans(folder: str | os.PathLike[str]) -> list[Path]:
@@ -640,9 +643,7 @@ def find_orphans(folder: str | os.PathLike[str]) -> list[Path]:
     store = StoreFolder(Path(folder)).pixels.resolve()
     state = open_state(store, missing_ok=True)
     index = state.index if state.exists else None
-    names = {name for name, _ in index.replaced} if index else set()
-    for row in index.rows.values() if index else ():
-        names |= {row.file, row.meta.file if row.meta else ""}
+    names = index.files.union(name for name, _ in index.replaced) if index else frozenset()
     known = {os.path.join(store.parent, name) for name in names}  # noqa: PTH118 (of thousands)
     real = {os.path.realpath(path) for path in known}
     return [
@@ -678,13 +679,3 @@ def _files_below(store: Path, *endings: str) -> list[Path]:
         for name in names
         if name.endswith(endings)
     )
-
-
-def _as_json(extra: Mapping[str, Any]) -> str:
-    """Write what a caller wants to find again as text."""
-    try:
-        return json.dumps(dict(extra))
-    except (TypeError, ValueError) as exc:
-        raise UnusableExposureError(
-            f"what is to be recorded with the exposure cannot be written as JSON: {exc}"
-        ) from exc

@@ -25,7 +25,7 @@ from fpgpu.errors import (
     StoreError,
     StoreFormatError,
 )
-from fpgpu.stores.disk import Signature, StrPath, inside, open_regular, signature
+from fpgpu.stores.disk import Signature, StrPath, inside, open_regular, read_errors, signature
 from fpgpu.stores.hdf5.extents import Extent, locate
 from fpgpu.stores.hdf5.guard import attributes_of, opened_guarded
 from fpgpu.stores.hdf5.reading import member, opened_for_reading, reading_errors
@@ -72,11 +72,6 @@ class State:
         return self.store.parent
 
     @property
-    def shards(self) -> Path:
-        """The folder of the store's shards."""
-        return self.store.with_suffix(SHARDS_ENDING)
-
-    @property
     def exists(self) -> bool:
         """Whether there is a file."""
         return self.signature is not None
@@ -99,7 +94,7 @@ class State:
             return self.stored
         if self.geometry is None:
             raise MissingStoreError(f"{self.store}: no such store; check the path")
-        with self._opened_self() as h5:
+        with self._opened(self.store) as h5:
             rows = {row.key: row for row in scan(h5, self.store)}
         nothing = SkyRecord(bytes(32), (0, 0))
         return Index(
@@ -115,13 +110,7 @@ class State:
         return f"{self.store}: {key[0]}/{key[1]}"
 
     def row(self, key: Key) -> Row:
-        """Return the row of an exposure with pixels.
-
-        Raises
-        ------
-        NotInStoreError
-            If there is none; with names that come close.
-        """
+        """Return the row of an exposure with pixels."""
         row = self.index.rows.get(key)
         if row is None or not row.file:
             raise self.missing(*key)
@@ -150,13 +139,7 @@ class State:
         return NotInStoreError(f"{self.store}: no {found} named {wanted!r}; {hint}")
 
     def extent(self, key: Key) -> Extent:
-        """Return where the pixels of an exposure are, looked up once.
-
-        Raises
-        ------
-        NotInStoreError, MissingStoreError, StoreFormatError
-            If there is no such exposure, or its file is gone or damaged.
-        """
+        """Return where the pixels of an exposure are, looked up once."""
         found = self._extents.get(key)
         if found is None:
             row = self.row(key)
@@ -172,19 +155,11 @@ class State:
 
     @contextmanager
     def dataset(self, key: Key) -> Iterator[h5py.Dataset]:
-        """Open the dataset of an exposure; HDF5 can read it, whatever it is compressed with.
-
-        Raises
-        ------
-        NotInStoreError, MissingStoreError, StoreFormatError, StoreConflictError
-            As `extent`; or if the store's own file has changed.
-        """
+        """Open the dataset of an exposure; HDF5 can read it, whatever it is compressed with."""
         row = self.row(key)
         path = self._file(row)
-        with self._opened_self() if path == self.store else opened_for_reading(path) as h5:
-            dataset = member(h5, row.path.strip("/").split("/"))
-            if not isinstance(dataset, h5py.Dataset):
-                raise StoreFormatError(f"{self.place(key)} lies in {path}, which has no {row.path}")
+        with self._opened(path) as h5:
+            dataset = self._member(h5, row)
             found = locate(dataset)
             geometry = self.geometry
             expected = geometry and (*geometry.grid, geometry.n_values)
@@ -196,53 +171,39 @@ class State:
             yield dataset
 
     def calibration(self, key: Key) -> CalibrationRecord:
-        """Return how the pixels of an exposure were made.
-
-        Raises
-        ------
-        NotInStoreError, MissingStoreError, StoreFormatError
-            As `extent`.
-        """
+        """Return how the pixels of an exposure were made."""
         row = self.row(key)
         known = self._calibrations.get(key) or self.index.calibration(key)
         if known is not None:
             return known
         path = self._file(row)
         with reading_errors(path), opened_guarded(str(path)) as h5:
-            if path == self.store:
-                self._require_unchanged()
-            dataset = member(h5, row.path.strip("/").split("/"))
-            if not isinstance(dataset, h5py.Dataset):
-                raise StoreFormatError(f"{self.place(key)} lies in {path}, which has no {row.path}")
+            self._require_unchanged(path)
+            dataset = self._member(h5, row)
             found = self._calibrations[key] = CalibrationRecord.from_dataset(*key, dataset)
             return found
 
     def record(self, key: Key) -> Record:
-        """Read the record of an exposure's metadata, after checking it.
-
-        Raises
-        ------
-        NotInStoreError, MissingStoreError, StoreFormatError
-            If the exposure has none, or its file is gone or damaged.
-        """
+        """Read the record of an exposure's metadata, after checking it."""
         row = self.index.rows.get(key)
         if row is None or row.meta is None:
             raise NotInStoreError(f"{self.place(key)}: has no metadata in this store")
         path = inside(self.folder, row.meta.file, self.place(key))
-        try:
-            with os.fdopen(open_regular(path), "rb", buffering=0) as stream:
-                if path == self.store and signature(stream.fileno()) != self.signature:
-                    raise StoreConflictError(f"{path}: has changed; open the store again")
-                record = read_place(stream.fileno(), row.meta, self.place(key))
-        except FileNotFoundError as exc:
-            raise MissingStoreError(
-                f"{path}: does not exist any more; open the store again"
-            ) from exc
-        except OSError as exc:
-            raise StoreError(f"{path}: cannot be read: {exc}") from exc
+        with read_errors(path), os.fdopen(open_regular(path), "rb", buffering=0) as stream:
+            if path == self.store and signature(stream.fileno()) != self.signature:
+                raise StoreConflictError(f"{path}: has changed; open the store again")
+            record = read_place(stream.fileno(), row.meta, self.place(key))
         if record.key != key:
             raise StoreFormatError(f"{self.place(key)}: its record is of {record.key}")
         return record
+
+    def _member(self, h5: h5py.File, row: Row) -> h5py.Dataset:
+        """Return the dataset of an exposure in an open file."""
+        dataset = member(h5, row.path.strip("/").split("/"))
+        if not isinstance(dataset, h5py.Dataset):
+            place = f"{self.place(row.key)} lies in {self._file(row)}"
+            raise StoreFormatError(f"{place}, which has no {row.path}")
+        return dataset
 
     def _file(self, row: Row) -> Path:
         """Return the file with the pixels of an exposure."""
@@ -251,17 +212,17 @@ class State:
         return inside(self.folder, row.file, self.place(row.key))
 
     @contextmanager
-    def _opened_self(self) -> Iterator[h5py.File]:
-        """Open the store's own file with HDF5, which must still be the one of this state."""
-        with opened_for_reading(self.store) as h5:
-            self._require_unchanged()
+    def _opened(self, path: Path) -> Iterator[h5py.File]:
+        """Open a file with HDF5; the store's own must still be the one of this state."""
+        with opened_for_reading(path) as h5:
+            self._require_unchanged(path)
             yield h5
 
-    def _require_unchanged(self) -> None:
-        """Refuse a file that is not the one of this state any more."""
-        if signature(self.store) != self.signature:
+    def _require_unchanged(self, path: Path) -> None:
+        """Refuse the store's own file where it is not the one of this state any more."""
+        if path == self.store and signature(path) != self.signature:
             raise StoreConflictError(
-                f"{self.store}: another program has changed it since it was opened; open it again"
+                f"{path}: another program has changed it since it was opened; open it again"
             )
 
     @classmethod

@@ -1,6 +1,7 @@
 """What a store folder holds, without reading a pixel."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from fpgpu.sky.coverage import covered_area
 from fpgpu.stores.disk import inside
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
+from fpgpu.stores.metadata.records import Key
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.psf import PSFStore
 
@@ -130,7 +132,6 @@ def summarize(folder: str | Path) -> FolderSummary:
     place = StoreFolder(Path(folder)).require()
     with PixelStore(place.pixels, mode="r") as pixels, MetaStore(place.meta) as meta:
         meta.image_shape = pixels.shape
-        in_pixels, in_meta = set(pixels), set(meta)
         return FolderSummary(
             folder=str(folder),
             shape=pixels.shape,
@@ -138,8 +139,8 @@ def summarize(folder: str | Path) -> FolderSummary:
             n_bytes=_size_on_disk(place.pixels, pixels),
             bands=[_summarize_band(band, pixels, meta) for band in pixels.bands],
             psf_bands=_psf_bands(place.psf),
-            only_in_pixels=_paths(in_pixels - in_meta),
-            only_in_meta=_paths(in_meta - in_pixels),
+            only_in_pixels=_lacking(pixels, meta),
+            only_in_meta=_lacking(meta, pixels),
         )
 
 
@@ -165,8 +166,7 @@ def disagreements(folder: str | Path) -> dict[str, list[str]]:
     """
     place = StoreFolder(Path(folder)).require()
     with PixelStore(place.pixels, mode="r") as pixels, MetaStore(place.meta) as meta:
-        in_pixels, in_meta = set(pixels), set(meta)
-    return _by_store(_paths(in_pixels - in_meta), _paths(in_meta - in_pixels))
+        return _by_store(_lacking(pixels, meta), _lacking(meta, pixels))
 
 
 def _by_store(only_in_pixels: list[str], only_in_meta: list[str]) -> dict[str, list[str]]:
@@ -192,9 +192,8 @@ def _summarize_band(band: str, pixels: PixelStore, meta: MetaStore) -> BandSumma
 
 def _size_on_disk(path: Path, pixels: PixelStore) -> int:
     """Return the bytes of a pixel store's main file and of every other file it leads to."""
-    main, rows = path.resolve(), pixels.state.index.rows.values()
-    names = {row.file for row in rows} | {row.meta.file for row in rows if row.meta}
-    files = {inside(main.parent, name, str(path)) for name in names - {""}}
+    main = path.resolve()
+    files = {inside(main.parent, name, str(path)) for name in pixels.state.index.files}
     return sum(file.stat().st_size for file in {main, *files})
 
 
@@ -206,6 +205,6 @@ def _psf_bands(path: Path) -> list[str]:
         return list(psf.bands)
 
 
-def _paths(keys: set[tuple[str, str]]) -> list[str]:
-    """Exposure keys as sorted paths."""
-    return sorted(f"{band}/{expID}" for band, expID in keys)
+def _lacking(one: Iterable[Key], other: Iterable[Key]) -> list[str]:
+    """Name the exposures of one store that another lacks."""
+    return sorted("/".join(key) for key in set(one) - set(other))

@@ -45,7 +45,7 @@ def write_views(store: StrPath, *, asdf: bool = True) -> None:
         index = state.index
         keys = [key for key, row in index.rows.items() if row.meta is not None]
         write_json(main, paths.json, ((key, text) for key, text, _ in _records(state, keys)))
-        with_gwcs = [key for key in keys if index.columns.has_gwcs[index.number(key)]]
+        with_gwcs = [key for key in keys if index.has_gwcs(key)]
         if not with_gwcs:
             with suppress(FileNotFoundError):
                 paths.asdf.unlink()

@@ -61,6 +61,18 @@ def read_rows(folder):
     return {row.file for row in open_state(folder / "pixels.h5").index.rows.values()}
 
 
+def test_double_precision_is_read_the_same_from_one_file(tmp_path, exposures):
+    path = tmp_path / "pixels.h5"
+    store = PixelStore(path, exposures[0].im.shape, pix_dtype=np.float64)
+    for one in exposures:
+        store.add_exposure(one)
+    for change in (consolidate, split):
+        change(tmp_path)
+        with PixelStore(path, mode="r") as reader:
+            assert_holds(reader, *exposures)
+            assert len(reader.verify().verified) == len(exposures)
+
+
 def test_there_and_back_nothing_has_changed(sharded, single):
     before = seen(sharded)
     done = consolidate(sharded)

@@ -1,5 +1,6 @@
 """Store folders of one geometry become one, all exposures at once, nothing lost silently."""
 
+import errno
 import shutil
 
 import h5py
@@ -12,6 +13,7 @@ from fpgpu.errors import (
     MissingStoreError,
     StoreConflictError,
     StoreFormatError,
+    StoreWriteError,
 )
 from fpgpu.stores.upkeep.forms import consolidate
 from fpgpu.stores.upkeep.merge import merge
@@ -115,6 +117,19 @@ def test_damage_stops_a_merge_and_leaves_nothing(north, south, tmp_path):
     with pytest.raises(IntegrityError):
         merge([north, south], tmp_path / "out")
     assert not list(tmp_path.glob("out/**/*.h5"))
+
+
+def test_an_error_after_the_commit_removes_nothing_that_it_names(north, south, monkeypatch):
+    wanted = {**state_of(north), **state_of(south)}
+
+    def fail_at_the_end(path):
+        if path == north.resolve():
+            raise OSError(errno.EIO, "cannot be synced")
+
+    monkeypatch.setattr("fpgpu.stores.commit.fsync", fail_at_the_end)
+    with pytest.raises(StoreWriteError, match="the change is made"):
+        merge([south], north)
+    assert state_of(north) == wanted
 
 
 def test_psfs_come_along(north, south, golden, tmp_path):

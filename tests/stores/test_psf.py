@@ -437,6 +437,17 @@ def test_a_band_that_is_a_link_to_another_file_is_not_copied_in(tmp_path):
     assert (tmp_path / "psf.h5").read_bytes() == before
 
 
+def test_mixtures_that_lie_in_another_file_are_not_read(tmp_path):
+    write_band(tmp_path / "other.h5", parameters=mixtures(1))
+    with h5py.File(tmp_path / "psf.h5", "w") as h5:
+        h5["F090W/parameters"] = h5py.ExternalLink("other.h5", "F200W/parameters")
+    with (
+        PSFStore(tmp_path / "psf.h5") as store,
+        pytest.raises(StoreFormatError, match="parameters is a link to another place"),
+    ):
+        store.table("F090W")
+
+
 def test_what_cannot_be_stored_leaves_the_file_as_it_is(store, tmp_path):
     before = (tmp_path / "psf.h5").read_bytes()
     gap = mixtures()

@@ -41,20 +41,7 @@ class Skeleton(NamedTuple):
 
 
 def built(fill: Callable[[h5py.File], Result]) -> tuple[Result, Skeleton]:
-    """Make an HDF5 file in memory.
-
-    Parameters
-    ----------
-    fill : callable
-        Gets the new `h5py.File`.
-
-    Returns
-    -------
-    result : object
-        What `fill` returned.
-    skeleton : Skeleton
-        The file.
-    """
+    """Make an HDF5 file in memory."""
     # Memory that has holes: what is allocated and not written takes none.
     with _Memory(os.memfd_create("fpgpu"), "w+b") as memory:
         try:
@@ -68,18 +55,7 @@ def built(fill: Callable[[h5py.File], Result]) -> tuple[Result, Skeleton]:
 
 
 def image_of(fill: Callable[[h5py.File], object]) -> bytes:
-    """Make a small HDF5 file in memory.
-
-    Parameters
-    ----------
-    fill : callable
-        Gets the new `h5py.File`.
-
-    Returns
-    -------
-    bytes
-        All of the file.
-    """
+    """Make a small HDF5 file in memory."""
     # HDF5 tells files in memory apart by their name.
     with h5py.File(secrets.token_hex(8), "w", driver="core", backing_store=False) as target:
         fill(target)

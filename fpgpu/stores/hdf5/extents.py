@@ -18,14 +18,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from fpgpu.errors import (
-    LayoutError,
-    MissingStoreError,
-    StoreConflictError,
-    StoreError,
-    StoreFormatError,
-)
-from fpgpu.stores.disk import Signature, signature
+from fpgpu.errors import LayoutError, StoreConflictError, StoreFormatError
+from fpgpu.stores.disk import Signature, read_errors, signature
 from fpgpu.stores.hdf5.filters import require_filters
 from fpgpu.stores.hdf5.reading import checked_storage
 from fpgpu.superpixels import Window
@@ -76,13 +70,7 @@ class Extent:
         return self.shape[0] * self.shape[1] * self.shape[2] * PLAIN.itemsize
 
     def require_same(self, descriptor: int) -> None:
-        """Refuse an open file that is not, or not any more, the one that was looked up.
-
-        Raises
-        ------
-        StoreFormatError
-            If it is another one.
-        """
+        """Refuse an open file that is not, or not any more, the one that was looked up."""
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise StoreFormatError(f"{self.filename}: is no regular file")
@@ -100,20 +88,7 @@ class Extent:
 
 
 def locate(dataset: h5py.Dataset) -> Extent:
-    """Look up where a dataset of super-pixels lies.
-
-    Parameters
-    ----------
-    dataset : h5py.Dataset
-        Three axes of real numbers.
-
-    Raises
-    ------
-    StoreFormatError
-        If it cannot be super-pixels, or they do not lie in its file.
-    MissingExtraError
-        If they are compressed in a way that needs a package that is not there.
-    """
+    """Look up where a dataset of super-pixels lies."""
     filename = dataset.file.filename
     if len(dataset.shape or ()) != 3 or dataset.dtype.kind != "f":
         raise StoreFormatError(
@@ -218,30 +193,20 @@ def _file_of(item: tuple[Extent, int]) -> tuple[str, Signature | None]:
 
 def _read_runs(extent: Extent, runs: Iterable[tuple[int, memoryview]]) -> None:
     """Read contiguous pieces of a file."""
-    try:
+    with read_errors(extent.filename):
         descriptor = os.open(extent.filename, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError as exc:
-        raise MissingStoreError(
-            f"{extent.filename}: does not exist any more; open the store again"
-        ) from exc
-    except OSError as exc:
-        raise StoreError(f"{extent.filename}: cannot be opened for reading: {exc}") from exc
-    try:
-        extent.require_same(descriptor)
-        for offset, run in runs:
-            # Here, not in a function: of the thousand runs of a patch each call is felt.
-            n_read = os.preadv(descriptor, (run,), offset)
-            if n_read < len(run):
-                _read_rest(extent, descriptor, offset, run, n_read)
-        if extent.signature is not None:
-            # A writer that came while we were reading has changed the time of the file.
+        try:
             extent.require_same(descriptor)
-    except OSError as exc:
-        if isinstance(exc, StoreError):
-            raise
-        raise StoreError(f"{extent.filename}: cannot be read: {exc}") from exc
-    finally:
-        os.close(descriptor)
+            for offset, run in runs:
+                # Here, not in a function: of the thousand runs of a patch each call is felt.
+                n_read = os.preadv(descriptor, (run,), offset)
+                if n_read < len(run):
+                    _read_rest(extent, descriptor, offset, run, n_read)
+            if extent.signature is not None:
+                # A writer that came while we were reading has changed the time of the file.
+                extent.require_same(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _window_runs(

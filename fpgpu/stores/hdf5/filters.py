@@ -32,19 +32,15 @@ def require_filters(dataset: h5py.Dataset) -> None:
         if not h5py.h5z.filter_avail(code):
             what = name.decode("utf-8", "replace") or f"filter {code}"
             place = f"{dataset.file.filename}: {dataset.name}"
-            _plugin(f"{what} ({place} is stored with it)")
+            try:
+                import hdf5plugin  # noqa: F401 (registers its filters with HDF5)
+            except ImportError as exc:
+                raise MissingExtraError(
+                    f"compression {what} ({place} is stored with it) needs the package hdf5plugin, "
+                    f"which is not installed: {INSTALL}"
+                ) from exc
             if not h5py.h5z.filter_avail(code):
                 raise MissingExtraError(
                     f"{place} is stored with {what}, HDF5 filter {code}, which neither h5py nor "
                     "hdf5plugin brings"
                 )
-
-
-def _plugin(what: str) -> None:
-    """Make the filters of hdf5plugin known to HDF5."""
-    try:
-        import hdf5plugin  # noqa: F401 (registers its filters with HDF5)
-    except ImportError as exc:
-        raise MissingExtraError(
-            f"compression {what} needs the package hdf5plugin, which is not installed: {INSTALL}"
-        ) from exc

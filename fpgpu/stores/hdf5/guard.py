@@ -25,7 +25,7 @@ from fpgpu.stores.disk import open_regular
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-__all__ = ["HDF5_ERRORS", "HeapGuard", "RandomAccess", "attributes_of", "opened", "opened_guarded"]
+__all__ = ["HDF5_ERRORS", "attributes_of", "opened_guarded"]
 
 HDF5_ERRORS = (
     ArithmeticError,
@@ -45,20 +45,69 @@ REFERENCE = struct.Struct("<IQI")
 _LARGEST_HEADER = 1 << 16
 
 
-class HeapGuard:
-    """Looks at every block that HDF5 reads from one file."""
+def _objects(offset: int, heap: memoryview) -> Iterator[tuple[int, int]]:
+    """Yield index and size of the objects in a heap."""
+    position = COLLECTION.size
+    while position + OBJECT.size <= len(heap):
+        index, _, _, size = OBJECT.unpack_from(heap, position)
+        # The size of free space, object 0, counts its own head; others are padded to 8 bytes.
+        step = size if index == 0 else OBJECT.size + -(-size // 8) * 8
+        if step < OBJECT.size or position + step > len(heap):
+            raise OSError(f"object {index} of the global heap at {offset} has size {size}")
+        if index:
+            yield index, size
+        position += step
 
-    def __init__(self) -> None:
+
+class _Checked(io.RawIOBase):
+    """A file as h5py wants one, of which HDF5 gets no global heap that would do it harm.
+
+    HDF5 calls it, and an exception must not travel through HDF5's own code, which may go on to
+    call again. So an error is kept, HDF5 gets zeros, which are no valid metadata, and
+    `opened_guarded` raises the error when HDF5 is out of the way.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._size = os.fstat(descriptor).st_size
+        self._descriptor = descriptor
+        self.error: BaseException | None = None
+        self._position = 0
         self._headers: list[bytes] = []
 
-    def look(self, offset: int, block: memoryview) -> None:
-        """Check a block that HDF5 is about to get.
+    def readable(self) -> bool:
+        return True
 
-        Raises
-        ------
-        OSError
-            If it is a global heap that would make HDF5 hang or crash.
-        """
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = start + offset
+        return self._position
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        """Fill a buffer; bytes past the end, and all after an error, are zero."""
+        view = memoryview(buffer).cast("B")
+        start = self._position
+        try:
+            if self.error is None:
+                n_read = os.preadv(self._descriptor, [view], start) if start < self._size else 0
+                view[n_read:] = bytes(len(view) - n_read)
+                self._look(start, view)
+        except BaseException as exc:  # noqa: BLE001 (raised by `opened_guarded`; an interrupt, too)
+            # Its frames lead to those of h5py: see `opened_guarded`.
+            self.error = exc.with_traceback(None)
+        if self.error is not None:
+            view[:] = bytes(len(view))
+        self._position += len(view)
+        return len(view)
+
+    def _look(self, offset: int, block: memoryview) -> None:
+        """Refuse a global heap that would make HDF5 hang or crash."""
         if bytes(block[:4]) == SIGNATURE:
             size = COLLECTION.unpack_from(block)[2] if len(block) >= COLLECTION.size else 0
             # HDF5 reads the beginning first, to learn the size, and then the whole.
@@ -85,107 +134,10 @@ class HeapGuard:
                 found = header.find(address, found + 1)
 
 
-def _objects(offset: int, heap: memoryview) -> Iterator[tuple[int, int]]:
-    """Yield index and size of the objects in a heap."""
-    position = COLLECTION.size
-    while position + OBJECT.size <= len(heap):
-        index, _, _, size = OBJECT.unpack_from(heap, position)
-        # The size of free space, object 0, counts its own head; others are padded to 8 bytes.
-        step = size if index == 0 else OBJECT.size + -(-size // 8) * 8
-        if step < OBJECT.size or position + step > len(heap):
-            raise OSError(f"object {index} of the global heap at {offset} has size {size}")
-        if index:
-            yield index, size
-        position += step
-
-
-class RandomAccess(io.RawIOBase):
-    """A file object over a descriptor, as h5py wants one, whose heaps are checked.
-
-    HDF5 calls it, and an exception must not travel through HDF5's own code, which may go on to
-    call again. So an error is kept, HDF5 gets zeros, which are no valid metadata, and `opened`
-    raises the error when HDF5 is out of the way.
-
-    Parameters
-    ----------
-    descriptor : int
-        The file, opened for reading.
-
-    Attributes
-    ----------
-    base_size : int
-        Length of the file in bytes.
-    size : int
-        Length to tell.
-    error : BaseException or None
-        Why something could not be read.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        super().__init__()
-        self.base_size = self.size = os.fstat(descriptor).st_size
-        self._descriptor = descriptor
-        self.error: BaseException | None = None
-        self._position = 0
-        self._guard = HeapGuard()
-
-    def readable(self) -> bool:
-        """Whether bytes can be read: yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Whether the position can be set: yes."""
-        return True
-
-    def tell(self) -> int:
-        """Return the position of the next read or write."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Set the position of the next read or write."""
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
-        self._position = start + offset
-        return self._position
-
-    def readinto(self, buffer: "WriteableBuffer") -> int:
-        """Fill a buffer; bytes past the end, and all after an error, are zero."""
-        view = memoryview(buffer).cast("B")
-        try:
-            if self.error is None:
-                self._read(self._position, view)
-        except BaseException as exc:  # noqa: BLE001 (raised by `opened`; an interrupt, too)
-            # Its frames lead to those of h5py: see `opened`.
-            self.error = exc.with_traceback(None)
-        if self.error is not None:
-            view[:] = bytes(len(view))
-        self._position += len(view)
-        return len(view)
-
-    def _read(self, start: int, view: memoryview) -> None:
-        """Fill memory with what is at `start`, unless HDF5 should not see it."""
-        n_read = os.preadv(self._descriptor, [view], start) if start < self.base_size else 0
-        view[n_read:] = bytes(len(view) - n_read)
-        self._amend(start, view)
-        self._guard.look(start, view)
-
-    def _amend(self, start: int, view: memoryview) -> None:
-        """Change what was read at `start`; nothing, in a file that is only read."""
-
-
 def attributes_of(node: h5py.Group | h5py.Dataset, *, strings: bool) -> dict[str, Any]:
-    """Return the attributes of a group or dataset that are numbers or strings.
+    """Return the attributes of a group or dataset that are numbers or, if asked for, strings.
 
-    Parameters
-    ----------
-    node : h5py.Group or h5py.Dataset
-        Of a file that was opened by `opened_guarded`, if `strings`.
-    strings : bool
-        Whether to return strings too.
-
-    Raises
-    ------
-    OSError
-        If a string's type is one that HDF5 would read beyond its end for.
+    Strings only of a file that was opened by `opened_guarded`.
     """
     found = {}
     for index in range(h5py.h5a.get_num_attrs(node.id)):
@@ -204,52 +156,23 @@ def attributes_of(node: h5py.Group | h5py.Dataset, *, strings: bool) -> dict[str
 
 
 @contextmanager
-def opened(file: RandomAccess, mode: str, **options: Any) -> Iterator[h5py.File]:
-    """Open a file object with HDF5, and raise what went wrong in it.
-
-    Parameters
-    ----------
-    file : RandomAccess
-        The file object.
-    mode, **options
-        As for `h5py.File`.
-
-    Yields
-    ------
-    h5py.File
-        The opened file.
-    """
-    try:
-        with h5py.File(file, mode, **options) as h5:
-            yield h5
-    except Exception as exc:
-        # Frames of h5py hold a property list that refers to `file`. If somebody keeps the error,
-        # and with it these frames, HDF5 closes that list when Python is gone, and crashes.
-        traceback.clear_frames(exc.__traceback__)
-        if file.error is not None:
-            raise file.error from exc
-        raise
-    if file.error is not None:
-        raise file.error
-
-
-@contextmanager
 def opened_guarded(filename: str) -> Iterator[h5py.File]:
-    """Open an HDF5 file for reading metadata, its global heaps being checked.
-
-    Parameters
-    ----------
-    filename : str
-        The file; links from it to other files cannot be followed.
-
-    Yields
-    ------
-    h5py.File
-        Open for reading.
-    """
+    """Open an HDF5 file for reading metadata, its global heaps being checked."""
     descriptor = open_regular(filename)
     try:
-        with opened(RandomAccess(descriptor), "r") as h5:
-            yield h5
+        file = _Checked(descriptor)
+        try:
+            with h5py.File(file, "r") as h5:
+                yield h5
+        except Exception as exc:
+            # Frames of h5py hold a property list that refers to `file`. If somebody keeps the
+            # error, and with it these frames, HDF5 closes that list when Python is gone, and
+            # crashes.
+            traceback.clear_frames(exc.__traceback__)
+            if file.error is not None:
+                raise file.error from exc
+            raise
+        if file.error is not None:
+            raise file.error
     finally:
         os.close(descriptor)

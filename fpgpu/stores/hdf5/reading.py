@@ -21,6 +21,7 @@ from fpgpu.errors import FpgpuError, MissingStoreError, StoreBusyError, StoreFor
 from fpgpu.stores.hdf5.guard import HDF5_ERRORS
 
 __all__ = [
+    "bytes_in",
     "checked_storage",
     "has_sound_type",
     "member",
@@ -109,20 +110,20 @@ def checked_storage(dataset: h5py.Dataset) -> h5py.Dataset:
     return dataset
 
 
+def bytes_in(node: Any, most: int) -> bytes | None:
+    """Return the bytes that a dataset holds; None where it holds something else, or more."""
+    if not isinstance(node, h5py.Dataset) or node.dtype != np.uint8:
+        return None
+    if node.ndim != 1 or node.size > most:
+        return None
+    content: bytes = checked_storage(node)[()].tobytes()
+    return content
+
+
 def has_sound_type(type_id: h5py.h5t.TypeID, dtype: np.dtype[Any]) -> bool:
     """Tell whether a stored type and the NumPy type it is read as have the same layout.
 
-    Parameters
-    ----------
-    type_id : h5py.h5t.TypeID
-        As stored.
-    dtype : numpy.dtype
-        What h5py makes of it.
-
-    Returns
-    -------
-    bool
-        False for types that cannot be read safely, and for text of variable length.
+    False for types that cannot be read safely, and for text of variable length.
     """
     if type_id.get_size() != dtype.itemsize:
         return False
@@ -146,25 +147,7 @@ def has_sound_type(type_id: h5py.h5t.TypeID, dtype: np.dtype[Any]) -> bool:
 
 
 def read_attribute(attributes: h5py.AttributeManager, name: str) -> Any:
-    """Read an attribute if that is safe.
-
-    Parameters
-    ----------
-    attributes : h5py.AttributeManager
-        Of a group or dataset.
-    name : str
-        The attribute.
-
-    Returns
-    -------
-    object
-        Its value.
-
-    Raises
-    ------
-    ValueError
-        If its type is damaged.
-    """
+    """Read an attribute if that is safe."""
     stored = attributes.get_id(name)
     is_text = isinstance(stored.get_type(), h5py.h5t.TypeStringID)
     if not is_text and not has_sound_type(stored.get_type(), stored.dtype):

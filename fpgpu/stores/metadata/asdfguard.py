@@ -33,22 +33,7 @@ _EXPAND: dict[bytes, Callable[[bytes, int], bytes]] = {
 
 
 def check_asdf(where: str, content: bytes) -> None:
-    """Refuse an ASDF file that stands for far more than it holds.
-
-    Parameters
-    ----------
-    where : str
-        The file and extension, for messages.
-    content : bytes
-        A whole ASDF file; one that is malformed otherwise is left to its reader.
-
-    Raises
-    ------
-    UnusableExposureError
-        When its tree has millions of nodes once aliases are followed, and ten times as many as are
-        written, or a compressed block
-        expands to more than 256 MiB or than it declares.
-    """
+    """Refuse an ASDF file that stands for far more than it holds."""
     end = _TREE_END.search(content)
     tree, blocks = (content, b"") if end is None else (content[: end.end()], content[end.end() :])
     if _ALIAS.search(tree):

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fpgpu.errors import MissingStoreError, NotInStoreError, RegionError, StoreError
-from fpgpu.stores.disk import read_regular
+from fpgpu.errors import NotInStoreError, RegionError, StoreError
+from fpgpu.stores.disk import read_errors, read_regular
 from fpgpu.stores.metadata.entries import MetaEntry
 from fpgpu.stores.metadata.gwcs import GwcsFile, gwcs_from_bytes, gwcs_to_bytes
 from fpgpu.stores.metadata.headers import parse_header, serialize, with_size
@@ -63,9 +63,9 @@ class ExposureCatalog:
         self._replaced_wcs: set[Key] = set()
         self._sky: dict[Key, SkyWCS] = {}
         self._indexes: dict[str, tuple[FootprintIndex, list[str]]] = {}
-        self._new_gwcs: dict[Key, bytes] = {}
+        # gWCS that did not come with the source, as ASDF or in another file.
+        self._new_gwcs: dict[Key, bytes | GwcsFile] = {}
         self._changed_gwcs: set[Key] = set()
-        self._foreign_gwcs: GwcsFile | None = None
         self._source = source
         # An ASDF file takes long to read, so its names are only taken when they are needed.
         self._tree_read = not self.has_gwcs
@@ -496,21 +496,15 @@ class ExposureCatalog:
 
     def _read_tree_from(self, path: Path) -> None:
         """Take the gWCS of another file instead of those there were."""
-        try:
+        with read_errors(path, "no such file of gWCS"):
             source = GwcsFile(read_regular(path)[0], path)
-        except (FileNotFoundError, NotADirectoryError) as exc:
-            raise MissingStoreError(f"{path}: no such file of gWCS") from exc
-        except IsADirectoryError as exc:
-            raise StoreError(f"{path}: is a directory; expected an ASDF file of gWCS") from exc
-        except OSError as exc:
-            reason = f"cannot be read: {exc.strerror}; expected an ASDF file of gWCS"
-            raise StoreError(f"{path}: {reason}") from exc
         with self._lock:
             for band in list(self.tree):
                 del self._tree[band]
             self._declare_tree(source.keys)
-            self._foreign_gwcs = source
+            self._changed_gwcs.update(source.keys)
             self._new_gwcs.clear()
+            self._new_gwcs.update(dict.fromkeys(source.keys, source))
             self._use_gwcs = True
             for key in self:
                 self._forget_wcs(key)
@@ -527,16 +521,17 @@ class ExposureCatalog:
             and self._headers.made(band, expID) is None
             and key not in self._new_texts
             and key not in self._changed_gwcs
-            and self._foreign_gwcs is None
         )
 
     def _gwcs_bytes(self, key: Key) -> bytes:
         """Return the gWCS that an exposure has as ASDF, from the opened store if it is there."""
-        if self._source and self._foreign_gwcs is None and key not in self._changed_gwcs:
+        if self._source is not None and key not in self._changed_gwcs:
             return self._source.gwcs_bytes(key)
-        if key not in self._new_gwcs:
-            self._new_gwcs[key] = gwcs_to_bytes(self.tree[key[0]][key[1]], self._place(key))
-        return self._new_gwcs[key]
+        found = self._new_gwcs.get(key)
+        if not isinstance(found, bytes):
+            found = gwcs_to_bytes(self.tree[key[0]][key[1]], self._place(key))
+            self._new_gwcs[key] = found
+        return found
 
     # --- how pieces are made, and forgotten --------------------------------------------------
 
@@ -552,10 +547,11 @@ class ExposureCatalog:
 
     def _load_gwcs(self, band: str, expID: str) -> Any:
         key = band, expID
-        if key in self._new_gwcs:
-            return gwcs_from_bytes(self._new_gwcs[key], self._place(key))
-        if self._foreign_gwcs is not None:
-            return self._foreign_gwcs.get(key)
+        found = self._new_gwcs.get(key)
+        if isinstance(found, GwcsFile):
+            return found.get(key)
+        if found is not None:
+            return gwcs_from_bytes(found, self._place(key))
         if self._source is None:
             raise NotInStoreError(f"{self._place(key)}: has no gWCS")
         return self._source.gwcs(key)

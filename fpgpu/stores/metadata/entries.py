@@ -35,13 +35,7 @@ class MetaEntry(NamedTuple):
     record: SkyRecord
 
     def gwcs_bytes(self) -> bytes | None:
-        """Return the gWCS as ASDF: most of the work of storing it.
-
-        Raises
-        ------
-        StoreFormatError
-            If it cannot be written as ASDF.
-        """
+        """Return the gWCS as ASDF: most of the work of storing it."""
         if self.gwcs is None or isinstance(self.gwcs, bytes):
             return self.gwcs
         return gwcs_to_bytes(self.gwcs, "exposure {}/{}".format(*self.key))
@@ -87,31 +81,7 @@ def new_entry(imset: Any) -> MetaEntry:
 def _new_record(
     text: str, gwcs: Any, sip: Any, place: str, im_shape: tuple[int, int] | None
 ) -> SkyRecord:
-    """Work out where an exposure that is to be added is on the sky.
-
-    Parameters
-    ----------
-    text : str
-        Its header.
-    gwcs : gwcs.WCS or None
-        Its gWCS.
-    sip : SipFit or None
-        The refit of the gWCS.
-    place : str
-        The exposure, for messages.
-    im_shape : (int, int) or None
-        Size of its image, for a header that does not say.
-
-    Returns
-    -------
-    SkyRecord
-        Complete, but for what a size is needed for where nothing tells it.
-
-    Raises
-    ------
-    WCSError
-        If it has no WCS, or one that gives no footprint.
-    """
+    """Work out where an exposure that is to be added is on the sky."""
     from fpgpu.sky.celestial import image_shape
     from fpgpu.sky.wcs import SkyWCS
 

@@ -22,13 +22,7 @@ NAME = "gwcs"
 
 
 def gwcs_to_bytes(gwcs: Any, place: object) -> bytes:
-    """Write a gWCS as an ASDF file with the tree ``{"gwcs": gwcs}``, arrays in its text.
-
-    Raises
-    ------
-    StoreFormatError
-        If it cannot be written as ASDF.
-    """
+    """Write a gWCS as an ASDF file with the tree ``{"gwcs": gwcs}``, arrays in its text."""
     import asdf
 
     stream = io.BytesIO()
@@ -38,13 +32,7 @@ def gwcs_to_bytes(gwcs: Any, place: object) -> bytes:
 
 
 def gwcs_from_bytes(content: bytes, place: object) -> Any:
-    """Make the gWCS that `gwcs_to_bytes` wrote.
-
-    Raises
-    ------
-    StoreFormatError
-        If it is damaged, or stands for far more than it holds.
-    """
+    """Make the gWCS that `gwcs_to_bytes` wrote."""
     import asdf
 
     with asdf_errors(place, "the gWCS cannot be made"):
@@ -98,15 +86,7 @@ class GwcsFile:
                 self.keys |= dict.fromkeys((band, str(expID)) for expID in exposures)
 
     def get(self, key: Key) -> Any:
-        """Make the gWCS of one exposure.
-
-        Raises
-        ------
-        NotInStoreError
-            If the file has none.
-        StoreFormatError
-            If what it has is no gWCS.
-        """
+        """Make the gWCS of one exposure."""
         band, expID = key
         if key not in self.keys:
             raise NotInStoreError(f"{self._path}: no gWCS of exposure {band}/{expID}")
@@ -118,11 +98,6 @@ def joined(texts: Iterable[tuple[Key, bytes]]) -> bytes:
     """Return one ASDF file with the tree ``{band: {expID: gwcs}}``.
 
     The parts are put together as YAML nodes: no gWCS is made, and aliases stay within each.
-
-    Parameters
-    ----------
-    texts : iterable of ((band, expID), bytes)
-        From `gwcs_to_bytes`.
     """
     import yaml
 
@@ -177,13 +152,7 @@ def _mapping(members: list[Any]) -> Any:
 
 
 def checked_gwcs(value: Any, place: object) -> Any:
-    """Return what an ASDF file holds for an exposure, if it is a gWCS that works.
-
-    Raises
-    ------
-    StoreFormatError
-        If it is none.
-    """
+    """Return what an ASDF file holds for an exposure, if it is a gWCS that works."""
     if not hasattr(value, "pixel_to_world_values"):
         raise StoreFormatError(f"{place}: expected a gWCS, found {type(value).__name__}")
     # A damaged transform can be made and fails only when it is evaluated.

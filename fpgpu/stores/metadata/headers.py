@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Texts",
-    "as_json",
     "header_text",
     "parse_header",
     "parse_wcs",
@@ -25,29 +24,10 @@ __all__ = [
 Texts = dict[str, dict[str, str]]
 
 CARD_LENGTH = 80
-REQUIRED = ("FILTER",)
 
 
 def read_texts(content: bytes, path: Path) -> Texts:
-    """Read the header texts of a meta store.
-
-    Parameters
-    ----------
-    content : bytes
-        The JSON file.
-    path : pathlib.Path
-        Where it came from, for messages.
-
-    Returns
-    -------
-    dict of str to dict of str to str
-        Header texts by band and expID, in the file's order; their content is not looked at.
-
-    Raises
-    ------
-    StoreFormatError
-        If this is no JSON or has another structure.
-    """
+    """Read the header texts of a meta store, by band and expID; their content is not looked at."""
     try:
         tree = json.loads(content)
     except (ValueError, RecursionError) as exc:
@@ -67,31 +47,8 @@ def read_texts(content: bytes, path: Path) -> Texts:
     return texts
 
 
-def as_json(text: str) -> bytes:
-    """Return a header's text as it stands in the JSON file that forcepho writes."""
-    return json.dumps(text).encode("ascii")
-
-
 def parse_header(text: str, place: str) -> "Header":
-    """Make a header from its text.
-
-    Parameters
-    ----------
-    text : str
-        Cards of 80 characters, closed by END.
-    place : str
-        File and exposure, for messages.
-
-    Returns
-    -------
-    astropy.io.fits.Header
-        Its cards are interpreted one by one, when they are asked for.
-
-    Raises
-    ------
-    StoreFormatError
-        If the text is no sequence of FITS cards.
-    """
+    """Make a header from its text."""
     from astropy.io.fits import Header
 
     _require_cards(text, place)
@@ -102,23 +59,8 @@ def parse_header(text: str, place: str) -> "Header":
 def parse_wcs(text: str, place: str) -> "Header":
     """Make a header of those cards only that its WCS is made of, which is quicker.
 
-    Parameters
-    ----------
-    text : str
-        Cards of 80 characters, closed by END.
-    place : str
-        File and exposure, for messages.
-
-    Returns
-    -------
-    astropy.io.fits.Header
-        For `fpgpu.sky.wcs.SkyWCS.from_header`; not to be changed, for the latest is remembered:
-        the size and the footprint of an exposure are asked for one after the other.
-
-    Raises
-    ------
-    StoreFormatError
-        If the text is no sequence of FITS cards.
+    It is not to be changed: the latest is remembered, as size and footprint are asked for one after
+    the other.
     """
     from astropy.io.fits import Header
 
@@ -129,46 +71,20 @@ def parse_wcs(text: str, place: str) -> "Header":
 
 
 def header_text(header: Any, place: str) -> str:
-    """Return the text of a header that is to be stored.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-        With FILTER.
-    place : str
-        The exposure, for messages.
-
-    Returns
-    -------
-    str
-        Its cards as ``Header.tostring()`` gives them.
-
-    Raises
-    ------
-    UnusableExposureError
-        If it is no header, lacks one of these keywords, or has values that FITS cannot hold.
-    """
+    """Return the text of a header that is to be stored, if it has what that needs."""
     if not hasattr(header, "tostring"):
         raise UnusableExposureError(
             f"{place}: the header is a {type(header).__name__}; expected an astropy.io.fits.Header"
         )
-    missing = [keyword for keyword in REQUIRED if keyword not in header]
-    if missing:
+    if "FILTER" not in header:
         raise UnusableExposureError(
-            f"{place}: the header lacks {', '.join(missing)}; a stored exposure needs "
-            f"{', '.join(REQUIRED)}"
+            f"{place}: the header lacks FILTER; a stored exposure needs FILTER"
         )
     return serialize(header, place)
 
 
 def serialize(header: "Header", place: str) -> str:
-    """Return the text of any header.
-
-    Raises
-    ------
-    UnusableExposureError
-        If it has values that FITS cannot hold.
-    """
+    """Return the text of any header."""
     from astropy.io.fits import VerifyError
     from astropy.io.fits.verify import VerifyWarning
 
@@ -185,17 +101,7 @@ def serialize(header: "Header", place: str) -> str:
 def with_size(header: "Header", shape: tuple[int, int] | None) -> "Header":
     """Return a header that gives the size of its image, if only the store knows it.
 
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-        Not changed. Primary headers of files with extensions have no NAXIS1.
-    shape : (int, int) or None
-        Pixels along x and y; None where it is not known.
-
-    Returns
-    -------
-    astropy.io.fits.Header
-        The same one where it has a size, or none is known.
+    Primary headers of files with extensions do not.
     """
     if shape is None or "NAXIS1" in header or "NAXIS2" in header:
         return header

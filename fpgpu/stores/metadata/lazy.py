@@ -11,11 +11,8 @@ __all__ = ["LazyBand", "LazyTable"]
 T = TypeVar("T")
 
 
-class _Pending:
-    """Stands for a value that was not made yet."""
-
-
-PENDING = _Pending()
+PENDING: Any = object()
+"""Stands for a value that was not made yet."""
 
 
 class LazyTable(MutableMapping[str, "LazyBand[T]"], Generic[T]):
@@ -42,34 +39,32 @@ class LazyTable(MutableMapping[str, "LazyBand[T]"], Generic[T]):
     ) -> None:
         self.kind = kind
         self.load = load
-        self._changed = changed or (lambda band, expID: None)
+        self.notify = changed or (lambda band, expID: None)
         self.lock = lock or RLock()
         self._bands: dict[str, LazyBand[T]] = {}
 
     def declare(self, band: str, expIDs: Iterable[str]) -> None:
         """Say which values can be made; values of the same names are forgotten."""
-        if band not in self._bands:
-            self._bands[band] = LazyBand(self, band)
-        self._bands[band].declare(expIDs)
+        self._band(band)._values.update(dict.fromkeys(expIDs, PENDING))
 
     def discard(self, band: str, expID: str) -> None:
         """Forget a value and that it can be made; nobody is told."""
         if band in self._bands:
-            self._bands[band].discard(expID)
+            self._bands[band]._values.pop(expID, None)
 
     def put(self, band: str, expID: str, value: T) -> None:
         """Set a value, of a new band too."""
-        if band not in self._bands:
-            self._bands[band] = LazyBand(self, band)
-        self._bands[band][expID] = value
+        self._band(band)[expID] = value
 
     def made(self, band: str, expID: str) -> T | None:
         """Return a value if it was made or put in before, else None."""
         return self._bands[band].made(expID) if band in self._bands else None
 
-    def notify(self, band: str, expID: str) -> None:
-        """Pass on that a value changed."""
-        self._changed(band, expID)
+    def _band(self, band: str) -> "LazyBand[T]":
+        """Return a band, which may be new."""
+        if band not in self._bands:
+            self._bands[band] = LazyBand(self, band)
+        return self._bands[band]
 
     def __getitem__(self, band: str) -> "LazyBand[T]":
         try:
@@ -111,20 +106,12 @@ class LazyBand(MutableMapping[str, T]):
     def __init__(self, table: LazyTable[T], band: str) -> None:
         self._table = table
         self._band = band
-        self._values: dict[str, T | _Pending] = {}
-
-    def declare(self, expIDs: Iterable[str]) -> None:
-        """Say which values can be made; values of the same names are forgotten."""
-        self._values.update(dict.fromkeys(expIDs, PENDING))
-
-    def discard(self, expID: str) -> None:
-        """Forget a value and that it can be made."""
-        self._values.pop(expID, None)
+        self._values: dict[str, T] = {}
 
     def made(self, expID: str) -> T | None:
         """Return a value if it was made or put in before, else None."""
-        value = self._values.get(expID, PENDING)
-        return None if isinstance(value, _Pending) else value
+        found = self._values.get(expID)
+        return None if found is PENDING else found
 
     def __getitem__(self, expID: str) -> T:
         try:
@@ -134,10 +121,10 @@ class LazyBand(MutableMapping[str, T]):
                 f"no {self._table.kind} of exposure {expID!r} in band {self._band!r}, "
                 f"which holds {len(self._values)}"
             ) from None
-        if isinstance(value, _Pending):
+        if value is PENDING:
             with self._table.lock:
                 value = self._values.get(expID, PENDING)  # another thread may have made it
-                if isinstance(value, _Pending):
+                if value is PENDING:
                     value = self._values[expID] = self._table.load(self._band, expID)
         return value
 
@@ -161,5 +148,5 @@ class LazyBand(MutableMapping[str, T]):
         return len(self._values)
 
     def __repr__(self) -> str:
-        made = sum(not isinstance(value, _Pending) for value in self._values.values())
+        made = sum(value is not PENDING for value in self._values.values())
         return f"<{self._table.kind}s of {self._band}: {len(self._values)}, {made} in memory>"

@@ -10,7 +10,7 @@ import json
 import os
 import struct
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -42,6 +42,11 @@ class Place(NamedTuple):
     offset: int
     length: int
     digest: str
+
+    @classmethod
+    def of(cls, file: str, offset: int, content: bytes) -> Self:
+        """Tell where a record is that a file is written with."""
+        return cls(file, offset, len(content), hashlib.sha256(content).hexdigest())
 
 
 class Record(NamedTuple):
@@ -93,13 +98,7 @@ def encode(record: Record) -> bytes:
 
 
 def decode(content: bytes, place: object) -> Record:
-    """Return the record that `encode` wrote.
-
-    Raises
-    ------
-    StoreFormatError
-        If it is damaged or something else.
-    """
+    """Return the record that `encode` wrote."""
     start = len(MAGIC)
     if not content.startswith(MAGIC) or len(content) < start + _HEAD.size:
         raise StoreFormatError(f"{place}: is no record of an exposure that this fpgpu reads")
@@ -127,13 +126,7 @@ def decode(content: bytes, place: object) -> Record:
 
 
 def read_place(descriptor: int, place: Place, where: object) -> Record:
-    """Read a record from an open file, checking it against what the index says.
-
-    Raises
-    ------
-    StoreFormatError
-        If it is not the one that the index means.
-    """
+    """Read a record from an open file, checking it against what the index says."""
     if not 0 < place.length <= LARGEST or place.offset < 0:
         raise StoreFormatError(f"{where}: the index gives its record {place.length} bytes")
     content = os.pread(descriptor, place.length, place.offset)

@@ -123,9 +123,8 @@ class Ragged:
 
     def join(self, other: "Ragged") -> "Ragged":
         """Return the rows of this one and then those of another."""
-        return Ragged(
-            *(np.concatenate(pair) for pair in zip(self._parts, other._parts, strict=True))
-        )
+        flat = np.concatenate([self.flat, other.flat])
+        return Ragged(flat, np.concatenate([self.shapes, other.shapes]))
 
     def take(self, runs: Sequence[tuple[int, int]]) -> "Ragged":
         """Return some rows in runs of neighbours, each as its first row and the one after."""
@@ -142,10 +141,6 @@ class Ragged:
         if not rows or (taken.shapes != taken.shapes[0]).any() or taken.shapes[0, 0] == NONE:
             return None
         return taken.flat.reshape(len(rows), *(n for n in taken.shapes[0].tolist() if n))
-
-    @property
-    def _parts(self) -> tuple[Float, npt.NDArray[np.int64]]:
-        return self.flat, self.shapes
 
 
 @dataclass(frozen=True)

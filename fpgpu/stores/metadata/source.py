@@ -11,7 +11,7 @@ from fpgpu.errors import (
     StoreConflictError,
     StoreFormatError,
 )
-from fpgpu.stores.disk import StrPath, read_regular, signature
+from fpgpu.stores.disk import StrPath, read_errors, read_regular, signature
 from fpgpu.stores.legacy import sidecar_records
 from fpgpu.stores.metadata.gwcs import GwcsFile, gwcs_from_bytes, gwcs_to_bytes
 from fpgpu.stores.metadata.headers import Texts, read_texts
@@ -54,26 +54,19 @@ class FileSource:
         self.paths = paths
         self._asdf_seen = signature(paths.asdf) if paths.asdf.exists() else None
         self.has_asdf = self._asdf_seen is not None
-        try:
+        how = "check the path, or make one with 'fpgpu ingest' or MetaStore().write_to_file"
+        with read_errors(paths.json, f"no such meta store; {how}"):
             content, self.seen = read_regular(paths.json)
-        except (FileNotFoundError, NotADirectoryError) as exc:
-            raise MissingStoreError(
-                f"{paths.json}: no such meta store; check the path, or make one with "
-                "'fpgpu ingest' or MetaStore().write_to_file"
-            ) from exc
-        except OSError as exc:
-            raise StoreFormatError(f"{paths.json}: cannot be read: {exc}") from exc
         self.names: Texts = read_texts(content, paths.json)
         self.records = sidecar_records(paths.json, paths.asdf, self.names)
 
     @cached_property
     def _file(self) -> GwcsFile | None:
         try:
-            content, found = read_regular(self.paths.asdf)
-        except (FileNotFoundError, NotADirectoryError):
+            with read_errors(self.paths.asdf):
+                content, found = read_regular(self.paths.asdf)
+        except MissingStoreError:
             found = None
-        except OSError as exc:
-            raise StoreFormatError(f"{self.paths.asdf}: cannot be read: {exc}") from exc
         if found != self._asdf_seen:
             raise StoreConflictError(
                 f"{self.paths.asdf}: was changed since {self.paths.json.name} was opened; open it "
@@ -121,8 +114,7 @@ class IndexSource:
         self.names: dict[str, dict[str, None]] = {}
         for band, expID in rows:
             self.names.setdefault(band, {})[expID] = None
-        flags = index.columns.has_gwcs.tolist()
-        self.gwcs_keys = {key: None for key, row in rows.items() if flags[row]}
+        self.gwcs_keys = {key: None for key in rows if index.has_gwcs(key)}
         self.has_asdf = bool(self.gwcs_keys)
 
     def text(self, key: Key) -> str:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from fpgpu.errors import StoreWriteError
 from fpgpu.stores.disk import StrPath, write_beside
+from fpgpu.stores.metadata.catalog import ExposureCatalog
 
 if TYPE_CHECKING:
     from astropy.table import MaskedColumn, Table
@@ -17,66 +18,23 @@ __all__ = ["exposure_table", "write_table"]
 # forcepho's columns; each is filled from the keyword of its name in upper case.
 COLUMNS: dict[type, tuple[str, ...]] = {
     str: (
-        "filename",
-        "cal_ver",
-        "prd_ver",
-        "visit_id",
-        "obs_id",
-        "obslabel",
-        "program",
-        "observatn",
-        "visit",
-        "visit_grp",
-        "seq_id",
-        "exposure",
-        "date-obs",
-        "time-obs",
-        "detector",
-        "module",
-        "filter",
-        "readpatt",
+        "filename", "cal_ver", "prd_ver", "visit_id", "obs_id", "obslabel", "program", "observatn",
+        "visit", "visit_grp", "seq_id", "exposure", "date-obs", "time-obs", "detector", "module",
+        "filter", "readpatt",
     ),
     int: ("sca_num", "expcount"),
     float: ("expstart", "effexptm", "pa_aper"),
-}
+}  # fmt: skip
 # Names of nine letters are no keywords of FITS; JWST calls these two so.
 KEYWORDS = {"observatn": "OBSERVTN", "visit_grp": "VISITGRP"}
 FILL: dict[type, Any] = {str: "", int: -1, float: float("nan")}
 
 
-class Exposures(Protocol):
-    """What a table needs of a meta store."""
-
-    @property
-    def headers(self) -> Mapping[str, Mapping[str, Any]]:
-        """Headers by band and expID."""
-
-    def sky_wcs(self, band: str, expID: str) -> "SkyWCS":
-        """Give the WCS of an exposure."""
-
-    def shape(self, band: str, expID: str) -> tuple[int, int]:
-        """Give the size of an exposure."""
-
-
-def exposure_table(store: Exposures, info: Mapping[str, Any] | None = None) -> "Table":
-    """Tabulate the exposures of a store.
-
-    Parameters
-    ----------
-    store : MetaStore
-        The store.
-    info : mapping of str to value, optional
-        Goes into the table's `meta`.
-
-    Returns
-    -------
-    astropy.table.Table
-        Columns `band`, `expID`, `ra`, `dec` (of the middle of the detector, degrees), `nx`, `ny`,
-        and one for each of forcepho's header fields; what a header lacks is masked.
-    """
+def exposure_table(store: ExposureCatalog, info: Mapping[str, Any] | None = None) -> "Table":
+    """Tabulate the exposures of a store."""
     from astropy.table import Table
 
-    keys = [(band, expID) for band, exps in store.headers.items() for expID in exps]
+    keys = list(store)
     headers = [store.headers[band][expID] for band, expID in keys]
     centres = [_centre(store.sky_wcs(band, expID)) for band, expID in keys]
     table = Table(meta=dict(info or {}))
@@ -97,22 +55,7 @@ def exposure_table(store: Exposures, info: Mapping[str, Any] | None = None) -> "
 
 
 def write_table(table: "Table", tablename: StrPath, **kwargs: Any) -> None:
-    """Write a table as a FITS file, all at once.
-
-    Parameters
-    ----------
-    table : astropy.table.Table
-        The table.
-    tablename : path
-        The file.
-    **kwargs
-        For `astropy.io.fits.HDUList.writeto`, such as ``overwrite=True``.
-
-    Raises
-    ------
-    StoreWriteError
-        If the file exists and is not to be overwritten, or cannot be written.
-    """
+    """Write a table as a FITS file, all at once."""
     from astropy.io import fits
 
     if Path(tablename).exists() and not kwargs.pop("overwrite", False):

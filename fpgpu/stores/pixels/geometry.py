@@ -57,26 +57,14 @@ class Geometry:
 
     @classmethod
     def of_arguments(cls, nside_full: Any, super_pixel_size: Any) -> "Geometry":
-        """Make the geometry that a user asked for, with forcepho's defaults for None.
-
-        Raises
-        ------
-        LayoutError
-            If the sizes are not positive integers or images are no whole number of super-pixels.
-        """
+        """Make the geometry that a user asked for, with forcepho's defaults for None."""
         nside = DEFAULT_NSIDE if nside_full is None else nside_full
         size = SUPER_PIXEL_SIZE if super_pixel_size is None else super_pixel_size
         return cls(_as_shape(nside), _as_integer(size, "super_pixel_size"))
 
     @classmethod
     def of_store(cls, path: object, attributes: Mapping[str, Any]) -> "Geometry":
-        """Make the geometry that a store's root attributes state.
-
-        Raises
-        ------
-        StoreFormatError
-            If they are missing or make no sense.
-        """
+        """Make the geometry that a store's root attributes state."""
         try:
             nside, size = attributes["nside_full"], attributes["super_pixel_size"]
         except KeyError as exc:
@@ -98,13 +86,7 @@ class Geometry:
         return {"nside_full": nside, "super_pixel_size": np.int64(self.size)}
 
     def refuse_conflict(self, path: object, nside_full: Any, super_pixel_size: Any) -> None:
-        """Refuse arguments that differ from what the store holds; None was not given.
-
-        Raises
-        ------
-        StoreConflictError
-            If a given argument differs.
-        """
+        """Refuse arguments that differ from what the store holds; None was not given."""
         nx, ny = self.shape
         if nside_full is not None and _as_shape(nside_full) != self.shape:
             raise StoreConflictError(

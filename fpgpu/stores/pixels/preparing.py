@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fpgpu.backends.base import Backend
 from fpgpu.backends.images import calibrate_on
-from fpgpu.calibration import MaskCounts, calibrate_images
+from fpgpu.calibration import calibrate_images
 from fpgpu.errors import LayoutError, UnusableExposureError
 from fpgpu.fluxes import flux_calibration
 from fpgpu.stores.names import check_band, check_expID
@@ -54,70 +54,6 @@ def checked_bitmask(bitmask: object) -> int | None:
     return bits or None
 
 
-def calibrated(
-    imset: Any,
-    bitmask: int | None,
-    factor: float,
-    size: int,
-    dtype: np.dtype[Any],
-    backend: Backend | None,
-) -> tuple[FloatArray, MaskCounts]:
-    """Calibrate an exposure into super-pixels.
-
-    Parameters
-    ----------
-    imset : ImageSet, Exposure or any object with their attributes
-        The exposure; not changed.
-    bitmask : int or None
-        Bits of its mask that make a pixel unusable; None for all.
-    factor : float
-        What to multiply the image by.
-    size : int
-        Pixels along each side of a super-pixel.
-    dtype : numpy.dtype
-        Of the result.
-    backend : Backend or None
-        Where to compute; None for this processor, as float64 results always are.
-
-    Returns
-    -------
-    superpixels : ndarray, shape (nsx, nsy, 2 * size**2)
-        Fluxes, then inverse uncertainties.
-    masked : MaskCounts
-        How many pixels have no weight, and why; a warning is logged when none has any.
-    """
-    # forcepho's documentation allows False for what is absent.
-    mask, bkg = (None if a is None or a is False else a for a in (imset.mask, imset.bkg))
-    area = getattr(imset, "area", None)
-    superpixels: FloatArray
-    if dtype == np.float32:
-        superpixels, masked = calibrate_on(
-            backend,
-            imset.im,
-            imset.ierr,
-            mask,
-            bkg,
-            bitmask=bitmask,
-            factor=factor,
-            area=area,
-            size=size,
-        )
-    else:
-        im, ierr, masked = calibrate_images(
-            imset.im, imset.ierr, mask, bkg, bitmask=bitmask, factor=factor, area=area
-        )
-        superpixels = superpixelize(im, ierr, size, dtype)
-    if not any(row[:, size**2 :].any() for row in superpixels):
-        logger.warning(
-            "%s/%s: is stored with zero weight, as no pixel has any: %s, all others an inverse "
-            "uncertainty of 0; check its uncertainties, its mask and the bitmask",
-            imset.band,
-            imset.expID,
-            masked,
-        )
-    return superpixels, masked
-
-
 def prepared(
     imset: Any,
     geometry: Geometry,
@@ -127,40 +63,9 @@ def prepared(
     backend: Backend | None,
     holder: str,
 ) -> tuple[CalibrationRecord, FloatArray]:
-    """Check and calibrate an exposure for a store.
+    """Check and calibrate an exposure for a store, which messages name as `holder`.
 
-    Parameters
-    ----------
-    imset : ImageSet, Exposure or any object with their attributes
-        The exposure; not changed.
-    geometry : Geometry
-        Of the store.
-    bitmask : int or None
-        Bits of the mask that make a pixel unusable; None for all.
-    do_fluxcal : bool
-        Multiply by the header's flux calibration.
-    dtype : numpy.dtype
-        Of the values to store.
-    backend : Backend or None
-        Where to compute; None for this processor.
-    holder : str
-        The store, for messages.
-
-    Returns
-    -------
-    record : CalibrationRecord
-        What was done.
-    superpixels : ndarray, shape (nsx, nsy, 2 * size**2)
-        Fluxes, then inverse uncertainties.
-
-    Raises
-    ------
-    ExposureNameError
-        If a name is not allowed.
-    LayoutError
-        If the image has another size than the store's, or arrays do not fit each other.
-    UnusableExposureError
-        If the image set lacks something.
+    The super-pixels have shape (nsx, nsy, 2 * size**2): fluxes, then inverse uncertainties.
     """
     require_image_set(imset)
     bits = checked_bitmask(bitmask)
@@ -174,7 +79,22 @@ def prepared(
     if do_fluxcal and imset.hdr is None:
         raise UnusableExposureError(f"{band}/{expID}: has no header to calibrate its flux by")
     factor, units = flux_calibration(imset.hdr) if do_fluxcal else (1.0, "image")
-    pixels, masked = calibrated(imset, bits, factor, geometry.size, dtype, backend)
+    # forcepho's documentation allows False for what is absent.
+    mask, bkg = (None if a is None or a is False else a for a in (imset.mask, imset.bkg))
+    images = imset.im, imset.ierr, mask, bkg
+    how: Any = {"bitmask": bits, "factor": factor, "area": getattr(imset, "area", None)}
+    pixels: FloatArray
+    if dtype == np.float32:
+        pixels, masked = calibrate_on(backend, *images, **how, size=geometry.size)
+    else:
+        im, ierr, masked = calibrate_images(*images, **how)
+        pixels = superpixelize(im, ierr, geometry.size, dtype)
+    if not any(row[:, geometry.size**2 :].any() for row in pixels):
+        logger.warning(
+            "%s/%s: is stored with zero weight, as no pixel has any: %s, all others an inverse "
+            "uncertainty of 0; check its uncertainties, its mask and the bitmask",
+            band, expID, masked,
+        )  # fmt: skip
     record = CalibrationRecord(
         band,
         expID,

@@ -1,6 +1,7 @@
 """Reading the exposures of a pixel store."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from fpgpu.stores.pixels.records import update_checksum
 from fpgpu.stores.state import State
 from fpgpu.superpixels import Window
 
-__all__ = ["ExposureReader", "Verification"]
+__all__ = ["ExposureReader", "Verification", "bytes_checksum", "strips"]
 
 _STRIP_BYTES = 4 << 20
 
@@ -83,61 +84,43 @@ class ExposureReader:
         extent = self.state.extent((band, expID))
         return extent if extent.offset >= 0 else None
 
-    def read_window(
-        self, band: str, expID: str, window: Window, out: npt.NDArray[Any] | None
-    ) -> npt.NDArray[Any]:
-        """Read a window of super-pixels: `PixelStore.read_window`."""
-        geometry = self.state.index.geometry
-        window = window.checked(geometry.grid)
-        out = extents.checked_out(out, (*window.shape, geometry.n_values), self.dtype)
-        self._read((band, expID), window, out)
-        return out
-
-    def read_superpixels(
-        self, band: str, expID: str, places: npt.ArrayLike, out: npt.NDArray[Any] | None
-    ) -> npt.NDArray[Any]:
-        """Read a list of super-pixels: `PixelStore.read_superpixels`."""
-        geometry = self.state.index.geometry
-        places = _checked_places(places, geometry.grid)
-        out = extents.checked_out(out, (len(places), geometry.n_values), self.dtype)
-        self._read((band, expID), places, out)
-        return out
-
-    def read_on(
+    def read(
         self,
         band: str,
         expID: str,
-        selection: Window | npt.NDArray[np.integer[Any]],
-        backend: Backend,
+        selection: Window | npt.ArrayLike,
         out: Array | None,
+        backend: Backend | None = None,
     ) -> Array:
-        """Read a window or a list of super-pixels into a backend's memory.
+        """Read a rectangle or a list of super-pixels: `PixelStore.read_window` and others.
 
         Raises
         ------
         LayoutError
-            If `out` does not fit, or the store was not opened with float32.
+            If `out` does not fit, or `selection` leaves the grid.
         """
+        geometry = self.state.index.geometry
+        if isinstance(selection, Window):
+            selection = selection.checked(geometry.grid)
+            shape: tuple[int, ...] = (*selection.shape, geometry.n_values)
+        else:
+            selection = _checked_places(selection, geometry.grid)
+            shape = (len(selection), geometry.n_values)
+        if backend is not None:
+            return self._read_on((band, expID), selection, shape, out, backend)
+        out = extents.checked_out(out, shape, self.dtype)
+        self._read((band, expID), selection, out)
+        return out
+
+    def _read_on(
+        self, key: Key, selection: Selection, shape: tuple[int, ...], out: Array, backend: Backend
+    ) -> Array:
+        """Read into a backend's memory."""
         if self.dtype != np.float32:
             raise LayoutError(
                 f"a backend holds float32, but the store was opened with {self.dtype}"
             )
-        geometry = self.state.index.geometry
         fresh = out is None
-        if isinstance(selection, Window):
-            window = selection.checked(geometry.grid)
-            shape: tuple[int, ...] = (*window.shape, geometry.n_values)
-
-            def read(start: int, stop: int, to: npt.NDArray[np.float32]) -> None:
-                rows = Window(window.x0 + start, window.x0 + stop, window.y0, window.y1)
-                self.read_window(band, expID, rows, to)
-        else:
-            places = selection
-            shape = (len(places), geometry.n_values)
-
-            def read(start: int, stop: int, to: npt.NDArray[np.float32]) -> None:
-                self.read_superpixels(band, expID, places[start:stop], to)
-
         if out is None:
             out = backend.empty(shape, np.float32)
         reason = backend.why_foreign(out)
@@ -147,6 +130,14 @@ class ExposureReader:
                 f"super-pixels cannot be read into out: {found}; expected C-contiguous float32 "
                 f"{shape}"
             )
+
+        def read(start: int, stop: int, to: npt.NDArray[np.float32]) -> None:
+            if isinstance(selection, Window):
+                x0, _, y0, y1 = selection
+                self._read(key, Window(x0 + start, x0 + stop, y0, y1), to)
+            else:
+                self._read(key, selection[start:stop], to)
+
         fill_rows(backend, out, read, fresh=fresh)
         return out
 
@@ -175,7 +166,7 @@ class ExposureReader:
                 return
         start = 0
         for band, expID, places in lists:
-            self.read_superpixels(band, expID, places, out[start : start + len(places)])
+            self.read(band, expID, places, out[start : start + len(places)])
             start += len(places)
 
     def _read(self, key: Key, selection: Selection, out: npt.NDArray[Any]) -> None:
@@ -191,10 +182,10 @@ class ExposureReader:
         """Recompute checksums: `PixelStore.verify`."""
         verified, unchecked, damaged = [], [], []
         for key in self._selected(band, expID):
-            stated, found = self.checksums(*key)
+            stated = self.state.calibration(key).checksum
             if stated is None:
                 unchecked.append(key)
-            elif stated == found:
+            elif stated == bytes_checksum(self.state, key):
                 verified.append(key)
             else:
                 damaged.append(key)
@@ -205,35 +196,6 @@ class ExposureReader:
                 f"match their checksum: {listing}; add them again"
             )
         return Verification(verified, unchecked)
-
-    def checksums(self, band: str, expID: str) -> tuple[str | None, str | None]:
-        """Return the checksum that is stated of an exposure and that of its bytes, if one is."""
-        stated = self.state.calibration((band, expID)).checksum
-        return stated, None if stated is None else self.bytes_checksum(band, expID)
-
-    def bytes_checksum(self, band: str, expID: str) -> str:
-        """Return the checksum of the bytes of an exposure, as they are stored."""
-        checksum = update_checksum(b"")
-        for strip in self.strips(band, expID):
-            checksum = update_checksum(strip, checksum)
-        return checksum
-
-    def strips(self, band: str, expID: str) -> Iterator[npt.NDArray[Any]]:
-        """Yield the super-pixels of an exposure as they are stored, a few columns at a time."""
-        key = band, expID
-        extent = self.state.extent(key)
-        nsx, nsy, n_values = extent.shape
-        if extent.offset >= 0:
-            for window in _windows(nsx, nsy, n_values * PLAIN.itemsize):
-                strip = np.empty((*window.shape, n_values), PLAIN)
-                extents.read_selection(extent, window, strip)
-                yield strip
-            return
-        with self.state.dataset(key) as dataset:
-            for window in _windows(nsx, nsy, n_values * dataset.dtype.itemsize):
-                strip = np.empty((*window.shape, n_values), dataset.dtype)
-                extents.read_through_hdf5(dataset, window, strip)
-                yield strip
 
     def _selected(self, band: str | None, expID: str | None) -> Iterator[Key]:
         """Yield all exposures, those of a band, or one."""
@@ -247,11 +209,29 @@ class ExposureReader:
             yield from ((name, exposure) for exposure in listing[name])
 
 
-def _windows(nsx: int, nsy: int, n_bytes: int) -> Iterator[Window]:
-    """Yield columns of super-pixels, a few at a time."""
-    n_rows = max(1, _STRIP_BYTES // (nsy * n_bytes))
-    for x0 in range(0, nsx, n_rows):
-        yield Window(x0, min(x0 + n_rows, nsx), 0, nsy)
+def bytes_checksum(state: State, key: Key) -> str:
+    """Return the checksum of the bytes of an exposure, as they are stored."""
+    checksum = update_checksum(b"")
+    for strip in strips(state, key):
+        checksum = update_checksum(strip, checksum)
+    return checksum
+
+
+def strips(state: State, key: Key) -> Iterator[npt.NDArray[Any]]:
+    """Yield the super-pixels of an exposure as they are stored, a few columns at a time."""
+    extent = state.extent(key)
+    nsx, nsy, n_values = extent.shape
+    with nullcontext() if extent.offset >= 0 else state.dataset(key) as dataset:
+        dtype = PLAIN if dataset is None else dataset.dtype
+        n_rows = max(1, _STRIP_BYTES // (nsy * n_values * dtype.itemsize))
+        for x0 in range(0, nsx, n_rows):
+            window = Window(x0, min(x0 + n_rows, nsx), 0, nsy)
+            strip = np.empty((*window.shape, n_values), dtype)
+            if dataset is None:
+                extents.read_selection(extent, window, strip)
+            else:
+                extents.read_through_hdf5(dataset, window, strip)
+            yield strip
 
 
 def _checked_places(places: npt.ArrayLike, grid: tuple[int, int]) -> npt.NDArray[Any]:

@@ -24,13 +24,6 @@ def scan(h5: h5py.File, store: Path) -> Iterator[Row]:
     """Yield the exposures of a store, in the order of their names.
 
     The files of single exposures are not opened, for thousands of them would take long.
-
-    Parameters
-    ----------
-    h5 : h5py.File
-        The store.
-    store : pathlib.Path
-        Its path.
     """
     for band in h5:
         raw = band.encode("utf-8", "surrogateescape")

@@ -5,12 +5,7 @@ from pathlib import Path
 
 import h5py
 
-from fpgpu.errors import (
-    FpgpuError,
-    MissingStoreError,
-    StoreBusyError,
-    StoreFormatError,
-)
+from fpgpu.errors import MissingStoreError, StoreFormatError
 from fpgpu.stores.disk import real_path, signature_if_there, write_beside
 from fpgpu.stores.hdf5.building import image_of
 from fpgpu.stores.hdf5.reading import open_for_reading, read_attribute, reading_errors
@@ -23,51 +18,15 @@ _MIXTURES = {"parameters", "psfs"}
 
 
 def open_psf(path: Path) -> h5py.File:
-    """Open a PSF file for reading.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-
-    Returns
-    -------
-    h5py.File
-        To be closed by the caller.
-
-    Raises
-    ------
-    MissingStoreError, StoreFormatError, StoreBusyError
-        If there is no such file, it is no HDF5 file, or a writer holds it.
-    """
-    try:
-        if not path.is_file():
-            kind = "is no regular file" if path.exists() else "no such PSF store; check the path"
-            raise (StoreFormatError if path.exists() else MissingStoreError)(f"{path}: {kind}")
+    """Open a PSF file for reading."""
+    with reading_errors(path):
+        if not path.exists():
+            raise MissingStoreError(f"{path}: no such PSF store; check the path")
         return open_for_reading(path)
-    except BlockingIOError as exc:
-        raise StoreBusyError(f"{path}: another program is writing this file: {exc}") from exc
-    except (OSError, RuntimeError, ValueError) as exc:
-        if isinstance(exc, FpgpuError):
-            raise
-        raise StoreFormatError(f"{path}: cannot be opened as HDF5: {exc}") from exc
 
 
 def require_psf_file(path: Path) -> None:
-    """Refuse a file that is there and holds something else than PSFs, which would be lost.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file, which need not exist.
-
-    Raises
-    ------
-    StoreFormatError
-        If it is none of PSFs.
-    StoreBusyError
-        If a writer holds it.
-    """
+    """Refuse a file that is there and holds something else than PSFs, which would be lost."""
     if not path.exists():
         return
     with reading_errors(path), open_psf(path) as file:
@@ -88,60 +47,22 @@ def _require_mixtures(path: Path, file: h5py.File) -> None:
 
 
 def replace_band(path: Path, band: str, parameters: Parameters, locations: Float | None) -> None:
-    """Replace the file by one with a new or other band; the other bands are copied.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file, which need not exist.
-    band : str
-        The band.
-    parameters : ndarray of PSF_DTYPE, shape (n_locations, n_psf)
-        Its mixtures.
-    locations : ndarray of float64, shape (n_locations, 2), or None
-        Their detector pixels (x, y).
-
-    Raises
-    ------
-    StoreWriteError, StoreFormatError
-        If the file cannot be written, or the existing one cannot be read; it is as it was.
-    StoreBusyError, StoreConflictError
-        If another writer has not ended, or replaced the file while this one slept.
-    """
+    """Replace the file by one with a new or other band; the other bands are copied."""
 
     def fill(target: h5py.File) -> None:
-        if path.exists():
-            _copy_other_bands(path, {band}, target)
         group = target.create_group(band)
         group.attrs["n_psf_per_source"] = parameters.shape[1]
         group.create_dataset("parameters", data=parameters)
         if locations is not None:
             group.create_dataset("detector_locations", data=locations.T)
 
-    _replace(path, fill)
+    _replace(path, {band}, fill)
 
 
 def copy_bands(path: Path, origins: Mapping[str, Path]) -> None:
-    """Replace the file by one with bands of other ones; what it has beside them stays.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file, which need not exist.
-    origins : mapping of str to pathlib.Path
-        The PSF file that each band is copied from.
-
-    Raises
-    ------
-    StoreWriteError, StoreFormatError
-        If the file cannot be written, or one of them cannot be read; it is as it was.
-    StoreBusyError, StoreConflictError
-        If another writer has not ended, or replaced the file while this one slept.
-    """
+    """Replace the file by one with bands of other ones; what it has beside them stays."""
 
     def fill(target: h5py.File) -> None:
-        if path.exists():
-            _copy_other_bands(path, origins, target)
         for origin in dict.fromkeys(origins.values()):
             with reading_errors(origin), open_psf(origin) as source:
                 for attribute in source.attrs:
@@ -150,26 +71,27 @@ def copy_bands(path: Path, origins: Mapping[str, Path]) -> None:
                 for band in (band for band in origins if origins[band] == origin):
                     source.copy(band, target)
 
-    _replace(path, fill)
+    _replace(path, origins, fill)
 
 
-def _replace(path: Path, fill: Callable[[h5py.File], None]) -> None:
-    """Replace a PSF file by a new one while no other writer does."""
+def _replace(path: Path, bands: Collection[str], fill: Callable[[h5py.File], None]) -> None:
+    """Replace a PSF file, in which only some bands change, while no other writer does."""
     path = real_path(path)
+
+    def fill_all(target: h5py.File) -> None:
+        if path.exists():
+            with reading_errors(path), open_psf(path) as source:
+                _require_mixtures(path, source)
+                for name in source.attrs:
+                    target.attrs[name] = read_attribute(source.attrs, name)
+                for name in source:
+                    if name not in bands:
+                        source.copy(name, target)
+        fill(target)
+
     with leased(path.with_name(f".{path.name}.lease"), path):
         before = signature_if_there(path)
-        content = image_of(fill)
+        content = image_of(fill_all)
         # A writer that slept through its lease finds what another has written meanwhile.
         with write_beside(path, lambda: signature_if_there(path) == before) as draft:
             draft.write_bytes(content)
-
-
-def _copy_other_bands(path: Path, bands: Collection[str], target: h5py.File) -> None:
-    """Copy what a PSF file holds beside some bands."""
-    with reading_errors(path), open_psf(path) as source:
-        _require_mixtures(path, source)
-        for name in source.attrs:
-            target.attrs[name] = read_attribute(source.attrs, name)
-        for name in source:
-            if name not in bands:
-                source.copy(name, target)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
@@ -93,6 +94,11 @@ def read_band(group: Any, place: str) -> BandPSF:
     StoreFormatError
         If the group has another structure, or a mixture is not valid.
     """
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise StoreFormatError(
+                f"{place}: {name} is a link to another place; such links are not followed"
+            )
     datasets = {name: group[name] for name in group}
     name = next((n for n in ("parameters", "psfs") if n in datasets), None)
     if name is None:
@@ -101,8 +107,6 @@ def read_band(group: Any, place: str) -> BandPSF:
             "or 'psfs' of PSF mixtures"
         )
     stored = datasets[name]
-    if getattr(stored, "dtype", None) is None:
-        raise StoreFormatError(f"{place}/{name}: expected a dataset")
     locations = datasets.get("detector_locations")
     try:
         values = _read_dataset(stored, f"{place}/{name}")
@@ -114,7 +118,13 @@ def read_band(group: Any, place: str) -> BandPSF:
     except LayoutError as exc:
         raise StoreFormatError(f"{place}/{name}: {exc}") from exc
     if "n_psf_per_source" in group.attrs:
-        _check_count(read_attribute(group.attrs, "n_psf_per_source"), parameters.shape[1], place)
+        # Kernels would rely on it.
+        stated, n_psf = read_attribute(group.attrs, "n_psf_per_source"), parameters.shape[1]
+        if not np.array_equal(np.ravel(stated), [n_psf]):
+            raise StoreFormatError(
+                f"{place}: attribute n_psf_per_source is {stated}, but there are {n_psf} Gaussians "
+                "a location"
+            )
     warn_of_lost_light(parameters, place)
     return BandPSF(parameters, _read_locations(locations, len(parameters), place))
 
@@ -178,19 +188,7 @@ def flat_parameters(mixtures: npt.ArrayLike, n_locations: int | None = None) -> 
 
 
 def check_mixtures(parameters: Parameters) -> None:
-    """Refuse mixtures that no kernel can evaluate.
-
-    Parameters
-    ----------
-    parameters : ndarray of PSF_DTYPE, shape (n_locations, n_psf)
-        The mixtures.
-
-    Raises
-    ------
-    LayoutError
-        If a value is not finite, a covariance matrix is not positive definite, or a Sersic bin is
-        outside 0 .. 9.
-    """
+    """Refuse mixtures that no kernel can evaluate."""
     for name in PSF_COLS:
         _refuse(~np.isfinite(parameters[name]), parameters, f"{name} is not finite")
     cxx, cyy, cxy = (parameters[name].astype(np.float64) for name in ("Cxx", "Cyy", "Cxy"))
@@ -203,15 +201,7 @@ def check_mixtures(parameters: Parameters) -> None:
 
 
 def warn_of_lost_light(parameters: Parameters, place: str) -> None:
-    """Log a warning where the Gaussians of a radius do not hold all the light of a source.
-
-    Parameters
-    ----------
-    parameters : ndarray of PSF_DTYPE, shape (n_locations, n_psf)
-        The mixtures.
-    place : str
-        File and band, for the message.
-    """
+    """Log a warning where the Gaussians of a radius do not hold all the light of a source."""
     bins, amplitudes = parameters["sersic_bin"], parameters["amp"].astype(np.float64)
     present = np.unique(bins)
     sums = np.stack([np.where(bins == number, amplitudes, 0).sum(axis=1) for number in present])
@@ -250,15 +240,6 @@ def _read_dataset(stored: Any, place: str) -> npt.NDArray[Any]:
         )
     values: npt.NDArray[Any] = stored[()]
     return values
-
-
-def _check_count(stated: Any, n_psf: int, place: str) -> None:
-    """Refuse an attribute that contradicts the dataset, which kernels would rely on."""
-    if not np.array_equal(np.ravel(stated), [n_psf]):
-        raise StoreFormatError(
-            f"{place}: attribute n_psf_per_source is {stated}, but there are {n_psf} Gaussians a "
-            "location"
-        )
 
 
 def _read_locations(stored: Any, n_locations: int, place: str) -> Float | None:

@@ -2,8 +2,8 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from fpgpu.stores.index import Entry, Index
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.metadata.entries import MetaEntry
 from fpgpu.stores.metadata.records import Key
-from fpgpu.stores.shard import Offsets, shards_folder, store_id, write_pixel_file
+from fpgpu.stores.shard import Item, Offsets, placed, shards_folder, store_id, write_pixel_file
 from fpgpu.stores.state import State
-from fpgpu.stores.upkeep.copying import Copy, copied_to_shard
+from fpgpu.stores.upkeep.copying import copied, copied_to_shard
 from fpgpu.stores.views import write_views
 
 __all__ = ["Consolidated", "consolidate", "split"]
@@ -93,36 +93,28 @@ def consolidate(
     StoreBusyError, StoreWriteError, StoreConflictError
         If somebody else is changing the store or it cannot be written; it is as it was before.
     """
-    place = StoreFolder(Path(folder)).require()
-    main = place.pixels.resolve()
-    before = _size(main)
 
     def change(state: State) -> Change:
-        metadata = _metadata(state)
+        metadata, main = _metadata(state), state.store
         home = store_id(main)
         keys = [key for key, row in state.index.rows.items() if row.file]
         _require_space(main, sum(state.extent(key).n_bytes for key in keys))
-        copies = [Copy.of(state, key, home, metadata(key)) for key in keys]
+        items = [_noting(copied(state, key, home, metadata(key)), on_progress) for key in keys]
 
         def form(draft: Path, index: Index) -> None:
             def tail(offsets: Offsets, size: int) -> bytes:
                 entries = {
-                    copy.key: copy.placed(main.name, offset, at, -1)
-                    for copy, (offset, at) in zip(copies, offsets, strict=True)
+                    item.key: placed(item, main.name, offset, at, -1)
+                    for item, (offset, at) in zip(items, offsets, strict=True)
                 }
                 return index.changed(entries).tail(size)
 
-            items = [_noting(copy, on_progress) for copy in copies]
             write_pixel_file(draft, index.geometry, items, tail)
 
-        put = {copy.key: copy.placed(main.name, -1, -1, -1) for copy in copies}
+        put = {item.key: placed(item, main.name, -1, -1, -1) for item in items}
         return Change(put, form=form, keep=0.0 if now else KEEP_SECONDS)
 
-    with holding(main):
-        state = commit(main, change)
-        write_views(main)
-    n = sum(bool(row.file) for row in state.index.rows.values())
-    return Consolidated(str(folder), "single", n, n, before, _size(main))
+    return _changed(folder, "single", change)
 
 
 def split(folder: str | Path, *, on_progress: Progress = lambda key: None) -> Consolidated:
@@ -151,26 +143,36 @@ def split(folder: str | Path, *, on_progress: Progress = lambda key: None) -> Co
     StoreBusyError, StoreWriteError, StoreConflictError
         If somebody else is changing the store or it cannot be written; it is as it was before.
     """
-    place = StoreFolder(Path(folder)).require()
-    main = place.pixels.resolve()
-    before = _size(main)
-    copied: dict[Key, Entry] = {}
+    made: dict[Key, Entry] = {}
 
     def change(state: State) -> Change:
         shared = Counter(row.file for row in state.index.rows.values())
         metadata = _metadata(state)
         for key, row in state.index.rows.items():
-            if row.file and shared[row.file] > 1 and key not in copied:
-                shard = copied_to_shard(state, key, main, state.index.geometry, metadata(key))
-                copied[key] = shard.entry
+            if row.file and shared[row.file] > 1 and key not in made:
+                geometry = state.index.geometry
+                made[key] = copied_to_shard(state, key, state.store, geometry, metadata(key)).entry
                 on_progress(key)
-        return Change(copied)
+        return Change(made)
 
+    return _changed(folder, "sharded", change, made)
+
+
+def _changed(
+    folder: str | Path,
+    form: str,
+    change: Callable[[State], Change],
+    made: Mapping[Key, Entry] | None = None,
+) -> Consolidated:
+    """Change the form of a store, and write its views; all exposures are copied, or `made`."""
+    main = StoreFolder(Path(folder)).require().pixels.resolve()
+    before = _size(main)
     with holding(main):
         state = commit(main, change)
         write_views(main)
     n = sum(bool(row.file) for row in state.index.rows.values())
-    return Consolidated(str(folder), "sharded", n, len(copied), before, _size(main))
+    n_copied = n if made is None else len(made)
+    return Consolidated(str(folder), form, n, n_copied, before, _size(main))
 
 
 def _metadata(state: State) -> Callable[[Key], MetaEntry | None]:
@@ -179,14 +181,14 @@ def _metadata(state: State) -> Callable[[Key], MetaEntry | None]:
     return lambda key: meta.entry(*key) if key in meta else None
 
 
-def _noting(copy: Copy, on_progress: Progress) -> Any:
-    """Return the item of a copy, which tells when it is written."""
+def _noting(item: Item, on_progress: Progress) -> Item:
+    """Return an item that tells when it is written."""
 
     def write(descriptor: int, offset: int) -> None:
-        copy.item.write(descriptor, offset)
-        on_progress(copy.key)
+        item.write(descriptor, offset)
+        on_progress(item.key)
 
-    return replace(copy, item=copy.item._replace(write=write)).item
+    return item._replace(write=write)
 
 
 def _require_space(store: Path, n_bytes: int) -> None:

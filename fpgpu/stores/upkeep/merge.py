@@ -8,21 +8,20 @@ from typing import Any
 import numpy as np
 
 from fpgpu.errors import StoreConflictError, StoreFormatError
-from fpgpu.stores.commit import commit_shards, holding
+from fpgpu.stores.commit import commit_shards, discard, holding
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.metadata.records import Key
+from fpgpu.stores.names import some
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.pixels.geometry import Geometry
 from fpgpu.stores.psf import PSFStore
 from fpgpu.stores.psfs.file import copy_bands
 from fpgpu.stores.shard import Shard
-from fpgpu.stores.upkeep.copying import copied_to_shard
+from fpgpu.stores.upkeep.copying import copied_to_shard, same_exposure
 from fpgpu.stores.views import write_views
 
 __all__ = ["Merged", "merge"]
-
-LISTED = 5
 
 
 @dataclass
@@ -117,7 +116,7 @@ def merge(
     done = Merged(str(out))
     store = target.pixels.resolve()
     with holding(store):
-        sources = [_opened(place) for place in places if not _is_same(place, target)]
+        sources = [_opened(p) for p in places if p.path.resolve() != target.path.resolve()]
         there = PixelStore(store, mode="r") if store.exists() else None
         geometry = _one_geometry(there, sources, store)
         chosen = _choose(there, target, sources, replace)
@@ -133,8 +132,7 @@ def merge(
             if made:
                 commit_shards(store, made)
         except BaseException:
-            for shard in made:
-                shard.file.unlink(missing_ok=True)
+            discard(store, made)
             raise
         if new := {band: path for band, path in psfs.items() if path != target.psf}:
             copy_bands(target.psf, new)
@@ -150,22 +148,18 @@ def _opened(place: StoreFolder) -> _Source:
     differing = sorted("/".join(key) for key in set(pixels) ^ set(meta))
     if differing:
         raise StoreFormatError(
-            f"{place.path}: its pixel and meta store disagree about {_some(differing)}; see "
+            f"{place.path}: its pixel and meta store disagree about {some(differing)}; see "
             f"'fpgpu verify {place.path} --repair'"
         )
     return _Source(place, pixels, meta)
 
 
-def _is_same(a: StoreFolder, b: StoreFolder) -> bool:
-    return a.path.resolve() == b.path.resolve()
-
-
 def _one_geometry(there: PixelStore | None, sources: list[_Source], store: Path) -> Geometry:
     """Return the size that all stores have."""
-    known = None if there is None else Geometry(there.shape, there.super_pixel_size)
+    known = None if there is None else there.state.index.geometry
     of = store
     for source in sources:
-        geometry = Geometry(source.pixels.shape, source.pixels.super_pixel_size)
+        geometry = source.pixels.state.index.geometry
         if known is None:
             known, of = geometry, source.place.pixels
         elif geometry != known:
@@ -191,22 +185,15 @@ def _choose(
                 other = there
             if other is None:
                 chosen[key] = source
-            elif not _same_exposure(other, source.pixels, key):
+            elif not same_exposure(other, source.pixels, key):
                 colliding.append("/".join(key))
                 chosen[key] = source
     if colliding and not replace:
         raise StoreConflictError(
-            f"{target.path}: {_some(colliding)} would be there more than once, with other pixels; "
+            f"{target.path}: {some(colliding)} would be there more than once, with other pixels; "
             "nothing was changed; --replace takes those of the last folder that has them"
         )
     return chosen
-
-
-def _same_exposure(a: PixelStore, b: PixelStore, key: Key) -> bool:
-    """Whether two stores hold the same bits and record of an exposure."""
-    if a.record(*key) != b.record(*key):
-        return False
-    return a.reader.bytes_checksum(*key) == b.reader.bytes_checksum(*key)
 
 
 def _choose_psfs(target: StoreFolder, sources: list[_Source], replace: bool) -> dict[str, Path]:
@@ -224,7 +211,7 @@ def _choose_psfs(target: StoreFolder, sources: list[_Source], replace: bool) -> 
                 origins.setdefault(band, path)
     if colliding and not replace:
         raise StoreConflictError(
-            f"{target.path}: the PSFs of {_some(colliding)} differ between the folders; nothing "
+            f"{target.path}: the PSFs of {some(colliding)} differ between the folders; nothing "
             "was changed; --replace takes those of the last folder that has them"
         )
     return origins
@@ -238,10 +225,3 @@ def _same_psfs(a: Path, b: Path, band: str) -> bool:
             np.asarray(other.locations(band), np.float64),
             equal_nan=True,
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    """List some names and count the rest."""
-    unique = list(dict.fromkeys(names))
-    more = f" and {len(unique) - LISTED} more" if len(unique) > LISTED else ""
-    return ", ".join(unique[:LISTED]) + more

@@ -26,6 +26,26 @@ KINDS = {
 }
 """Kinds of problems and what they mean."""
 
+REMEDIES = {
+    "missing shard": "put it back, or fpgpu remove DIR '{where}'",
+    "refused link": "do not trust this store; remove the exposure",
+    "orphan": "committed, or deleted if all it holds is in the store; kept where that is not clear",
+    "only in pixels": "add it again, or its header with MetaStore, or remove it",
+    "only in meta": "add it again or remove it",
+    "WCS": "add the exposure again",
+    "view": "written again",
+    "changed": "if that was meant, 'fpgpu views' takes it over; if not, remove both files and run "
+    "it",
+    "leftover": "deleted",
+    "units": "ingest them again with their calibration, remove some, or name a unit when making a "
+    "patch (--units)",
+    "PSF": "restore it from a copy or write it again",
+}
+"""What `repair` does about problems of a kind, or what a person can do."""
+
+AGAIN = "add the exposure again or remove it"
+REPAIRABLE = {"orphan", "view", "leftover"}
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -85,7 +105,13 @@ class Verdict:
         return not self.problems
 
     def add(
-        self, kind: str, where: str, what: object, remedy: str, *, repairable: bool = False
+        self,
+        kind: str,
+        where: str,
+        what: object,
+        remedy: str = "",
+        *,
+        repairable: bool | None = None,
     ) -> None:
         """Note a problem.
 
@@ -95,12 +121,14 @@ class Verdict:
             As for `Problem`.
         what : object
             Its text says what was found.
-        remedy : str
-            As for `Problem`.
+        remedy : str, optional
+            As for `Problem`, if not that of all problems of this kind.
         repairable : bool, optional
-            As for `Problem`.
+            As for `Problem`, if not that of all problems of this kind.
         """
-        self.problems.append(Problem(kind, where, str(what), remedy, repairable))
+        remedy = remedy or REMEDIES.get(kind, AGAIN).format(where=where)
+        can = kind in REPAIRABLE if repairable is None else repairable
+        self.problems.append(Problem(kind, where, str(what), remedy, can))
 
     def counts(self) -> dict[str, int]:
         """Count the problems by kind.

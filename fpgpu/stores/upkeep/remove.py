@@ -49,7 +49,8 @@ def remove(folder: str | Path, patterns: Iterable[str], *, dry_run: bool = False
     """
     place = StoreFolder(Path(folder)).require()
     if dry_run:
-        return _found(place, patterns)
+        with PixelStore(place.pixels, mode="r") as pixels, MetaStore(place.meta) as meta:
+            return matching(patterns, dict.fromkeys([*pixels, *meta]), place.path)
     chosen: list[Key] = []
 
     def change(state: State) -> Change:
@@ -102,10 +103,3 @@ def matching(patterns: Iterable[str], known: Collection[Key], folder: object) ->
             raise NotInStoreError(f"{folder}: no exposure matches {pattern!r}; {hint}")
         chosen.update(found)
     return [key for name, key in names.items() if name in chosen]
-
-
-def _found(place: StoreFolder, patterns: Iterable[str]) -> list[Key]:
-    """Return the exposures of either store that patterns mean."""
-    with PixelStore(place.pixels, mode="r") as pixels, MetaStore(place.meta) as meta:
-        known = dict.fromkeys([*pixels, *meta])
-    return matching(patterns, known, place.path)

@@ -7,17 +7,20 @@ from typing import Any
 from fpgpu.errors import FpgpuError, StoreBusyError
 from fpgpu.stores.commit import commit_shards, holding
 from fpgpu.stores.folder import StoreFolder
-from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.metadata.records import Key
 from fpgpu.stores.metadata.source import MetaPaths
 from fpgpu.stores.metafiles import are_known
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.shard import PIXELS_ENDING, Shard, find_orphans, find_parts, read_shard
 from fpgpu.stores.state import open_state
-from fpgpu.stores.upkeep.verify import stale_views
+from fpgpu.stores.upkeep.copying import same_exposure
+from fpgpu.stores.upkeep.verify import stale_views, verify
 from fpgpu.stores.views import write_views
 
 __all__ = ["Repair", "Repaired", "repair"]
+
+_BY_HAND = {"unreadable", "missing shard", "refused link", "only in pixels", "only in meta"}
+"""Problems that only a person can settle, and that nothing else was said of."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,9 @@ def repair(
             done.did(part.relative_to(place.path), "deleted: its writer was killed")
         _settle_orphans(place, done, delete_orphans)
         _write_views(place, done)
-        _note_missing(place, done)
+        for problem in verify(folder, pixels=False, wcs=False).problems:
+            if problem.kind in _BY_HAND and not problem.repairable:
+                done.left(problem.where, f"{problem.what}; {problem.remedy}")
     return done
 
 
@@ -142,25 +147,34 @@ def _settle_orphans(place: StoreFolder, done: Repaired, delete: bool) -> None:
     known = state.index.rows if state.exists else {}
     by_key: dict[Key, list[Shard]] = {}
     for path in find_orphans(place.path):
-        name = path.relative_to(place.path)
+        file = path.relative_to(place.path)
         if path.suffix != PIXELS_ENDING:
-            _keep(path, name, "holds metadata that no commit names", done, delete)
+            _keep(path, file, "holds metadata that no commit names", done, delete)
             continue
         try:
             shard = read_shard(path)
             shard.verify()
         except FpgpuError as exc:
             if not _all_held(place, path):
-                _keep(path, name, f"cannot be used: {exc}", done, delete)
+                _keep(path, file, f"cannot be used: {exc}", done, delete)
             else:
                 path.unlink()
-                done.did(name, "deleted: the store holds the same bits of all that is in it")
+                done.did(file, "deleted: the store holds the same bits of all that is in it")
         else:
             by_key.setdefault(shard.key, []).append(shard)
     for key, shards in by_key.items():
+        name = "/".join(key)
         if key in known and known[key].file:
             for shard in shards:
-                _compare_with_store(place, shard, done, delete)
+                if _all_held(place, shard.file):
+                    shard.file.unlink()
+                    done.did(shard.path, f"deleted: the store holds the same bits as {name}")
+                else:
+                    why = (
+                        f"the store holds another version of {name}, and nothing tells which one "
+                        "is wanted; ingest the exposure again, or use --delete-orphans"
+                    )
+                    _keep(shard.file, Path(shard.path), why, done, delete)
         elif len({shard.record.checksum for shard in shards}) == 1:
             for shard in shards[1:]:
                 shard.file.unlink()
@@ -173,24 +187,11 @@ def _settle_orphans(place: StoreFolder, done: Repaired, delete: bool) -> None:
             except FpgpuError as exc:
                 done.left(shards[0].path, f"cannot be committed: {exc}")
             else:
-                done.did(shards[0].path, f"committed as {'/'.join(key)}, which the store lacked")
+                done.did(shards[0].path, f"committed as {name}, which the store lacked")
         else:
             for shard in shards:
-                why = f"{len(shards)} shards of {'/'.join(key)} differ, and none is in the store"
+                why = f"{len(shards)} shards of {name} differ, and none is in the store"
                 _keep(shard.file, Path(shard.path), why, done, delete)
-
-
-def _compare_with_store(place: StoreFolder, shard: Shard, done: Repaired, delete: bool) -> None:
-    """Delete a shard whose bits the store holds, or keep it."""
-    if _holds_same(place, PixelStore(shard.file, mode="r"), shard.key):
-        shard.file.unlink()
-        done.did(shard.path, f"deleted: the store holds the same bits as {'/'.join(shard.key)}")
-    else:
-        why = (
-            f"the store holds another version of {'/'.join(shard.key)}, and nothing tells which "
-            "one is wanted; ingest the exposure again, or use --delete-orphans"
-        )
-        _keep(shard.file, Path(shard.path), why, done, delete)
 
 
 def _keep(path: Path, name: Path, why: str, done: Repaired, delete: bool) -> None:
@@ -203,21 +204,10 @@ def _keep(path: Path, name: Path, why: str, done: Repaired, delete: bool) -> Non
 
 
 def _all_held(place: StoreFolder, path: Path) -> bool:
-    """Whether the store holds the same bits of every exposure in a file."""
+    """Whether the store holds the same bits and record of every exposure in a file."""
     try:
-        other = PixelStore(path, mode="r")
-        return bool(len(other)) and all(_holds_same(place, other, key) for key in other)
-    except FpgpuError:
-        return False
-
-
-def _holds_same(place: StoreFolder, other: PixelStore, key: Key) -> bool:
-    """Whether the store holds the same bits and record of an exposure as another file."""
-    try:
-        with PixelStore(place.pixels, mode="r") as store:
-            return store.record(*key) == other.record(*key) and (
-                store.reader.bytes_checksum(*key) == other.reader.bytes_checksum(*key)
-            )
+        store, other = PixelStore(place.pixels, mode="r"), PixelStore(path, mode="r")
+        return bool(len(other)) and all(same_exposure(store, other, key) for key in other)
     except FpgpuError:
         return False
 
@@ -237,27 +227,3 @@ def _write_views(place: StoreFolder, done: Repaired) -> None:
     elif stale_views(state, paths):
         write_views(place.pixels)
         done.did(paths.json.name, "written again, with meta.asdf")
-
-
-def _note_missing(place: StoreFolder, done: Repaired) -> None:
-    """Say what only a person can decide."""
-    state = open_state(place.pixels, missing_ok=True)
-    rows = state.index.rows if state.exists else {}
-    try:
-        headers = set(MetaStore(place.meta))
-    except FpgpuError as exc:
-        done.left(place.meta.name, str(exc))
-        headers = set()
-    for key in sorted(headers - {key for key, row in rows.items() if row.file}):
-        done.left("/".join(key), "has no pixels; add the exposure again, or remove it")
-    for key, row in rows.items():
-        if row.file:
-            name = "/".join(key)
-            try:
-                state.extent(key)
-                with state.dataset(key):
-                    state.calibration(key)
-            except FpgpuError as exc:
-                done.left(name, str(exc))
-            if key not in headers:
-                done.left(name, "has no header; add the exposure again, or remove it")

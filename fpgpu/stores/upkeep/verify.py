@@ -4,7 +4,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -23,9 +22,9 @@ from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.metadata.records import Key
 from fpgpu.stores.metadata.source import FileSource, MetaPaths
 from fpgpu.stores.metafiles import are_known
-from fpgpu.stores.names import check_band, check_expID
+from fpgpu.stores.names import check_band, check_expID, some
 from fpgpu.stores.pixel import PixelStore
-from fpgpu.stores.pixels.reading import ExposureReader
+from fpgpu.stores.pixels.reading import bytes_checksum, strips
 from fpgpu.stores.pixels.records import update_checksum
 from fpgpu.stores.psf import PSFStore
 from fpgpu.stores.shard import find_orphans, find_parts
@@ -37,14 +36,6 @@ __all__ = ["SIP_AGREEMENT", "record_checksums", "stale_views", "verify"]
 
 SIP_AGREEMENT = 1e-6
 """Pixels by which the residual of a refit may differ from the one stored with it."""
-
-
-class _Values(NamedTuple):
-    """What the pixels of one exposure are like."""
-
-    checksum: str
-    n_bad: int
-    n_negative: int
 
 
 def verify(
@@ -124,7 +115,7 @@ def record_checksums(
         for key, row in state.index.rows.items():
             calibration = state.calibration(key) if row.file else None
             if calibration is not None and calibration.checksum is None:
-                found = ExposureReader(state, np.dtype(np.float32)).bytes_checksum(*key)
+                found = bytes_checksum(state, key)
                 known = replace(calibration, checksum=found)
                 put[key] = Entry(row, state.index.sky(key), known)
                 on_progress(key)
@@ -153,7 +144,7 @@ def stale_views(state: State, paths: MetaPaths) -> list[str]:
     """
     index = state.index
     wanted = {key for key, row in index.rows.items() if row.meta is not None}
-    with_gwcs = [key for key in wanted if index.columns.has_gwcs[index.number(key)]]
+    with_gwcs = [key for key in wanted if index.has_gwcs(key)]
     texts = FileSource(paths).names if paths.json.exists() else {}
     found = {(band, expID) for band, exposures in texts.items() for expID in exposures}
     differing = wanted ^ found
@@ -201,20 +192,19 @@ def _look_at_exposures(
             continue
         verdict.n_exposures += 1
         name = "/".join(key)
-        again = "add the exposure again or remove it"
         try:
             check_band(key[0]), check_expID(key[1])
             if row.file != state.store.name:
                 inside(state.folder, row.file, f"{state.store}: {name}")
         except MissingStoreError as exc:
-            verdict.add("missing shard", name, exc, f"put it back, or fpgpu remove DIR '{name}'")
+            verdict.add("missing shard", name, exc)
         except (ExposureNameError, StoreFormatError) as exc:
-            verdict.add("refused link", name, exc, "do not trust this store; remove the exposure")
+            verdict.add("refused link", name, exc)
         else:
             try:
                 _look_at_exposure(state, key, verdict, pixels)
             except FpgpuError as exc:
-                verdict.add("unreadable", name, exc, again)
+                verdict.add("unreadable", name, exc)
         on_progress(key)
 
 
@@ -224,40 +214,29 @@ def _look_at_exposure(state: State, key: Key, verdict: Verdict, pixels: bool) ->
     stated = state.calibration(key).checksum
     if state.index.rows[key].meta is not None:
         state.record(key)
-    with state.dataset(key) as dataset:
-        dtype = dataset.dtype
+    with state.dataset(key):
+        pass
     if not pixels:
         return
-    found = _values(ExposureReader(state, dtype), key)
-    if stated is None:
-        verdict.n_unchecked += 1
-    elif stated == found.checksum:
-        verdict.n_verified += 1
-    else:
-        verdict.add(
-            "damaged",
-            name,
-            f"its checksum is {found.checksum}, {stated} was stored with it",
-            "add the exposure again or remove it",
-        )
-    if found.n_bad or found.n_negative:
-        verdict.add(
-            "not finite",
-            name,
-            f"{found.n_bad} values are not finite, {found.n_negative} inverse uncertainties are "
-            "negative; a fit that meets one is lost",
-            "add the exposure again or remove it",
-        )
-
-
-def _values(reader: ExposureReader, key: Key) -> _Values:
-    """Read all values of an exposure once."""
     checksum, n_bad, n_negative = update_checksum(b""), 0, 0
-    for strip in reader.strips(*key):
+    for strip in strips(state, key):
         checksum = update_checksum(strip, checksum)
         n_bad += strip.size - int(np.count_nonzero(np.isfinite(strip)))
         n_negative += int(np.count_nonzero(strip[..., strip.shape[2] // 2 :] < 0))
-    return _Values(checksum, n_bad, n_negative)
+    if stated is None:
+        verdict.n_unchecked += 1
+    elif stated == checksum:
+        verdict.n_verified += 1
+    else:
+        what = f"its checksum is {checksum}, {stated} was stored with it"
+        verdict.add("damaged", name, what)
+    if n_bad or n_negative:
+        verdict.add(
+            "not finite",
+            name,
+            f"{n_bad} values are not finite, {n_negative} inverse uncertainties are "
+            "negative; a fit that meets one is lost",
+        )
 
 
 def _look_at_meta(place: StoreFolder, state: State | None, verdict: Verdict, wcs: bool) -> None:
@@ -287,42 +266,24 @@ def _look_at_views(place: StoreFolder, state: State, verdict: Verdict) -> None:
     """Compare forcepho's files with the store."""
     paths = MetaPaths.of(place.meta)
     if not are_known(state, paths):
-        verdict.add(
-            "changed",
-            paths.json.name,
-            "is not as fpgpu wrote it, or the ASDF file beside it",
-            "if that was meant, 'fpgpu views' takes it over; if not, remove both files and run it",
-        )
+        what = "is not as fpgpu wrote it, or the ASDF file beside it"
+        verdict.add("changed", paths.json.name, what)
         return
     stale = stale_views(state, paths)
     if stale:
-        more = f" and {len(stale) - 3} more" if len(stale) > 3 else ""
-        verdict.add(
-            "view",
-            paths.json.name,
-            f"forcepho does not see {', '.join(stale[:3])}{more} as they are",
-            "written again",
-            repairable=True,
-        )
+        what = f"forcepho does not see {some(stale, 3)} as they are"
+        verdict.add("view", paths.json.name, what)
 
 
 def _compare(state: State, meta: set[Key], verdict: Verdict) -> None:
     """Note exposures that only one of the stores holds."""
     pixels = {key for key, row in state.index.rows.items() if row.file}
     for key in sorted(pixels - meta):
-        verdict.add(
-            "only in pixels",
-            "/".join(key),
-            "has no header in the meta store, so no query finds it",
-            "add it again, or its header with MetaStore, or remove it",
-        )
+        what = "has no header in the meta store, so no query finds it"
+        verdict.add("only in pixels", "/".join(key), what)
     for key in sorted(meta - pixels):
-        verdict.add(
-            "only in meta",
-            "/".join(key),
-            "has a header but no pixels, so that patches around it cannot be made",
-            "add it again or remove it",
-        )
+        what = "has a header but no pixels, so that patches around it cannot be made"
+        verdict.add("only in meta", "/".join(key), what)
 
 
 def _look_at_header(
@@ -334,7 +295,7 @@ def _look_at_header(
         meta.footprint(*key)
         size = meta.shape(*key)
     except FpgpuError as exc:
-        verdict.add("header", name, exc, "add the exposure again or remove it")
+        verdict.add("header", name, exc)
         return
     geometry = None if state is None else state.geometry
     if geometry is not None and size != geometry.shape:
@@ -343,7 +304,6 @@ def _look_at_header(
             name,
             f"its header says {size[0]} x {size[1]} pixels, the store has images of "
             f"{geometry.shape[0]} x {geometry.shape[1]}",
-            "add the exposure again or remove it",
         )
     if wcs:
         _look_at_wcs(meta, key, verdict)
@@ -363,7 +323,7 @@ def _look_at_wcs(meta: MetaStore, key: Key, verdict: Verdict) -> None:
         shape = meta.shape(*key)
         residual = sip_residual(SkyWCS.from_native(meta.tree[key[0]][key[1]], shape), sip, shape)
     except FpgpuError as exc:
-        verdict.add("WCS", name, exc, "add the exposure again")
+        verdict.add("WCS", name, exc)
         return
     if not residual <= sip.residual + SIP_AGREEMENT:
         verdict.add(
@@ -371,7 +331,6 @@ def _look_at_wcs(meta: MetaStore, key: Key, verdict: Verdict) -> None:
             name,
             f"the SIP refit is {residual:.3g} px from the gWCS, {sip.residual:.3g} px was stored "
             "with it",
-            "add the exposure again",
         )
 
 
@@ -379,22 +338,12 @@ def _look_for_leftovers(place: StoreFolder, state: State | None, verdict: Verdic
     """Note shards that no commit names, and what killed writers left."""
     if state is not None:
         for path in find_orphans(place.path):
-            verdict.add(
-                "orphan",
-                path.relative_to(place.path).as_posix(),
-                "was written and never committed",
-                "committed, or deleted if all it holds is in the store; kept where that is not "
-                "clear",
-                repairable=True,
-            )
+            name = path.relative_to(place.path).as_posix()
+            verdict.add("orphan", name, "was written and never committed")
     for path in find_parts(place.path):
-        verdict.add(
-            "leftover",
-            path.relative_to(place.path).as_posix(),
-            "belongs to a writer that was killed, or that is still at work",
-            "deleted",
-            repairable=True,
-        )
+        name = path.relative_to(place.path).as_posix()
+        what = "belongs to a writer that was killed, or that is still at work"
+        verdict.add("leftover", name, what)
 
 
 def _look_at_units(place: StoreFolder, verdict: Verdict) -> None:
@@ -406,13 +355,8 @@ def _look_at_units(place: StoreFolder, verdict: Verdict) -> None:
             with suppress(FpgpuError):
                 units |= units_of(pixels, [key])
     for band, by_unit in mixed_units(units).items():
-        verdict.add(
-            "units",
-            band,
-            f"its exposures are in several units: {describe_units(by_unit)}",
-            "ingest them again with their calibration, remove some, or name a unit when making a "
-            "patch (--units)",
-        )
+        what = f"its exposures are in several units: {describe_units(by_unit)}"
+        verdict.add("units", band, what)
 
 
 def _look_at_psfs(place: StoreFolder, verdict: Verdict) -> None:
@@ -420,13 +364,12 @@ def _look_at_psfs(place: StoreFolder, verdict: Verdict) -> None:
     if not place.psf.exists():
         return
     where = place.psf.name
-    remedy = "restore it from a copy or write it again"
     try:
         with PSFStore(place.psf) as store:
             for band in store.bands:
                 try:
                     store.n_radii(band)
                 except FpgpuError as exc:
-                    verdict.add("PSF", f"{where}: {band}", exc, remedy)
+                    verdict.add("PSF", f"{where}: {band}", exc)
     except FpgpuError as exc:
-        verdict.add("PSF", where, exc, remedy)
+        verdict.add("PSF", where, exc)
