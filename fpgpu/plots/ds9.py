@@ -110,9 +110,10 @@ def _footprints(meta: "MetaStore | None", exposures: Iterable[Key] | None) -> It
     looks = band_looks(dict.fromkeys(band for band, _ in keys))
     for band, expID in keys:
         color = _ON_BLACK.get(looks[band]["color"], looks[band]["color"])
-        line = "solid" if looks[band]["linestyle"] == "-" else "dashed"
         ra, dec = meta.footprint(band, expID).T
-        drawn = {"color": color, "linestyle": line}
+        drawn = {"color": color}
+        if looks[band]["linestyle"] != "-":  # any style is written as dashed
+            drawn["linestyle"] = "dashed"
         yield _Shape("polygon", ra, dec, drawn, [band, "footprint"], f"{band}/{expID}")
 
 

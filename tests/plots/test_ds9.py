@@ -34,6 +34,10 @@ def test_footprints_are_polygons_with_names_and_tags(survey: fpgpu.Survey) -> No
         np.testing.assert_allclose(numbers.reshape(-1, 2), expected, rtol=0, atol=1e-8)
         assert f"text={{{band}/{expID}}}" in text
         assert f"tag={{{band}}}" in text
+    # The first band is drawn in one piece, others dashed.
+    lines = [line for line in text.splitlines() if line.startswith("polygon")]
+    are_first = [f"tag={{{survey.meta.bands[0]}}}" in line for line in lines]
+    assert [" dash=1" not in line for line in lines] == are_first
 
 
 def test_fk5_is_converted_not_just_written(survey: fpgpu.Survey) -> None:
