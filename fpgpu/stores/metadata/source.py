@@ -114,7 +114,8 @@ class IndexSource:
         self.names: dict[str, dict[str, None]] = {}
         for band, expID in rows:
             self.names.setdefault(band, {})[expID] = None
-        self.gwcs_keys = {key: None for key in rows if index.has_gwcs(key)}
+        flags = index.columns.has_gwcs.tolist()  # at once: there may be many thousand
+        self.gwcs_keys = {key: None for key, row in rows.items() if flags[row]}
         self.has_asdf = bool(self.gwcs_keys)
 
     def text(self, key: Key) -> str:
