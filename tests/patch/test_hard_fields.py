@@ -146,8 +146,9 @@ def test_a_region_of_one_pixel_is_a_patch_of_one_super_pixel_an_exposure(
         x, y = patch.retrieve("xpix"), patch.retrieve("ypix")
     for exposure, start in zip(patch.plan.exposures, patch.plan.exposure_start, strict=True):
         px, py = field.sky[exposure.band, exposure.expID].world_to_pixel(*field.place)
-        assert abs(x[start : start + 64] - px).min() <= 0.5
-        assert abs(y[start : start + 64] - py).min() <= 0.5
+        # The place is where four pixels meet: which one it is in, rounding decides.
+        assert abs(x[start : start + 64] - px).min() <= 0.5 + 1e-6
+        assert abs(y[start : start + 64] - py).min() <= 0.5 + 1e-6
 
 
 @pytest.fixture(scope="module")
