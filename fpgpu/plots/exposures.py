@@ -34,7 +34,7 @@ __all__ = ["plot_layout", "plot_superpixels"]
 ACROSS = 6
 """Super-pixels along each side of the close-up."""
 
-_LINE = 42
+_LINE = 46
 """Characters of a title over one panel."""
 
 
@@ -78,7 +78,7 @@ def plot_superpixels(meta: MetaStore, plan: PatchPlan, *, first: int = 0) -> "Fi
         finish_pixel_axes(axes, sides)
         nx, ny = exposure.shape
         what = f"{exposure.band}: {exposure.n_superpixels} super-pixels, exposure {nx} x {ny}"
-        axes.set_title(f"{what}\n{break_name(exposure.expID, _LINE)}", fontsize=9)
+        axes.set_title(f"{what}\n{break_name(exposure.expID, _LINE)}", fontsize=8.5)
     figure.suptitle(f"super-pixels taken; the line is the region{shown_part(plan, first)}")
     return figure
 
