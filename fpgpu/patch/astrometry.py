@@ -196,10 +196,13 @@ def _solution(meta: MetaStore, band: str, expID: str) -> SipFit | SkyWCS:
     wcs = meta.sky_wcs(band, expID)
     if wcs.native not in _coefficients:
         try:
-            shape = meta.shape(band, expID)
-            fit = SipFit.from_wcs(wcs) if wcs.kind == "fits" else fit_sip(wcs, shape)
-            _coefficients[wcs.native] = fit if fit.residual <= _LARGEST_RESIDUAL else None
-        except WCSError:  # another projection, or look-up tables
+            fit = (
+                SipFit.from_wcs(wcs)
+                if wcs.kind == "fits"
+                else fit_sip(wcs, meta.shape(band, expID), tolerance=_LARGEST_RESIDUAL)
+            )
+            _coefficients[wcs.native] = fit
+        except WCSError:  # another projection, look-up tables, or no polynomials of degree 5
             _coefficients[wcs.native] = None
     return _coefficients[wcs.native] or wcs
 

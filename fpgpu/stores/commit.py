@@ -72,7 +72,7 @@ from fpgpu.stores.shard import (
 )
 from fpgpu.stores.state import State, open_state
 
-__all__ = ["KEEP_SECONDS", "Change", "Form", "commit", "commit_shards", "holding"]
+__all__ = ["KEEP_SECONDS", "Change", "Form", "commit", "commit_shards", "discard", "holding"]
 
 KEEP_SECONDS = 7 * 86400.0
 """How long files that were replaced stay, for those who have an older state open."""
@@ -428,6 +428,7 @@ def _moved(state: State, index: Index) -> Index:
 
 def _refuse_collisions(base: Index, wanted: Change) -> None:
     """Refuse exposures that would lie inside others, and to drop what is not there."""
+    gone = set(wanted.drop)
     unknown = next((key for key in wanted.drop if key not in base.rows), None)
     if unknown is not None:
         raise NotInStoreError(f"no exposure {'/'.join(unknown)} that could be removed")
@@ -436,7 +437,7 @@ def _refuse_collisions(base: Index, wanted: Change) -> None:
         if band not in names:
             names[band] = NameTree(
                 [row.expID for row in base.rows.values()
-                 if row.band == band and row.key not in wanted.drop]
+                 if row.band == band and row.key not in gone]
             )  # fmt: skip
         names[band].add(expID)
 

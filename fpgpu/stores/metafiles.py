@@ -111,9 +111,8 @@ def taken_over(state: State, index: Index) -> Index:
     json_known, asdf_known = (_is_known(state, path, notes) for path in paths)
     if json_known and asdf_known and not state.is_foreign:
         return index
-    source = FileSource(paths)
     # A view of the gWCS, or none, leaves them as the store has them.
-    source.has_asdf = not asdf_known
+    source = FileSource(paths, asdf=not asdf_known)
     catalog = ExposureCatalog(source, use_gwcs=False)
     wanted = []
     for key in catalog:

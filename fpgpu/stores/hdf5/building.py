@@ -3,7 +3,8 @@
 import io
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import h5py
@@ -83,16 +84,18 @@ class _Memory(io.FileIO):
     error: BaseException | None = None
 
     def write(self, data: Any) -> int:
-        try:
+        with self._kept():
             write_all(self.fileno(), data, self.tell())
-        except BaseException as exc:
-            self.error = exc
-            raise
-        return self.seek(len(data), os.SEEK_CUR)
+            return self.seek(len(data), os.SEEK_CUR)
 
     def truncate(self, size: int | None = None) -> int:
-        try:
+        with self._kept():
             return super().truncate(size)
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
         except BaseException as exc:
             self.error = exc
             raise

@@ -29,6 +29,7 @@ __all__ = [
     "opened_for_reading",
     "read_attribute",
     "reading_errors",
+    "refuse_links",
 ]
 
 # What file systems without locks answer.
@@ -108,6 +109,15 @@ def checked_storage(dataset: h5py.Dataset) -> h5py.Dataset:
             "virtual datasets and raw data in other files are not followed"
         )
     return dataset
+
+
+def refuse_links(group: h5py.Group, place: object) -> None:
+    """Refuse a group of which a member is a link to another place."""
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise StoreFormatError(
+                f"{place}: {name} is a link to another place; such links are not followed"
+            )
 
 
 def bytes_in(node: Any, most: int) -> bytes | None:

@@ -41,6 +41,8 @@ class FileSource:
     ----------
     paths : MetaPaths
         The files. The JSON file is read now, the other when a gWCS is first asked for.
+    asdf : bool, optional
+        Whether to look at the other at all.
 
     Raises
     ------
@@ -50,10 +52,10 @@ class FileSource:
         If it is no meta store.
     """
 
-    def __init__(self, paths: MetaPaths) -> None:
+    def __init__(self, paths: MetaPaths, *, asdf: bool = True) -> None:
         self.paths = paths
         self._asdf_seen = signature(paths.asdf) if paths.asdf.exists() else None
-        self.has_asdf = self._asdf_seen is not None
+        self.has_asdf = asdf and self._asdf_seen is not None
         how = "check the path, or make one with 'fpgpu ingest' or MetaStore().write_to_file"
         with read_errors(paths.json, f"no such meta store; {how}"):
             content, self.seen = read_regular(paths.json)

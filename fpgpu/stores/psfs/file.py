@@ -8,7 +8,12 @@ import h5py
 from fpgpu.errors import MissingStoreError, StoreFormatError
 from fpgpu.stores.disk import real_path, signature_if_there, write_beside
 from fpgpu.stores.hdf5.building import image_of
-from fpgpu.stores.hdf5.reading import open_for_reading, read_attribute, reading_errors
+from fpgpu.stores.hdf5.reading import (
+    open_for_reading,
+    read_attribute,
+    reading_errors,
+    refuse_links,
+)
 from fpgpu.stores.lease import leased
 from fpgpu.stores.psfs.format import Float, Parameters
 
@@ -35,11 +40,8 @@ def require_psf_file(path: Path) -> None:
 
 def _require_mixtures(path: Path, file: h5py.File) -> None:
     """Refuse a file whose members are not all PSFs of its own."""
+    refuse_links(file, path)
     for name in file:
-        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-            raise StoreFormatError(
-                f"{path}: {name} is a link to another place; such links are not followed"
-            )
         if not isinstance(file[name], h5py.Group) or not _MIXTURES & set(file[name]):
             raise StoreFormatError(
                 f"{path}: is no PSF store: {name} holds no PSF mixtures; give another file"

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from fpgpu.errors import LayoutError, StoreFormatError
 from fpgpu.layout import MAXRADII, PSF_COLS, PSF_DTYPE
-from fpgpu.stores.hdf5.reading import checked_storage, has_sound_type, read_attribute
+from fpgpu.stores.hdf5.reading import checked_storage, has_sound_type, read_attribute, refuse_links
 
 __all__ = ["BandPSF", "check_mixtures", "flat_parameters", "read_band", "warn_of_lost_light"]
 
@@ -94,11 +93,7 @@ def read_band(group: Any, place: str) -> BandPSF:
     StoreFormatError
         If the group has another structure, or a mixture is not valid.
     """
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise StoreFormatError(
-                f"{place}: {name} is a link to another place; such links are not followed"
-            )
+    refuse_links(group, place)
     datasets = {name: group[name] for name in group}
     name = next((n for n in ("parameters", "psfs") if n in datasets), None)
     if name is None:
