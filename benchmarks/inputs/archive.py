@@ -17,7 +17,7 @@ from fpgpu.sky.sip import SipFit, fit_sip
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.metadata.entries import MetaEntry, new_entry
 from fpgpu.stores.metadata.gwcs import gwcs_to_bytes
-from fpgpu.stores.metadata.records import text_digest
+from fpgpu.stores.metadata.skyrecords import text_digest
 
 __all__ = [
     "BANDS",

@@ -53,7 +53,7 @@ from fpgpu.stores.index import Entry, Index, Row
 from fpgpu.stores.lease import leased
 from fpgpu.stores.legacy import shard_record
 from fpgpu.stores.metadata.record import Record
-from fpgpu.stores.metadata.records import Key
+from fpgpu.stores.metadata.skyrecords import Key
 from fpgpu.stores.metafiles import leave_views, taken_over
 from fpgpu.stores.names import DATASET_NAME, NameTree
 from fpgpu.stores.pixels.geometry import Geometry

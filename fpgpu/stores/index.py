@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from fpgpu.errors import StoreFormatError
 from fpgpu.stores.metadata.record import Place
-from fpgpu.stores.metadata.records import UNKNOWN_SHAPE, Key, SkyColumns, SkyRecord
+from fpgpu.stores.metadata.skyrecords import UNKNOWN_SHAPE, Key, SkyColumns, SkyRecord
 from fpgpu.stores.pixels.geometry import Geometry
 from fpgpu.stores.pixels.records import CalibrationRecord
 

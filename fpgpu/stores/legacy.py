@@ -19,7 +19,7 @@ from fpgpu.errors import StoreFormatError
 from fpgpu.stores.disk import read_regular, signature
 from fpgpu.stores.hdf5.reading import bytes_in, member, opened_for_reading
 from fpgpu.stores.metadata.record import LARGEST, Record, sky_from_json
-from fpgpu.stores.metadata.records import Key, SkyColumns, StoredRecords, text_digest
+from fpgpu.stores.metadata.skyrecords import Key, SkyColumns, StoredRecords, text_digest
 
 __all__ = ["shard_record", "sidecar_records"]
 

@@ -17,7 +17,7 @@ from fpgpu.stores.index import Entry
 from fpgpu.stores.metadata.catalog import ExposureCatalog
 from fpgpu.stores.metadata.entries import MetaEntry, new_entry
 from fpgpu.stores.metadata.gwcs import joined
-from fpgpu.stores.metadata.records import Key, text_digest
+from fpgpu.stores.metadata.skyrecords import Key, text_digest
 from fpgpu.stores.metadata.source import FileSource, IndexSource, MetaPaths, Source
 from fpgpu.stores.metadata.table import exposure_table, write_table
 from fpgpu.stores.metafiles import are_known, json_text, new_entries, state_beside

@@ -22,7 +22,7 @@ from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.index import Entry, Index, Row
 from fpgpu.stores.metadata.catalog import ExposureCatalog
 from fpgpu.stores.metadata.record import Record
-from fpgpu.stores.metadata.records import UNKNOWN_SHAPE, Key, text_digest
+from fpgpu.stores.metadata.skyrecords import UNKNOWN_SHAPE, Key, text_digest
 from fpgpu.stores.metadata.source import FileSource, MetaPaths
 from fpgpu.stores.shard import (
     COMMIT_FOLDER,

@@ -43,7 +43,7 @@ from fpgpu.stores.hdf5.reading import bytes_in, member, opened_for_reading
 from fpgpu.stores.index import Entry, Row
 from fpgpu.stores.metadata.entries import MetaEntry, new_entry
 from fpgpu.stores.metadata.record import LARGEST, Place, Record, decode, encode
-from fpgpu.stores.metadata.records import Key, SkyRecord
+from fpgpu.stores.metadata.skyrecords import Key, SkyRecord
 from fpgpu.stores.names import DATASET_NAME
 from fpgpu.stores.pixels.geometry import Geometry
 from fpgpu.stores.pixels.preparing import prepared

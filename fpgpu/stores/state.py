@@ -31,7 +31,7 @@ from fpgpu.stores.hdf5.guard import attributes_of, opened_guarded
 from fpgpu.stores.hdf5.reading import member, opened_for_reading, reading_errors
 from fpgpu.stores.index import FOOTER_BYTES, Index, Row, split_tail
 from fpgpu.stores.metadata.record import Record, read_place
-from fpgpu.stores.metadata.records import Key, SkyColumns, SkyRecord
+from fpgpu.stores.metadata.skyrecords import Key, SkyColumns, SkyRecord
 from fpgpu.stores.pixels.geometry import Geometry
 from fpgpu.stores.pixels.records import CalibrationRecord
 from fpgpu.stores.pixels.scan import scan

@@ -10,7 +10,7 @@ from fpgpu.sky.coverage import covered_area
 from fpgpu.stores.disk import inside
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
-from fpgpu.stores.metadata.records import Key
+from fpgpu.stores.metadata.skyrecords import Key
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.psf import PSFStore
 

@@ -8,7 +8,7 @@ from fpgpu.errors import StoreError
 from fpgpu.stores.commit import Change, commit, holding
 from fpgpu.stores.disk import StrPath, real_path
 from fpgpu.stores.metadata.gwcs import joined
-from fpgpu.stores.metadata.records import Key
+from fpgpu.stores.metadata.skyrecords import Key
 from fpgpu.stores.metafiles import meta_paths, write_json, write_view
 from fpgpu.stores.state import State
 

@@ -12,7 +12,7 @@ from fpgpu.stores.metadata.gwcs import GwcsFile, gwcs_from_bytes, gwcs_to_bytes
 from fpgpu.stores.metadata.headers import parse_header, serialize, with_size
 from fpgpu.stores.metadata.lazy import LazyTable
 from fpgpu.stores.metadata.outlines import Outlines, wcs_errors
-from fpgpu.stores.metadata.records import Float, Key, SkyColumns, StoredRecords
+from fpgpu.stores.metadata.skyrecords import Float, Key, SkyColumns, StoredRecords
 from fpgpu.stores.metadata.source import Source
 from fpgpu.stores.names import each_band
 

@@ -8,7 +8,7 @@ from fpgpu.errors import ExposureNameError, WCSError
 from fpgpu.stores.metadata.gwcs import ASDF_KEYS, gwcs_to_bytes
 from fpgpu.stores.metadata.headers import header_text, parse_wcs, with_size
 from fpgpu.stores.metadata.outlines import wcs_errors
-from fpgpu.stores.metadata.records import UNKNOWN_SHAPE, Key, SkyRecord, text_digest
+from fpgpu.stores.metadata.skyrecords import UNKNOWN_SHAPE, Key, SkyRecord, text_digest
 from fpgpu.stores.names import check_band, check_expID
 
 __all__ = ["MetaEntry", "new_entry"]

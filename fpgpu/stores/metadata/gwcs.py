@@ -10,7 +10,7 @@ from typing import Any
 
 from fpgpu.errors import FpgpuError, NotInStoreError, StoreFormatError, UnusableExposureError
 from fpgpu.stores.metadata.asdfguard import check_asdf
-from fpgpu.stores.metadata.records import Key
+from fpgpu.stores.metadata.skyrecords import Key
 
 __all__ = ["ASDF_KEYS", "GwcsFile", "gwcs_from_bytes", "gwcs_to_bytes", "joined"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fpgpu.errors import WCSError
 from fpgpu.stores.metadata.headers import parse_wcs, with_size
-from fpgpu.stores.metadata.records import (
+from fpgpu.stores.metadata.skyrecords import (
     UNKNOWN_SHAPE,
     Float,
     Key,

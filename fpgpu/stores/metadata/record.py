@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from fpgpu.errors import StoreFormatError
-from fpgpu.stores.metadata.records import SIP_FIELDS, Float, Key, SkyRecord, text_digest
+from fpgpu.stores.metadata.skyrecords import SIP_FIELDS, Float, Key, SkyRecord, text_digest
 
 __all__ = ["Place", "Record", "decode", "encode", "read_place", "sky_from_json"]
 

@@ -15,7 +15,7 @@ from fpgpu.stores.disk import StrPath, read_errors, read_regular, signature
 from fpgpu.stores.legacy import sidecar_records
 from fpgpu.stores.metadata.gwcs import GwcsFile, gwcs_from_bytes, gwcs_to_bytes
 from fpgpu.stores.metadata.headers import Texts, read_texts
-from fpgpu.stores.metadata.records import Key, StoredRecords
+from fpgpu.stores.metadata.skyrecords import Key, StoredRecords
 from fpgpu.stores.state import State
 
 __all__ = ["FileSource", "IndexSource", "MetaPaths", "Source"]

@@ -14,7 +14,7 @@ from fpgpu.backends.memory import Array
 from fpgpu.errors import IntegrityError, LayoutError
 from fpgpu.stores.hdf5 import extents
 from fpgpu.stores.hdf5.extents import PLAIN, Selection
-from fpgpu.stores.metadata.records import Key
+from fpgpu.stores.metadata.skyrecords import Key
 from fpgpu.stores.pixels.records import update_checksum
 from fpgpu.stores.state import State
 from fpgpu.superpixels import Window

@@ -12,7 +12,7 @@ from fpgpu.stores.disk import write_all, write_errors
 from fpgpu.stores.hdf5.guard import opened_guarded
 from fpgpu.stores.hdf5.reading import reading_errors
 from fpgpu.stores.metadata.entries import MetaEntry
-from fpgpu.stores.metadata.records import Key
+from fpgpu.stores.metadata.skyrecords import Key
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.pixels.geometry import Geometry
 from fpgpu.stores.pixels.reading import bytes_checksum, strips

@@ -13,7 +13,7 @@ from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.index import Entry, Index
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.metadata.entries import MetaEntry
-from fpgpu.stores.metadata.records import Key
+from fpgpu.stores.metadata.skyrecords import Key
 from fpgpu.stores.shard import Item, Offsets, placed, shards_folder, store_id, write_pixel_file
 from fpgpu.stores.state import State
 from fpgpu.stores.upkeep.copying import copied, copied_to_shard

@@ -11,7 +11,7 @@ from fpgpu.errors import StoreConflictError, StoreFormatError
 from fpgpu.stores.commit import commit_shards, discard, holding
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
-from fpgpu.stores.metadata.records import Key
+from fpgpu.stores.metadata.skyrecords import Key
 from fpgpu.stores.names import some
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.pixels.geometry import Geometry

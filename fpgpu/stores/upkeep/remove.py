@@ -8,7 +8,7 @@ from fpgpu.errors import NotInStoreError
 from fpgpu.stores.commit import Change, commit, holding
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
-from fpgpu.stores.metadata.records import Key
+from fpgpu.stores.metadata.skyrecords import Key
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.state import State
 from fpgpu.stores.views import write_views

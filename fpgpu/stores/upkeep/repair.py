@@ -7,7 +7,7 @@ from typing import Any
 from fpgpu.errors import FpgpuError, StoreBusyError
 from fpgpu.stores.commit import commit_shards, holding
 from fpgpu.stores.folder import StoreFolder
-from fpgpu.stores.metadata.records import Key
+from fpgpu.stores.metadata.skyrecords import Key
 from fpgpu.stores.metadata.source import MetaPaths
 from fpgpu.stores.metafiles import are_known
 from fpgpu.stores.pixel import PixelStore

@@ -19,7 +19,7 @@ from fpgpu.stores.disk import inside
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.index import Entry
 from fpgpu.stores.meta import MetaStore
-from fpgpu.stores.metadata.records import Key
+from fpgpu.stores.metadata.skyrecords import Key
 from fpgpu.stores.metadata.source import FileSource, MetaPaths
 from fpgpu.stores.metafiles import are_known
 from fpgpu.stores.names import check_band, check_expID, some
