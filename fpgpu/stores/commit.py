@@ -72,7 +72,7 @@ from fpgpu.stores.shard import (
 )
 from fpgpu.stores.state import State, open_state
 
-__all__ = ["KEEP_SECONDS", "Change", "Form", "commit", "commit_shards", "discard", "holding"]
+__all__ = ["KEEP_SECONDS", "Change", "Form", "commit", "commit_shards", "holding"]
 
 KEEP_SECONDS = 7 * 86400.0
 """How long files that were replaced stay, for those who have an older state open."""
