@@ -19,27 +19,7 @@ _NANOJANSKY_ZERO_POINT = 31.4
 
 
 def aperture_ivar(pixels: PixelStore, key: tuple[str, str], area: float) -> float:
-    """Tell the inverse variance of the flux in an aperture, as if noise were independent.
-
-    Parameters
-    ----------
-    pixels : PixelStore
-        The exposures.
-    key : (str, str)
-        Band and expID.
-    area : float
-        Sky that the exposure covers, arcsec squared.
-
-    Returns
-    -------
-    float
-        1/nJy^2, of the flux within `APERTURE_RADIUS`; mean over the exposure.
-
-    Raises
-    ------
-    PlanError
-        If its fluxes are not in nJy.
-    """
+    """Tell the inverse variance of the flux in an aperture, as if noise were independent."""
     units = pixels.record(*key).flux_units
     if units != "nJy":
         raise PlanError(

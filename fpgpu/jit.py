@@ -14,19 +14,7 @@ logger = logging.getLogger(__name__)
 
 @cache
 def compiled_module(name: str, otherwise: str) -> ModuleType | None:
-    """Import a module of compiled functions; None, said once, where Numba is not installed.
-
-    Parameters
-    ----------
-    name : str
-        The module.
-    otherwise : str
-        What happens without it.
-
-    Returns
-    -------
-    module or None
-    """
+    """Import a module of compiled functions; None, said once, where Numba is not installed."""
     try:
         return import_module(name)
     except ImportError as error:
@@ -35,20 +23,7 @@ def compiled_module(name: str, otherwise: str) -> ModuleType | None:
 
 
 def compiled(fastmath: set[str] | bool = False, signature: Any = None) -> Callable[[Any], Any]:
-    """Compile a function, and keep the code beside the module or in the user's cache.
-
-    Parameters
-    ----------
-    fastmath : set of str or bool, optional
-        What LLVM may assume or change of floating-point arithmetic.
-    signature : numba signature, optional
-        The types that it is compiled for at once; by default those of the first call.
-
-    Returns
-    -------
-    callable
-        The decorator.
-    """
+    """Compile a function, and keep the code beside the module or in the user's cache."""
     from numba import njit
 
     def decorate(function: Any) -> Any:

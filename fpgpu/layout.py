@@ -249,14 +249,7 @@ def _c_type(struct: str, field: str, dtype: np.dtype[Any]) -> str | None:
 
 
 def layout_checks() -> str:
-    """Write the C header of static assertions that ties the kernels to the dtypes of this module.
-
-    Returns
-    -------
-    str
-        Assertions of the size of every struct, the offset, size and type of every field, their
-        number, and every limit and flag. It must be included after the structs are defined.
-    """
+    """Write the C header of static assertions that ties the kernels to the dtypes of this module."""
     lines = [_PREAMBLE]
     for struct, dtype in C_STRUCTS.items():
         lines.append(f'static_assert(sizeof({struct}) == {dtype.itemsize}, "sizeof {struct}");')

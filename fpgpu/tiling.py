@@ -64,22 +64,7 @@ def x_runs_fastest(image: npt.NDArray[Any]) -> bool:
 
 
 def split_into_tiles(grid: tuple[int, int], size: int, x_fastest: bool) -> list[Tile]:
-    """Cover a grid of super-pixels with tiles that are long in the direction memory runs.
-
-    Parameters
-    ----------
-    grid : (int, int)
-        Number of super-pixels along x and y.
-    size : int
-        Pixels along each side of a super-pixel.
-    x_fastest : bool
-        Whether the images run along x in memory.
-
-    Returns
-    -------
-    tiles : list of Tile
-        Disjoint; the first is the largest.
-    """
+    """Cover a grid of super-pixels with tiles that are long in the direction memory runs."""
     long, short = max(1, _LONG // size), max(1, _SHORT // size)
     step_x, step_y = (long, short) if x_fastest else (short, long)
     return [
@@ -92,23 +77,7 @@ def split_into_tiles(grid: tuple[int, int], size: int, x_fastest: bool) -> list[
 def work_through(
     work: Callable[[Iterable[Tile]], Result], tiles: Sequence[Tile], n_pixels: int
 ) -> list[Result]:
-    """Share tiles among threads.
-
-    Parameters
-    ----------
-    work : callable
-        Called once in each thread with an iterator, from which it takes tiles until none is left.
-        Whoever is faster takes more, as a core may be busy with something else.
-    tiles : sequence of Tile
-        What is to be done; each goes to one call.
-    n_pixels : int
-        Pixels in all tiles, which tell whether threads are worth starting.
-
-    Returns
-    -------
-    results : list
-        What the calls of `work` returned.
-    """
+    """Share tiles among threads."""
     n_threads = min(_n_cores(), _threads_allowed, len(tiles), max(1, n_pixels // _SMALLEST_SHARE))
     if n_threads == 1:
         return [work(tiles)]

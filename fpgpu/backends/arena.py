@@ -151,23 +151,7 @@ class ArenaLayout:
         return last.offset + _aligned(last.nbytes)
 
     def views(self, staging: Slot | npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
-        """See the arrays in a staging buffer that will be uploaded.
-
-        Parameters
-        ----------
-        staging : Slot or ndarray of uint8
-            Of at least `meta_bytes`, or `upload_bytes` to hold pixels too.
-
-        Returns
-        -------
-        dict of str to ndarray
-            Every array that lies within the buffer, to be filled.
-
-        Raises
-        ------
-        LayoutError
-            When the buffer does not reach to the pixels.
-        """
+        """See the arrays in a staging buffer that will be uploaded."""
         buffer = staging.array if isinstance(staging, Slot) else staging
         if buffer.dtype != np.uint8 or buffer.ndim != 1 or buffer.nbytes < self.meta_bytes:
             raise LayoutError(
@@ -211,13 +195,7 @@ class Arena:
 
     @property
     def pointer(self) -> int:
-        """Address of the ``Patch`` struct: what a kernel is given.
-
-        Raises
-        ------
-        ReleasedMemoryError
-            When the arena was freed.
-        """
+        """Address of the ``Patch`` struct: what a kernel is given."""
         self._check_alive()
         self._fresh = False
         return self._memory.pointer

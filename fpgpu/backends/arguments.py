@@ -37,18 +37,7 @@ Clock = Callable[[str], AbstractContextManager[None]]
 
 
 def untimed(phase: str) -> AbstractContextManager[None]:
-    """Take no time: what everything is done with unless a clock is asked for.
-
-    Parameters
-    ----------
-    phase : str
-        Not looked at.
-
-    Returns
-    -------
-    context manager
-        That does nothing.
-    """
+    """Take no time: what everything is done with unless a clock is asked for."""
     return nullcontext()
 
 
@@ -172,27 +161,7 @@ class PlaneGeometry(NamedTuple):
 
 
 def check_planes(owner: Owner, exposures: Sequence[ExposurePlanes]) -> dict[str, Array]:
-    """Check every plane and the factor of every exposure.
-
-    Parameters
-    ----------
-    owner : Owner
-        The backend.
-    exposures : sequence of ExposurePlanes
-        The argument of `calibrate`.
-
-    Returns
-    -------
-    dict of str to array
-        The planes by name.
-
-    Raises
-    ------
-    LayoutError, KernelLaunchError
-        When a plane does not fit.
-    UnusableExposureError
-        When a factor or its reciprocal is out of the range of float32.
-    """
+    """Check every plane and the factor of every exposure."""
     if not exposures:
         raise LayoutError("no exposure was given to calibrate")
     shape: tuple[int | None, ...] = getattr(exposures[0].image, "shape", ())
@@ -220,27 +189,7 @@ _MASKS = [np.dtype(code) for code in ("?", "u1", "i1", "u2", "i2", "u4", "i4")]
 
 
 def mask_bits(exposures: Sequence[ExposurePlanes], bitmask: int | None) -> tuple[int, int]:
-    """Find how wide the masks are and which of their bits make a pixel bad.
-
-    Parameters
-    ----------
-    exposures : sequence of ExposurePlanes
-        Checked.
-    bitmask : int or None
-        As the user gave it: None or 0 for any bit. It does not matter to boolean masks.
-
-    Returns
-    -------
-    mask_bytes : int
-        Bytes of one element, 1 when there are no masks.
-    bits : int
-        The bad bits.
-
-    Raises
-    ------
-    LayoutError
-        When the masks differ in dtype.
-    """
+    """Find how wide the masks are and which of their bits make a pixel bad."""
     dtypes = {exposure.mask.dtype for exposure in exposures if exposure.mask is not None}
     if len(dtypes) > 1:
         found = ", ".join(sorted(map(str, dtypes)))
@@ -251,20 +200,7 @@ def mask_bits(exposures: Sequence[ExposurePlanes], bitmask: int | None) -> tuple
 
 
 def refuse_overflow(counts: npt.NDArray[Any], ny: int) -> None:
-    """Raise if a value is not finite after calibration.
-
-    Parameters
-    ----------
-    counts : ndarray of CALIBRATE_COUNTS_DTYPE
-        One row an exposure.
-    ny : int
-        Pixels of an image along y.
-
-    Raises
-    ------
-    UnusableExposureError
-        With the number of pixels and the place of the first.
-    """
+    """Raise if a value is not finite after calibration."""
     for k, row in enumerate(counts):
         if row["overflowed"]:
             x, y = divmod(int(row["first_overflow"]), ny)
@@ -278,29 +214,7 @@ def refuse_overflow(counts: npt.NDArray[Any], ny: int) -> None:
 def check_staged(
     owner: Owner, exposures: Sequence[StagedExposure], places: npt.NDArray[np.int32], size: int
 ) -> dict[str, Array]:
-    """Check the super-pixels of every exposure and the places picked from it.
-
-    Parameters
-    ----------
-    owner : Owner
-        The backend.
-    exposures : sequence of StagedExposure
-        The argument of `unpack`.
-    places : ndarray of int32
-        Those of all exposures.
-    size : int
-        Pixels along each side of a super-pixel.
-
-    Returns
-    -------
-    dict of str to array
-        The super-pixels by name.
-
-    Raises
-    ------
-    LayoutError, KernelLaunchError
-        When an array or an index does not fit.
-    """
+    """Check the super-pixels of every exposure and the places picked from it."""
     # Pixel coordinates are float32, which holds whole numbers exactly below 2**24.
     require_indices("places", places, (sum(e.count for e in exposures), 2), 2**24 // size)
     grids = {_grid_of(exposure) for exposure in exposures}
@@ -338,26 +252,7 @@ def _are_inside(places: npt.NDArray[np.int32], grids: set[tuple[int, int] | None
 
 
 def check_pixels(owner: Owner, out: PatchPixels, n: int, size: int, max_snr: float) -> None:
-    """Check the pixel arrays that super-pixels are unpacked into, and the cap of their errors.
-
-    Parameters
-    ----------
-    owner : Owner
-        The backend.
-    out : PatchPixels
-        The arrays.
-    n : int
-        Number of super-pixels.
-    size : int
-        Pixels along each side of a super-pixel.
-    max_snr : float
-        Limit of flux times inverse uncertainty, 0 for none.
-
-    Raises
-    ------
-    LayoutError, KernelLaunchError
-        When one does not fit.
-    """
+    """Check the pixel arrays that super-pixels are unpacked into, and the cap of their errors."""
     if not (np.isfinite(max_snr) and max_snr >= 0):
         raise KernelLaunchError(f"max_snr is {max_snr}; it must be finite and not negative")
     n_pixels = n * size * size

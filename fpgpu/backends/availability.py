@@ -67,13 +67,7 @@ class CudaStatus:
 
 
 def driver_status() -> DriverStatus:
-    """Ask the CUDA driver for its version and the number of devices.
-
-    Returns
-    -------
-    DriverStatus
-        With the problem and its remedy when it cannot be used.
-    """
+    """Ask the CUDA driver for its version and the number of devices."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -112,13 +106,7 @@ def driver_status() -> DriverStatus:
 
 
 def driver_release() -> str | None:
-    """Read which release of the NVIDIA driver is loaded.
-
-    Returns
-    -------
-    str or None
-        As ``"550.54.15"``; None where the kernel does not tell.
-    """
+    """Read which release of the NVIDIA driver is loaded."""
     try:
         text = _KERNEL_MODULE.read_text()
     except OSError:
@@ -137,18 +125,7 @@ def _error_name(driver: Any, status: int) -> str:
 
 @cache
 def import_cupy() -> Any:
-    """Import CuPy.
-
-    Returns
-    -------
-    module
-        CuPy.
-
-    Raises
-    ------
-    ImportError
-        When it is not installed or its libraries do not load.
-    """
+    """Import CuPy."""
     with warnings.catch_warnings():
         # CuPy warns about CUDA_PATH when its libraries come in wheels, which is how we install it.
         warnings.filterwarnings("ignore", "CUDA path could not be detected", UserWarning)
@@ -157,18 +134,7 @@ def import_cupy() -> Any:
 
 
 def cuda_status(device: int = 0) -> CudaStatus:
-    """Find out whether a CUDA device can be used.
-
-    Parameters
-    ----------
-    device : int, optional
-        Its number.
-
-    Returns
-    -------
-    CudaStatus
-        With the first problem on the way and its remedy, if there is one.
-    """
+    """Find out whether a CUDA device can be used."""
     driver = driver_status()
     extra = "cuda13" if driver.version and driver.version >= (13, 0) else "cuda12"
     install = f'pip install "fpgpu[{extra}]"'

@@ -87,20 +87,7 @@ def require_array(
 
 
 def require_apart(owner: Owner, outputs: dict[str, Array], inputs: dict[str, Array]) -> None:
-    """Refuse outputs that lie over each other or over an input.
-
-    Parameters
-    ----------
-    owner : Owner
-        The backend.
-    outputs, inputs : dict of str to array
-        Checked, contiguous arrays by name.
-
-    Raises
-    ------
-    LayoutError
-        Naming the two that overlap.
-    """
+    """Refuse outputs that lie over each other or over an input."""
     spans = [
         (owner.address(array), owner.address(array) + array.nbytes, name, name in outputs)
         for name, array in [*outputs.items(), *inputs.items()]
@@ -116,26 +103,7 @@ def require_apart(owner: Owner, outputs: dict[str, Array], inputs: dict[str, Arr
 
 
 def require_count(name: str, value: int, most: int, limit: str, least: int = 0) -> None:
-    """Refuse a number that is out of the range a kernel or the patch struct can hold.
-
-    Parameters
-    ----------
-    name : str
-        What is counted.
-    value : int
-        How many.
-    most : int
-        The limit.
-    limit : str
-        What the limit is called.
-    least : int, optional
-        The smallest number that makes sense.
-
-    Raises
-    ------
-    KernelLaunchError
-        Naming the limit and both figures.
-    """
+    """Refuse a number that is out of the range a kernel or the patch struct can hold."""
     if not least <= value <= most:
         raise KernelLaunchError(f"{value} {name}: {limit} allows {least} to {most}")
 

@@ -82,20 +82,7 @@ def get_backend(
 
 
 def auto_choice(device: int | None = None) -> tuple[UsableName, str]:
-    """Say which backend "auto" takes, and why.
-
-    Parameters
-    ----------
-    device : int, optional
-        Number of the CUDA device, 0 by default.
-
-    Returns
-    -------
-    name : str
-        ``"cuda"`` or ``"cpu"``.
-    reason : str
-        In words.
-    """
+    """Say which backend "auto" takes, and why."""
     with _lock:
         if (device or 0) not in _choices:
             status = cuda_status(device or 0)

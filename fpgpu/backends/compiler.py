@@ -90,13 +90,7 @@ class CompiledSource:
 
 
 def kernel_folder() -> Traversable:
-    """Find the kernel sources: in an installed package, else beside the checkout's project file.
-
-    Raises
-    ------
-    BackendUnavailableError
-        When they are in neither place.
-    """
+    """Find the kernel sources: in an installed package, else beside the checkout's project file."""
     installed = resources.files(fpgpu) / "kernels"
     if installed.is_dir():
         return installed
@@ -111,13 +105,7 @@ def kernel_folder() -> Traversable:
 
 @cache
 def read_sources() -> Mapping[str, str]:
-    """Read every kernel source and header.
-
-    Returns
-    -------
-    mapping of str to str
-        Text by file name, sorted by name, the generated header included.
-    """
+    """Read every kernel source and header."""
     files = {
         entry.name: entry.read_text(encoding="utf-8")
         for entry in kernel_folder().iterdir()
@@ -132,23 +120,6 @@ def single_file(name: str, sources: Mapping[str, str] | None = None) -> str:
 
     The text is all that a cache of machine code has to look at; and no folder of headers has to
     exist, as in a zipped package.
-
-    Parameters
-    ----------
-    name : str
-        File name of a kernel source, as ``"unpack.cu"``.
-    sources : mapping of str to str, optional
-        Text by file name instead of what `read_sources` returns.
-
-    Returns
-    -------
-    str
-        CUDA C++ without includes; ``#line`` says where each part is from.
-
-    Raises
-    ------
-    KernelCompileError
-        When a file is not there.
     """
     files = read_sources() if sources is None else sources
     seen: set[str] = set()
@@ -173,18 +144,7 @@ def single_file(name: str, sources: Mapping[str, str] | None = None) -> str:
 
 
 def kernel_names(source: str) -> tuple[str, ...]:
-    """List the kernels that a source defines.
-
-    Parameters
-    ----------
-    source : str
-        Text of the source.
-
-    Returns
-    -------
-    tuple of str
-        Names in the order of the text.
-    """
+    """List the kernels that a source defines."""
     return tuple(_KERNEL.findall(source))
 
 
@@ -196,33 +156,7 @@ def compile_source(
     extra_options: tuple[str, ...] = (),
     sources: Mapping[str, str] | None = None,
 ) -> CompiledSource:
-    """Compile one kernel source to machine code; needs no GPU and no driver.
-
-    Parameters
-    ----------
-    name : str
-        File name, as ``"unpack.cu"``.
-    arch : int
-        Compute capability times ten: 70, 75, ... 120.
-    cuda_major : int, optional
-        Compile with this version of CUDA, 12 or 13; any, when not given.
-    extra_options : tuple of str
-        Given to NVRTC after `OPTIONS`.
-    sources : mapping of str to str, optional
-        Text by file name instead of what `read_sources` returns.
-
-    Returns
-    -------
-    CompiledSource
-        Cubin, PTX, log and the usage of every kernel.
-
-    Raises
-    ------
-    KernelCompileError
-        With log, architecture, options and source name.
-    BackendUnavailableError
-        When there is no NVRTC.
-    """
+    """Compile one kernel source to machine code; needs no GPU and no driver."""
     sources = read_sources() if sources is None else sources
     if name not in sources:
         known = ", ".join(file for file in sources if file.endswith(".cu"))
@@ -244,33 +178,7 @@ def machine_code(
     cuda_major: int | None = None,
     cache: Path | None = None,
 ) -> bytes:
-    """Compile a text for a device, or take what was made of the same text before.
-
-    Parameters
-    ----------
-    name : str
-        What messages call it.
-    text : str
-        CUDA C++ without includes, as `single_file` gives it.
-    capability : int
-        Compute capability of the device times ten.
-    options : tuple of str, optional
-        Of NVRTC.
-    cuda_major : int, optional
-        As for `compile_source`.
-    cache : Path, optional
-        Folder of what was made before; nothing is kept without one, or where it cannot be written.
-
-    Returns
-    -------
-    bytes
-        A cubin; PTX for a device that is newer than the compiler.
-
-    Raises
-    ------
-    KernelCompileError, BackendUnavailableError
-        As `compile_source`.
-    """
+    """Compile a text for a device, or take what was made of the same text before."""
     nvrtc = load_nvrtc(cuda_major)
     target = _target(capability, nvrtc.architectures())
     asked = "\0".join((text, *options, target, str(nvrtc.version)))
@@ -285,14 +193,7 @@ def machine_code(
 
 
 def cache_folder() -> Path | None:
-    """Say where machine code is kept: in a folder of its own within CuPy's cache.
-
-    Returns
-    -------
-    Path or None
-        Within ``CUPY_CACHE_DIR``, ``~/.cupy/kernel_cache`` by default; None where
-        ``CUPY_CACHE_IN_MEMORY`` says that nothing is to be written.
-    """
+    """Say where machine code is kept: in a folder of its own within CuPy's cache."""
     if os.environ.get("CUPY_CACHE_IN_MEMORY", "0") not in ("", "0"):
         return None
     folder = os.environ.get("CUPY_CACHE_DIR") or "~/.cupy/kernel_cache"

@@ -72,46 +72,18 @@ class CpuBackend(Backend):
         return f"the host ({platform.machine()}, {os.cpu_count()} cores)"
 
     def why_foreign(self, array: Any) -> str | None:
-        """Say why an object is no NumPy array, None if it is one.
-
-        Parameters
-        ----------
-        array : object
-            Anything.
-
-        Returns
-        -------
-        str or None
-            The reason.
-        """
+        """Say why an object is no NumPy array, None if it is one."""
         if isinstance(array, np.ndarray):
             return None
         kind = f"{type(array).__module__}.{type(array).__qualname__}"
         return f"it is a {kind}, not a NumPy array in host memory"
 
     def address(self, array: Array) -> int:
-        """Address of an array's first element.
-
-        Parameters
-        ----------
-        array : ndarray
-            Any.
-
-        Returns
-        -------
-        int
-            In host memory.
-        """
+        """Address of an array's first element."""
         return int(array.ctypes.data)
 
     def memory_state(self) -> MemoryState:
-        """Tell how much memory the host has and how much is free.
-
-        Returns
-        -------
-        MemoryState
-            In bytes.
-        """
+        """Tell how much memory the host has and how much is free."""
         page = os.sysconf("SC_PAGE_SIZE")
         free, total = (os.sysconf(name) * page for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"))
         free = max(free, _available_bytes()) + self._pool.kept_bytes
@@ -129,23 +101,7 @@ class CpuBackend(Backend):
         repeat: int = 5,
         spoil: Callable[[], object] | None = None,
     ) -> list[float]:
-        """Time a call.
-
-        Parameters
-        ----------
-        call : callable
-            It is called once more before, to warm up.
-        repeat : int, optional
-            How often to time it.
-        spoil : callable, optional
-            Called after the warm-up, to fill outputs with what cannot be right: what is there
-            afterwards was then written while it was timed.
-
-        Returns
-        -------
-        list of float
-            Seconds of each repetition.
-        """
+        """Time a call."""
         call()
         if spoil is not None:
             spoil()
@@ -157,18 +113,7 @@ class CpuBackend(Backend):
         return seconds
 
     def copies_to_time(self, n_bytes: int) -> dict[str, Callable[[], object]]:
-        """Make the copies whose speed is a measure of the machine.
-
-        Parameters
-        ----------
-        n_bytes : int
-            Bytes that each of them copies.
-
-        Returns
-        -------
-        dict of str to callable
-            Calls for `time`, by the name of the copy.
-        """
+        """Make the copies whose speed is a measure of the machine."""
         # Zeros never written to are all one page, which is read from the cache.
         source, to = np.ones((2, n_bytes), np.uint8)
         return {"memcpy in the host": lambda: np.copyto(to, source)}

@@ -100,18 +100,7 @@ class CudaBackend(Backend):
         return self._streams.kernels
 
     def why_foreign(self, array: Any) -> str | None:
-        """Say why an object is no CuPy array of this device, None if it is one.
-
-        Parameters
-        ----------
-        array : object
-            Anything.
-
-        Returns
-        -------
-        str or None
-            The reason.
-        """
+        """Say why an object is no CuPy array of this device, None if it is one."""
         if not isinstance(array, cp.ndarray):
             kind = f"{type(array).__module__}.{type(array).__qualname__}"
             return f"it is a {kind}, not a CuPy array; backend.upload makes one"
@@ -120,28 +109,11 @@ class CudaBackend(Backend):
         return None
 
     def address(self, array: Array) -> int:
-        """Address of an array's first element.
-
-        Parameters
-        ----------
-        array : cupy.ndarray
-            Any.
-
-        Returns
-        -------
-        int
-            In device memory.
-        """
+        """Address of an array's first element."""
         return int(array.data.ptr)
 
     def memory_state(self) -> MemoryState:
-        """Tell how much memory the device has and how much is free.
-
-        Returns
-        -------
-        MemoryState
-            In bytes; free is what the driver has and what CuPy's pool holds unused.
-        """
+        """Tell how much memory the device has and how much is free."""
         with self._on_device():
             free, total = cp.cuda.runtime.memGetInfo()
             unused = cp.get_default_memory_pool().free_bytes()
@@ -171,21 +143,6 @@ class CudaBackend(Backend):
         The device is held back until the call has returned, so that it finds its work waiting and
         is not timed while Python prepares the next piece. A call that itself waits for the device
         is held back for 50 ms only, and is timed with its own waiting.
-
-        Parameters
-        ----------
-        call : callable
-            Starts operations of this backend. It is called once more before, to warm up.
-        repeat : int, optional
-            How often to time it.
-        spoil : callable, optional
-            Called after the warm-up, to fill outputs with what cannot be right: what is there
-            afterwards was then written while it was timed.
-
-        Returns
-        -------
-        list of float
-            Seconds of each repetition, transfers included.
         """
         call()
         if spoil is not None:
@@ -210,18 +167,7 @@ class CudaBackend(Backend):
         return seconds
 
     def copies_to_time(self, n_bytes: int) -> dict[str, Callable[[], object]]:
-        """Make the copies whose speed is a measure of the machine.
-
-        Parameters
-        ----------
-        n_bytes : int
-            Bytes that each of them copies.
-
-        Returns
-        -------
-        dict of str to callable
-            Calls for `time`, by the name of the copy.
-        """
+        """Make the copies whose speed is a measure of the machine."""
         # Made by the first copy that needs them: page-locked memory above all takes long to get.
         pinned = cache(lambda: self._host_buffer(n_bytes))
         # Zeros never written to would be one page, which is read from the cache.
@@ -284,24 +230,7 @@ class CudaBackend(Backend):
     def run_source(
         self, text: str, launch: Launch, arguments: Sequence[Any], options: tuple[str, ...] = ()
     ) -> None:
-        """Run a kernel of another source than fpgpu's own, in the order of the caller's stream.
-
-        Parameters
-        ----------
-        text : str
-            CUDA C++ without includes.
-        launch : Launch
-            Names, grid and block, and the shared memory that is given to the kernel.
-        arguments : sequence
-            CuPy arrays and NumPy scalars of the C types.
-        options : tuple of str, optional
-            Of NVRTC.
-
-        Raises
-        ------
-        KernelCompileError, KernelLaunchError
-            When it does not compile, or cannot be launched.
-        """
+        """Run a kernel of another source than fpgpu's own, in the order of the caller's stream."""
         self._launch(launch, *arguments, function=self._function(launch, text, options))
 
     def page_locked(self, n_bytes: int) -> npt.NDArray[np.uint8]:
@@ -341,20 +270,6 @@ class CudaBackend(Backend):
         """Send bytes, run fpgpu's kernels, fetch bytes, and wait: once, for all of it.
 
         Everything is on one stream, after what this backend and the caller's stream had to do.
-
-        Parameters
-        ----------
-        sent, received : ndarray of uint8
-            Of `page_locked`.
-        to, found : int
-            Addresses in device memory.
-        calls : sequence of (Launch, arguments)
-            As of `run_source`; checked launches.
-
-        Raises
-        ------
-        KernelCompileError, KernelLaunchError
-            When one does not compile, or cannot be launched.
         """
         with self._on_device():
             functions = [self._function(launch) for launch, _ in calls]

@@ -130,11 +130,6 @@ class Streams:
         Nothing waits for that: what is started later, the upload of the next patch above all, does
         not stand behind the kernels of now. Called by the garbage collector at any moment, so it
         only marks where streams are unless they have nothing to do; `allocate` and `let_go` look.
-
-        Parameters
-        ----------
-        memory : cupy.cuda.MemoryPointer
-            Of `allocate`.
         """
         streams = {stream.ptr: stream for stream in (self.copies, self.kernels, self._caller)}
         if not all(stream.done for stream in streams.values()):
@@ -146,13 +141,7 @@ class Streams:
         return sum(memory.mem.size for _, memory in list(self._leaving))
 
     def let_go(self, *, wait: bool) -> None:
-        """Drop memory that nothing uses any more.
-
-        Parameters
-        ----------
-        wait : bool
-            Whether to wait until that is all of it.
-        """
+        """Drop memory that nothing uses any more."""
         with suppress(IndexError):  # another thread was quicker
             while self._leaving:
                 events, memory = self._leaving.popleft()
@@ -165,18 +154,7 @@ class Streams:
                 del memory
 
     def allocate(self, n_bytes: int) -> Any:
-        """Take memory from CuPy's pool, in the order of the copy stream.
-
-        Parameters
-        ----------
-        n_bytes : int
-            Its size.
-
-        Returns
-        -------
-        cupy.cuda.MemoryPointer
-            Its address.
-        """
+        """Take memory from CuPy's pool, in the order of the copy stream."""
         self.let_go(wait=False)
         with self._current(self.copies):
             # A pool has no blocks of 0 bytes, but an arena without arrays has an address too.
@@ -195,87 +173,28 @@ class Streams:
         return memory
 
     def send(self, source: npt.NDArray[np.uint8], address: int, stream: Any = None) -> Any:
-        """Start copying host memory to the device.
-
-        Parameters
-        ----------
-        source : ndarray of uint8
-            Contiguous, page locked; to be left alone until the event has fired.
-        address : int
-            In device memory.
-        stream : cupy.cuda.Stream, optional
-            Instead of that for copies.
-
-        Returns
-        -------
-        cupy.cuda.Event
-            Fires when the copy has ended.
-        """
+        """Start copying host memory to the device."""
         kind = cp.cuda.runtime.memcpyHostToDevice
         return self._copy(address, source.ctypes.data, source.nbytes, kind, stream)
 
     def receive(self, address: int, to: npt.NDArray[Any], stream: Any = None) -> Any:
-        """Start copying device memory to the host.
-
-        Parameters
-        ----------
-        address : int
-            In device memory.
-        to : ndarray
-            Contiguous; complete when the event has fired.
-        stream : cupy.cuda.Stream, optional
-            Instead of that for copies.
-
-        Returns
-        -------
-        cupy.cuda.Event
-            Fires when the copy has ended.
-        """
+        """Start copying device memory to the host."""
         kind = cp.cuda.runtime.memcpyDeviceToHost
         return self._copy(to.ctypes.data, address, to.nbytes, kind, stream)
 
     def mark_kernels(self) -> Any:
-        """Mark the end of the kernels that were started so far.
-
-        Returns
-        -------
-        cupy.cuda.Event
-            Fires when they have ended.
-        """
+        """Mark the end of the kernels that were started so far."""
         return _mark(self.kernels)
 
     def receive_after(self, event: Any, address: int, to: npt.NDArray[Any]) -> None:
-        """Copy device memory to the host as soon as an event has fired, whatever else goes on.
-
-        Parameters
-        ----------
-        event : cupy.cuda.Event
-            The end of what wrote it.
-        address : int
-            In device memory.
-        to : ndarray
-            Contiguous.
-        """
+        """Copy device memory to the host as soon as an event has fired, whatever else goes on."""
         kind = cp.cuda.runtime.memcpyDeviceToHost
         self._aside.wait_event(event)
         cp.cuda.runtime.memcpyAsync(to.ctypes.data, address, to.nbytes, kind, self._aside.ptr)
         self._aside.synchronize()
 
     def copy(self, source: int, to: int, n_bytes: int) -> Any:
-        """Start copying within the device.
-
-        Parameters
-        ----------
-        source, to : int
-            Addresses in device memory.
-        n_bytes : int
-            Bytes to copy.
-
-        Returns
-        -------
-        cupy.cuda.Event
-            Fires when the copy has ended.
-        """
+        """Start copying within the device."""
         return self._copy(to, source, n_bytes, cp.cuda.runtime.memcpyDeviceToDevice)
 
     def _copy(self, to: int, source: int, n_bytes: int, kind: int, stream: Any = None) -> Any:

@@ -92,23 +92,7 @@ class Launch:
     dynamic_bytes: int = 0
 
     def checked(self, limits: DeviceLimits) -> "Launch":
-        """Return the launch when a device can do it.
-
-        Parameters
-        ----------
-        limits : DeviceLimits
-            Of the device.
-
-        Returns
-        -------
-        Launch
-            This object.
-
-        Raises
-        ------
-        KernelLaunchError
-            Naming the limit and the figure.
-        """
+        """Return the launch when a device can do it."""
         threads = self.block[0] * self.block[1] * self.block[2]
         if threads > limits.threads_per_block:
             raise KernelLaunchError(
@@ -135,24 +119,7 @@ class Launch:
 
 
 def tile_launch(operation: str, n_exp: int, along: int, across: int, wide: bool) -> Launch:
-    """Launch of an operation on image planes, one thread a tile.
-
-    Parameters
-    ----------
-    operation : str
-        ``"superpixelize"``, ``"images_from_superpixels"`` or ``"calibrate"``.
-    n_exp : int
-        Exposures.
-    along, across : int
-        Pixels of a plane along its contiguous axis, and along the other.
-    wide : bool
-        Whether every access can be of 16 bytes.
-
-    Returns
-    -------
-    Launch
-        Not checked yet.
-    """
+    """Launch of an operation on image planes, one thread a tile."""
     pixels = _TILE_BLOCK * (4 if wide else 1)
     kernel = operation if wide else f"{operation}_words"
     return Launch(
@@ -165,24 +132,7 @@ def tile_launch(operation: str, n_exp: int, along: int, across: int, wide: bool)
 
 
 def table_launch(operation: str, n_exp: int, longest: int, wide: bool = True) -> Launch:
-    """Launch of an operation on each row of a table of exposures, one thread a step.
-
-    Parameters
-    ----------
-    operation : str
-        ``"unpack"``.
-    n_exp : int
-        Rows of the table.
-    longest : int
-        Steps that the longest row takes.
-    wide : bool, optional
-        Whether every access can be of 16 bytes.
-
-    Returns
-    -------
-    Launch
-        Not checked yet.
-    """
+    """Launch of an operation on each row of a table of exposures, one thread a step."""
     chunks = max(1, -(-longest // _LINE_BLOCK))
     kernel = operation if wide else f"{operation}_words"
     return Launch(f"{operation}.cu", kernel, (chunks, n_exp, 1), (_LINE_BLOCK, 1, 1))
@@ -191,24 +141,7 @@ def table_launch(operation: str, n_exp: int, longest: int, wide: bool = True) ->
 def evaluate_launches(
     n_gaussians: int, n_work: int, n_sources: int, n_bands: int, n_batch: int
 ) -> tuple[Launch, Launch, Launch]:
-    """Launches that evaluate a batch of proposals.
-
-    Parameters
-    ----------
-    n_gaussians : int
-        Gaussians of one proposal on all exposures.
-    n_work : int
-        Rows of the table of work.
-    n_sources : int
-        Sources whose derivatives are wanted; 0 for chi2 alone.
-    n_bands, n_batch : int
-        Bands, and proposals.
-
-    Returns
-    -------
-    project_gaussians, evaluate_patch, sum_evaluation : Launch
-        In this order, not checked yet; one whose grid has no block is to be left out.
-    """
+    """Launches that evaluate a batch of proposals."""
 
     def launch(kernel: str, grid: tuple[int, int, int], threads: int) -> Launch:
         shared = STATIC_SHARED_BYTES.get(kernel, 0)
@@ -223,20 +156,7 @@ def evaluate_launches(
 
 
 def one_launch(operation: str, n_blocks: int) -> Launch:
-    """Launch of a given number of blocks of 256 threads.
-
-    Parameters
-    ----------
-    operation : str
-        ``"check_layout"``.
-    n_blocks : int
-        Number of blocks.
-
-    Returns
-    -------
-    Launch
-        Not checked yet.
-    """
+    """Launch of a given number of blocks of 256 threads."""
     return Launch(
         f"{operation}.cu",
         operation,
@@ -247,16 +167,5 @@ def one_launch(operation: str, n_blocks: int) -> Launch:
 
 
 def c_ints(*numbers: int) -> tuple[np.int32, ...]:
-    """Hold numbers as a kernel's ``int`` arguments; CuPy would pass Python's as 64 bits.
-
-    Parameters
-    ----------
-    *numbers : int
-        Any.
-
-    Returns
-    -------
-    tuple of numpy.int32
-        The same.
-    """
+    """Hold numbers as a kernel's ``int`` arguments; CuPy would pass Python's as 64 bits."""
     return tuple(np.int32(number) for number in numbers)

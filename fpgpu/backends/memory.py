@@ -25,23 +25,6 @@ def device_dtype(dtype: npt.DTypeLike) -> tuple[np.dtype[Any], tuple[int, ...]]:
 
     Devices know native numbers only. Other byte orders are held as the bytes they are in the native
     dtype, and kernels are told by a flag; structs are held as words.
-
-    Parameters
-    ----------
-    dtype : dtype
-        Of a host array.
-
-    Returns
-    -------
-    dtype : dtype
-        The native dtype of the same size; uint32 for a struct.
-    trailing : tuple of int
-        Axes added at the end: ``(words,)`` for a struct, else ``()``.
-
-    Raises
-    ------
-    LayoutError
-        When a struct is no whole number of words.
     """
     dtype = np.dtype(dtype)
     if dtype.kind == "O":
@@ -62,15 +45,7 @@ class Ledger:
         self._keys = itertools.count()
 
     def enter(self, owner: Any, n_bytes: int) -> None:
-        """Count an allocation for as long as its owner lives.
-
-        Parameters
-        ----------
-        owner : object
-            What frees the memory when it is collected; every view refers to it.
-        n_bytes : int
-            Size of the allocation.
-        """
+        """Count an allocation for as long as its owner lives."""
         key = next(self._keys)
         self._sizes[key] = n_bytes
         weakref.finalize(owner, self._sizes.pop, key).atexit = False
@@ -104,13 +79,7 @@ class Memory(ABC):
 
     @property
     def pointer(self) -> int:
-        """The address.
-
-        Raises
-        ------
-        ReleasedMemoryError
-            When it was freed.
-        """
+        """The address."""
         if self._freed:
             raise ReleasedMemoryError(
                 f"the memory of {self.nbytes} bytes was freed and has no address any more"

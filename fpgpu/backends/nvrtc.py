@@ -96,29 +96,7 @@ class Nvrtc:
     def compile(
         self, name: str, source: str, headers: Mapping[str, str], options: Sequence[str]
     ) -> Program:
-        """Compile one source.
-
-        Parameters
-        ----------
-        name : str
-            What messages call it.
-        source : str
-            CUDA C++.
-        headers : mapping of str to str
-            The text of every file that may be included, by name.
-        options : sequence of str
-            Of NVRTC; ``--gpu-architecture=sm_90`` makes a cubin, ``compute_90`` only PTX.
-
-        Returns
-        -------
-        Program
-            Machine code (empty for ``compute_*``), PTX and the compiler's log.
-
-        Raises
-        ------
-        KernelCompileError
-            With the compiler's log when the source is at fault, or the reason NVRTC gives.
-        """
+        """Compile one source."""
         program = ctypes.c_void_p()
         self._check(
             self._lib.nvrtcCreateProgram(
@@ -175,19 +153,7 @@ def _strings(texts: Iterable[str]) -> ctypes.Array[ctypes.c_char_p]:
 
 @cache
 def load_nvrtc(cuda_major: int | None = None) -> Nvrtc:
-    """Load the first ``libnvrtc`` that is found.
-
-    Parameters
-    ----------
-    cuda_major : int, optional
-        Take only one of this CUDA version, 12 or 13: a driver may refuse the machine code of a
-        compiler newer than itself.
-
-    Raises
-    ------
-    BackendUnavailableError
-        When there is none, with the line that installs it.
-    """
+    """Load the first ``libnvrtc`` that is found."""
     others = []
     for library in find_nvrtc():
         try:

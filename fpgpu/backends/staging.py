@@ -71,18 +71,7 @@ class StagingSettings:
         return self.slot_bytes * self.depth
 
     def changed(self, **settings: Any) -> "StagingSettings":
-        """Return the settings with those given replaced; None leaves one as it is.
-
-        Parameters
-        ----------
-        **settings : int or float or None
-            Any of the attributes.
-
-        Returns
-        -------
-        StagingSettings
-            New settings.
-        """
+        """Return the settings with those given replaced; None leaves one as it is."""
         return replace(self, **{k: v for k, v in settings.items() if v is not None})
 
 
@@ -162,18 +151,7 @@ class Slot:
         return self.array[offset:end].view(dtype).reshape(shape)
 
     def release(self, after: Event | None = None) -> None:
-        """Give the slot back.
-
-        Parameters
-        ----------
-        after : Event, optional
-            The slot is lent again only when this has fired.
-
-        Raises
-        ------
-        ReleasedMemoryError
-            When it was given back before.
-        """
+        """Give the slot back."""
         if self._array is None:
             raise ReleasedMemoryError("the staging slot was given back twice")
         self._array = None
@@ -243,27 +221,7 @@ class StagingRing:
         return self._closed
 
     def acquire(self, n_bytes: int | None = None, timeout: float | None = None) -> Slot:
-        """Borrow a slot, waiting for one when all are lent or in flight.
-
-        Parameters
-        ----------
-        n_bytes : int, optional
-            Bytes needed; a whole slot by default.
-        timeout : float, optional
-            Seconds to wait; that of the settings by default.
-
-        Returns
-        -------
-        Slot
-            Its array has exactly `n_bytes`.
-
-        Raises
-        ------
-        StagingError
-            When `n_bytes` does not fit a slot or the ring is closed.
-        StagingBusyError
-            When no slot came free in time.
-        """
+        """Borrow a slot, waiting for one when all are lent or in flight."""
         n_bytes = self.settings.slot_bytes if n_bytes is None else n_bytes
         if not 0 <= n_bytes <= self.settings.slot_bytes:
             raise StagingError(
@@ -320,11 +278,6 @@ class StagingRing:
         """Lend no more slots, and wait for those in flight.
 
         The memory lives on until the last slot in someone's hands is dropped.
-
-        Raises
-        ------
-        StagingBusyError
-            When a transfer does not end within the timeout of the settings.
         """
         deadline = time.monotonic() + self.settings.timeout
         with self._changed:

@@ -31,20 +31,7 @@ class Piece(NamedTuple):
 
 
 def runs(exposures: Sequence[StagedExposure]) -> Iterator[tuple[bool, list[Piece]]]:
-    """Part exposures into runs of those that are to be read and those that are there.
-
-    Parameters
-    ----------
-    exposures : sequence of StagedExposure
-        In the order of the patch.
-
-    Yields
-    ------
-    is_read : bool
-        Whether they are to be read.
-    pieces : list of Piece
-        Whole exposures; those without super-pixels are left out.
-    """
+    """Part exposures into runs of those that are to be read and those that are there."""
     stops = accumulate(exposure.count for exposure in exposures)
     pieces = [
         Piece(number, stop - exposure.count, stop)
@@ -56,18 +43,7 @@ def runs(exposures: Sequence[StagedExposure]) -> Iterator[tuple[bool, list[Piece
 
 
 def count(pieces: Iterable[Piece]) -> int:
-    """Count the super-pixels of pieces.
-
-    Parameters
-    ----------
-    pieces : iterable of Piece
-        Any.
-
-    Returns
-    -------
-    int
-        Their sum.
-    """
+    """Count the super-pixels of pieces."""
     return sum(stop - start for _, start, stop in pieces)
 
 
@@ -76,18 +52,6 @@ def batches(pieces: Iterable[Piece], at_most: int, enough: int) -> Iterator[list
 
     An exposure is only cut where it is more than `at_most`: what is read of it at once is of one
     state of the store.
-
-    Parameters
-    ----------
-    pieces : iterable of Piece
-        In order.
-    at_most, enough : int
-        Super-pixels.
-
-    Yields
-    ------
-    list of Piece
-        What is read at once.
     """
     enough = min(enough, at_most)
     batch: list[Piece] = []

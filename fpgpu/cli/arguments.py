@@ -27,18 +27,7 @@ READING = """
 
 
 def add_options(parser: Any, *tables: str, **settings: dict[str, Any]) -> None:
-    """Add the arguments and options that tables name as a help text does.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser or group
-        Where to.
-    *tables : str
-        A row an option: its name, the word for its value or its choices, if it has any, and after
-        two spaces or more its help, which may go on in rows that begin with a space.
-    **settings
-        More for `argparse.ArgumentParser.add_argument`, by the names of options.
-    """
+    """Add the arguments and options that tables name as a help text does."""
     for row in (row for table in tables for row in re.split(r"\n(?=\S)", table.strip())):
         head, what = re.split(r"\s{2,}", row, maxsplit=1)
         name, _, value = head.partition(" ")

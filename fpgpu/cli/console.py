@@ -51,13 +51,7 @@ def _descriptor(stream: TextIO) -> int | None:
 
 
 def print_json(value: Any) -> None:
-    """Print the result of a command for a script.
-
-    Parameters
-    ----------
-    value : dict, list, str, float, int, bool or None
-        What JSON can hold; a number that is not finite becomes null, for JSON has none.
-    """
+    """Print the result of a command for a script."""
     text = json.dumps(_finite(value), indent=2, allow_nan=False)
     print(text, file=_results[-1] if _results else None, flush=True)
 
@@ -93,13 +87,7 @@ class Progress:
         self._done = 0
 
     def step(self, what: str) -> None:
-        """Count one step as done.
-
-        Parameters
-        ----------
-        what : str
-            Name of what was just finished.
-        """
+        """Count one step as done."""
         self._done += 1
         if self._heading:
             print(self._heading.format(self._done, what), file=sys.stderr)
@@ -107,13 +95,7 @@ class Progress:
         self._bar.update()
 
     def problem(self, message: str) -> None:
-        """Print a problem on a line of its own, whether or not progress is drawn.
-
-        Parameters
-        ----------
-        message : str
-            What went wrong, and where.
-        """
+        """Print a problem on a line of its own, whether or not progress is drawn."""
         self._bar.write(message, file=sys.stderr)
 
     def __enter__(self) -> "Progress":
@@ -132,13 +114,7 @@ class Progress:
 def counted(
     args: Namespace, label: str, *folders: Path
 ) -> Iterator[Callable[[tuple[str, str]], None]]:
-    """Show the progress of a command over all exposures of store folders.
-
-    Yields
-    ------
-    callable
-        To be called with each exposure, as (band, expID), that is done.
-    """
+    """Show the progress of a command over all exposures of store folders."""
     from fpgpu.stores.folder import StoreFolder
     from fpgpu.stores.pixel import PixelStore
 
@@ -151,18 +127,7 @@ def counted(
 
 
 def format_bytes(n_bytes: float) -> str:
-    """Write a number of bytes for people.
-
-    Parameters
-    ----------
-    n_bytes : float
-        Number of bytes.
-
-    Returns
-    -------
-    str
-        Such as ``"33.6 MB"`` (powers of 1000).
-    """
+    """Write a number of bytes for people."""
     for unit in ("B", "kB", "MB", "GB"):
         if n_bytes < 1000:
             return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
@@ -171,20 +136,7 @@ def format_bytes(n_bytes: float) -> str:
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Lay out rows of values as columns of text.
-
-    Parameters
-    ----------
-    header : sequence of str
-        Titles of the columns.
-    rows : sequence of sequences
-        One sequence of values a row. A column that holds nothing but numbers is aligned right.
-
-    Returns
-    -------
-    str
-        Lines joined by newlines, without a trailing one.
-    """
+    """Lay out rows of values as columns of text."""
     cells = [list(header)] + [[_cell(value) for value in row] for row in rows]
     widths = [max(len(line[k]) for line in cells) for k in range(len(header))]
     right = [

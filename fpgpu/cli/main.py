@@ -37,13 +37,7 @@ EXAMPLES = """examples:
 
 
 def build_parser() -> CommandParser:
-    """Build the parser of all commands.
-
-    Returns
-    -------
-    CommandParser
-        Its namespace holds ``run``, the function of the chosen command.
-    """
+    """Build the parser of all commands."""
     parser = CommandParser(
         prog="fpgpu",
         description="Storage of survey exposures for forcepho, on the GPU.",
@@ -57,18 +51,7 @@ def build_parser() -> CommandParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        The arguments after the program's name; those of the process by default.
-
-    Returns
-    -------
-    int
-        The exit code: 0 done, 1 done in part, 2 refused, 130 interrupted.
-    """
+    """Run one command."""
     _require_streams()
     words = sys.argv[1:] if argv is None else argv
     parser = build_parser()

@@ -50,20 +50,7 @@ class CommandParser(argparse.ArgumentParser):
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str], namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
-        """Parse the words of a command line.
-
-        Parameters
-        ----------
-        args : sequence of str
-            The words after the program's name.
-        namespace : argparse.Namespace, optional
-            What is filled.
-
-        Returns
-        -------
-        argparse.Namespace
-            The values.
-        """
+        """Parse the words of a command line."""
         parser = self
         for word in args:
             # A wrong option is told before what is missing because of it.
@@ -90,13 +77,7 @@ class CommandParser(argparse.ArgumentParser):
         return {}
 
     def error(self, message: str) -> NoReturn:
-        """Print a usage error, and what may have been meant, and exit with 2.
-
-        Parameters
-        ----------
-        message : str
-            What is wrong.
-        """
+        """Print a usage error, and what may have been meant, and exit with 2."""
         wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)$", message)
         if wrong:
             choices = [choice.strip("' ") for choice in wrong[2].split(",")]
@@ -105,15 +86,7 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def add_command(commands: "argparse._SubParsersAction[CommandParser]", command: Command) -> None:
-    """Add a command, with the options that all have.
-
-    Parameters
-    ----------
-    commands : argparse action
-        Where to.
-    command : module
-        The command.
-    """
+    """Add a command, with the options that all have."""
     name = command.__name__.rpartition(".")[2]
     parser = commands.add_parser(
         name,

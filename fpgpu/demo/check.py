@@ -61,26 +61,7 @@ class Comparison:
 
 
 def read_truth(path: str | Path, bitmask: int) -> Truth:
-    """Read one exposure file and compute what a store should hold of it.
-
-    Parameters
-    ----------
-    path : str or Path
-        A FITS file with SCI and ERR extensions; DQ, AREA, BKG and WHT are used when there.
-    bitmask : int
-        Bits of DQ that make a pixel bad.
-
-    Returns
-    -------
-    Truth
-        Flux in nJy, or in the unit of a file that has no calibration, and inverse uncertainty, as
-        float64.
-
-    Raises
-    ------
-    UnusableExposureError
-        If what is stored of such a file is more than a few lines here can tell.
-    """
+    """Read one exposure file and compute what a store should hold of it."""
     from astropy.io import fits
 
     with fits.open(path) as hdus, np.errstate(all="ignore"):

@@ -97,31 +97,7 @@ def make_field(
     center: tuple[float, float] = CENTER,
     n_sources: int = 40,
 ) -> Field:
-    """Write a field of dithered exposures with different roll angles.
-
-    Parameters
-    ----------
-    folder : str or Path
-        Where to write; made when missing.
-    bands : sequence of str or str, optional
-        NIRCam filter names; those from F250M on are seen by the long-wave detector with its
-        larger pixels.
-    n_per_band : int, optional
-        Exposures per band.
-    size : int or tuple of int, optional
-        Pixels on a side, or (nx, ny).
-    seed : int, optional
-        Of the random numbers; the same seed gives the same pixels.
-    center : tuple of float, optional
-        RA, Dec in degrees.
-    n_sources : int, optional
-        Number of sources.
-
-    Returns
-    -------
-    Field
-        The files, and what was put into them.
-    """
+    """Write a field of dithered exposures with different roll angles."""
     folder, bands = Path(folder), each_band(bands)
     folder.mkdir(parents=True, exist_ok=True)
     shape = (size, size) if isinstance(size, int) else size
@@ -140,20 +116,7 @@ def make_field(
 
 
 def write_psfs(folder: str | Path, bands: Sequence[str] | str) -> list[Path]:
-    """Write an image of the PSF of each band, sampled four times a pixel, as stpsf does.
-
-    Parameters
-    ----------
-    folder : str or Path
-        Where to write; made when missing.
-    bands : sequence of str or str
-        NIRCam filter names.
-
-    Returns
-    -------
-    list of Path
-        ``psf_BAND.fits``, in the order of the bands.
-    """
+    """Write an image of the PSF of each band, sampled four times a pixel, as stpsf does."""
     from astropy.io import fits
 
     folder, samples = Path(folder), 4
@@ -171,34 +134,12 @@ def write_psfs(folder: str | Path, bands: Sequence[str] | str) -> list[Path]:
 
 
 def pixel_scale(band: str) -> float:
-    """Give the size of a pixel in the middle of a detector.
-
-    Parameters
-    ----------
-    band : str
-        NIRCam filter name.
-
-    Returns
-    -------
-    float
-        Arcseconds.
-    """
+    """Give the size of a pixel in the middle of a detector."""
     return _LONG_SCALE if _is_long(band) else _SHORT_SCALE
 
 
 def psf_sigma(band: str) -> float:
-    """Give the width of the round Gaussian that the optics make of a point.
-
-    Parameters
-    ----------
-    band : str
-        NIRCam filter name.
-
-    Returns
-    -------
-    float
-        Standard deviation in arcseconds, without the pixels' own size.
-    """
+    """Give the width of the round Gaussian that the optics make of a point."""
     return 0.02 + 0.03 * int(band[1:4]) / 444
 
 

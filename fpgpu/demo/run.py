@@ -106,41 +106,7 @@ def run_demo(
     page: Path | None = None,
     show: Callable[[Step | Check], None] = lambda line: None,
 ) -> DemoReport:
-    """Ingest exposures, read them back through regions of sky, and check every value.
-
-    Parameters
-    ----------
-    files : sequence of Path
-        Exposure files; with none, a synthetic field is made.
-    out : Path
-        Folder for the stores, and for what is made: exposures, PSFs, the catalogue of sources.
-    bitmask : int or str, optional
-        Bad bits of DQ by number or name; the reader's default when not given.
-    wcs : {"auto", "gwcs", "fits"}, optional
-        Which WCS to believe.
-    pad : bool, optional
-        Pad sizes that are no multiple of the super-pixel.
-    backend : {"auto", "cpu", "cuda"}, optional
-        Where pixels are calibrated and put in order.
-    page : Path, optional
-        Folder for a page with pictures; none when not given.
-    show : callable, optional
-        Called with each `Step` and `Check` as it happens.
-
-    Returns
-    -------
-    DemoReport
-        Steps with times, checks with figures.
-
-    Raises
-    ------
-    UnusableExposureError
-        If none of the exposures can go into a store.
-    BackendUnavailableError
-        If the backend that was asked for cannot be used.
-    MissingExtraError
-        If a page is asked for and matplotlib is missing.
-    """
+    """Ingest exposures, read them back through regions of sky, and check every value."""
     tell = DemoReport(show)
     with tell.step("chose a backend") as detail:
         engine = get_backend(backend)

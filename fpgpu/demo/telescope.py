@@ -53,13 +53,7 @@ class Pointing:
         return (self.shape[0] - 1) / 2, (self.shape[1] - 1) / 2
 
     def gwcs(self) -> Any:
-        """Build the WCS as the JWST pipeline does: from the detector through a distortion.
-
-        Returns
-        -------
-        gwcs.WCS
-            Zero-based pixels to ICRS degrees, with an inverse and a bounding box.
-        """
+        """Build the WCS as the JWST pipeline does: from the detector through a distortion."""
         import astropy.units as u
         from astropy.coordinates import ICRS
         from astropy.modeling import models

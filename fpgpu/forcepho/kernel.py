@@ -61,25 +61,7 @@ _SIZES = {
 
 
 def kernel_text(folder: Path) -> str:
-    """Put forcepho's kernel and all it includes into one text.
-
-    Parameters
-    ----------
-    folder : Path
-        The kernel sources of forcepho.
-
-    Returns
-    -------
-    str
-        CUDA C++ without includes, with assertions of the sizes of all structs.
-
-    Raises
-    ------
-    ForcephoMissingError
-        When the kernel is not in the folder.
-    KernelCompileError
-        When something that is included is neither there nor has a stand-in.
-    """
+    """Put forcepho's kernel and all it includes into one text."""
     files = {
         path.name: _SYSTEM_INCLUDE.sub(r'\1"\2"', path.read_text(encoding="utf-8"))
         for path in sorted(folder.glob("*"))
@@ -117,29 +99,7 @@ def shared_bytes(n_psf_per_source: npt.NDArray[np.int32], n_sources: int) -> int
 
 
 def kernel_launch(patch: Any, threads: int, limits: DeviceLimits) -> Launch:
-    """Say how the kernel is launched for a patch: one block a band.
-
-    Parameters
-    ----------
-    patch : DevicePatch
-        With ``n_bands``, ``n_sources``, ``n_psf_per_source`` and ``exposure_N``.
-    threads : int
-        Threads in a block, a multiple of 32.
-    limits : DeviceLimits
-        Of the device.
-
-    Returns
-    -------
-    Launch
-        Within the limits.
-
-    Raises
-    ------
-    KernelLaunchError
-        When the Gaussians of all sources do not fit into the shared memory of a block, with the
-        number of sources that do; there are too many threads, or half a warp; or the pixels of an
-        exposure leave part of a warp idle, as super-pixels of 4 x 4 can.
-    """
+    """Say how the kernel is launched for a patch: one block a band."""
     if threads < 32 or threads % 32:
         raise KernelLaunchError(f"{threads} threads a block; {KERNEL} needs a multiple of 32")
     # It adds up over whole warps whose every lane must have a pixel.

@@ -17,23 +17,7 @@ KERNEL = "forcepho.src.compute_gaussians_kernel"
 
 
 def forcepho_module(name: str = "") -> ModuleType:
-    """Import forcepho, or a module of it.
-
-    Parameters
-    ----------
-    name : str, optional
-        As ``"patches.patch"``; the package itself by default.
-
-    Returns
-    -------
-    module
-        The module.
-
-    Raises
-    ------
-    ForcephoMissingError
-        When it cannot be imported, with what is missing and how to get it.
-    """
+    """Import forcepho, or a module of it."""
     path = f"forcepho.{name}" if name else "forcepho"
     try:
         import_module("forcepho")
@@ -52,31 +36,12 @@ def forcepho_module(name: str = "") -> ModuleType:
 
 
 def source_folder() -> Path:
-    """Find the kernel sources of the installed forcepho.
-
-    Returns
-    -------
-    Path
-        Their folder.
-
-    Raises
-    ------
-    ForcephoMissingError
-        When there is no forcepho.
-    """
+    """Find the kernel sources of the installed forcepho."""
     return Path(forcepho_module().source_dir)
 
 
 def require_same_layout() -> None:
-    """Make sure that the installed forcepho and fpgpu agree about every struct.
-
-    Raises
-    ------
-    LayoutError
-        When a struct of the installed forcepho is not the one that patches are laid out for.
-    ForcephoMissingError
-        When there is no forcepho.
-    """
+    """Make sure that the installed forcepho and fpgpu agree about every struct."""
     proposal = forcepho_module("proposal")
     theirs = {
         "Patch": (forcepho_module("patches.patch").PatchBase.patch_struct_dtype, PATCH_DTYPE),

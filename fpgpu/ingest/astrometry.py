@@ -51,15 +51,6 @@ def choose_wcs(frame: Frame) -> Astrometry:
     The header is changed in place when its own WCS is missing, overruled, or none that all readers
     take alike (`fpgpu.ingest.refit`): it then gets a SIP refit in ICRS, so that software that knows
     FITS only sees the same sky.
-
-    Raises
-    ------
-    WCSError
-        When the chosen WCS is missing, malformed, or not well approximated by SIP.
-    WCSDisagreementError
-        With ``auto``, when the two differ by more than the tolerance.
-    UnusableExposureError
-        When the ASDF extension is needed and damaged.
     """
     where, header, shape, options = str(frame.path), frame.header, frame.shape, frame.options
     asdf_bytes = None if options.wcs == "fits" else frame.file.table_bytes("ASDF")
@@ -90,13 +81,7 @@ def choose_wcs(frame: Frame) -> Astrometry:
 
 
 def read_gwcs(where: str, asdf_bytes: bytes) -> Any:
-    """Read the gWCS, at ``meta.wcs``, out of the bytes of a whole ASDF file, independent of them.
-
-    Raises
-    ------
-    UnusableExposureError
-        When the bytes are no ASDF file or hold no gWCS there.
-    """
+    """Read the gWCS, at ``meta.wcs``, out of the bytes of a whole ASDF file, independent of them."""
     import asdf
 
     place = f"{where}: extension ASDF"

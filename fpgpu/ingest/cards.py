@@ -74,11 +74,6 @@ def clean_cards(header: bytes, where: str) -> tuple[dict[int, bytes], list[str]]
 
     Characters beyond ASCII become question marks, TAB and other control characters blanks. Gives
     the new cards by their place, and what to say of each.
-
-    Raises
-    ------
-    UnusableExposureError
-        When an exposure depends on such a card.
     """
     cards, found = dict[int, bytes](), list[str]()
     for at in range(0, len(header), _CARD_LENGTH):

@@ -67,25 +67,7 @@ class DaskWorkers(Workers):
         return self._n_now
 
     def submit(self, work: Callable[..., Result], *args: object) -> "Future[Result]":
-        """Hand over a task.
-
-        Parameters
-        ----------
-        work : callable
-            A function of a module.
-        *args
-            Small, and picklable.
-
-        Returns
-        -------
-        Future
-            Of the result.
-
-        Raises
-        ------
-        ExecutorError
-            When the scheduler is gone.
-        """
+        """Hand over a task."""
         try:
             return super().submit(work, *args)
         except ExecutorError:
@@ -112,20 +94,7 @@ class DaskWorkers(Workers):
 
 
 def mpi_workers() -> Workers:
-    """Use the other ranks of an MPI run.
-
-    Returns
-    -------
-    Workers
-        As many as there are ranks beside this one.
-
-    Raises
-    ------
-    ExecutorError
-        When the run was not started with a pool of workers.
-    MissingExtraError
-        When mpi4py is not installed, or finds no MPI.
-    """
+    """Use the other ranks of an MPI run."""
     return Workers(_mpi, None, _cancel)
 
 

@@ -104,27 +104,7 @@ class IngestConfig:
     _sections: tuple[_Section, ...] = ()
 
     def inputs(self, items: object = (), overrides: Mapping[str, Any] | None = None) -> list[Input]:
-        """Find the inputs and give each its options.
-
-        Parameters
-        ----------
-        items : str, Path, Input, or iterable of these, optional
-            What `fpgpu.ingest.find.find_inputs` takes; by default the files that the configuration
-            names.
-        overrides : mapping, optional
-            Options by the keys of a configuration that go before those of the file.
-
-        Returns
-        -------
-        list of Input
-
-        Raises
-        ------
-        ConfigError
-            When there is no file to read, an option makes no sense, or a section matches no file.
-        MissingFileError
-            When a pattern gives no file.
-        """
+        """Find the inputs and give each its options."""
         found = find_inputs(items) or find_inputs(self.named)
         if not found:
             raise ConfigError(f"{self.path}: no inputs; name files here or on the command line")
@@ -153,25 +133,7 @@ class IngestConfig:
 
 
 def load_config(path: str | Path) -> IngestConfig:
-    """Read a configuration file.
-
-    Parameters
-    ----------
-    path : str or Path
-        The YAML file.
-
-    Returns
-    -------
-    IngestConfig
-
-    Raises
-    ------
-    MissingFileError
-        When there is no such file.
-    ConfigError
-        When it is no YAML, has an unknown key, a value of the wrong kind, or an environment
-        variable that is not set; the message names the line.
-    """
+    """Read a configuration file."""
     path = Path(path)
     root = _parse(path)
     values: dict[str, Any] = {}

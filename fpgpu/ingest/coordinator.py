@@ -105,19 +105,7 @@ class Coordinator:
         self._admission = Admission(self.folder, self.present)
 
     def run(self, items: Iterable[Input]) -> None:
-        """Take inputs in, each as soon as there is room for it.
-
-        Parameters
-        ----------
-        items : iterable of Input
-            Taken one by one.
-
-        Raises
-        ------
-        FpgpuError
-            With `strict`, why the first exposure was refused; or that the store cannot be written,
-            the lock was lost, or the executor is gone. What was reported is durable.
-        """
+        """Take inputs in, each as soon as there is room for it."""
         source = iter(items)
         try:
             while self._fill(source) or self._jobs:
@@ -268,13 +256,7 @@ class Coordinator:
     # --- publishing --------------------------------------------------------------------------
 
     def publish(self) -> None:
-        """Make what was taken in durable, then report it.
-
-        Raises
-        ------
-        StoreError
-            When that fails; none of it is reported.
-        """
+        """Make what was taken in durable, then report it."""
         start = time.monotonic()
         ready, self._accepted = self._accepted, []
         shards: list[Shard] = [made.shard for made in ready if made.shard is not None]

@@ -78,11 +78,6 @@ def cut_exposure(whole: Exposure, options: ReadOptions) -> Iterator[Exposure]:
     """Cut or pad an exposure in memory, and apply the options that do not concern files.
 
     The whole is not changed; its parts have views of the arrays, unless they are padded.
-
-    Raises
-    ------
-    UnusableExposureError
-        When no tile has a usable pixel, or the size is no multiple of the super-pixel.
     """
     where = f"exposure {whole.expID}"
     if misfit := size_misfit(whole.shape, options):

@@ -77,27 +77,7 @@ class PlannedExposure:
 def plan_ingest(
     items: Input | Iterable[Input], out: str | Path, nside_full: int | tuple[int, int] | None = None
 ) -> Iterator[PlannedExposure]:
-    """Find out what an ingest would do.
-
-    Parameters
-    ----------
-    items : Input, or iterable of Input
-        What would be ingested.
-    out : str or Path
-        The store folder, which need not exist and is not changed.
-    nside_full : int or tuple of int, optional
-        Size of the exposures of a new store.
-
-    Yields
-    ------
-    PlannedExposure
-        One an exposure, in order; of a file that cannot be read on, those before it and a refusal.
-
-    Raises
-    ------
-    StoreError
-        When there is a store that cannot be read.
-    """
+    """Find out what an ingest would do."""
     folder = Path(out)
     present = look(folder, nside_full)
     known, admission = present.in_pixels | present.in_meta, Admission(folder, present)

@@ -38,30 +38,7 @@ KINDS = "serial, processes, dask://HOST:PORT, mpi"
 
 
 def open_workers(executor: "str | Executor | None", n: int) -> Workers:
-    """Start whatever does the work.
-
-    Parameters
-    ----------
-    executor : str, Executor or None
-        ``"serial"``: this process. ``"processes"`` or None: processes of this machine.
-        ``"dask://HOST:PORT"``: the workers of a dask scheduler. ``"mpi"``: the other ranks of an
-        MPI run. An executor of the caller's own is used and not shut down.
-    n : int
-        Processes to start; for the caller's own executor, tasks that run at a time if it does not
-        say so itself.
-
-    Returns
-    -------
-    Workers
-        To be closed or given up in the end.
-
-    Raises
-    ------
-    ExecutorError
-        When there is no such kind, or it cannot be started.
-    MissingExtraError
-        When the package that it needs is not installed.
-    """
+    """Start whatever does the work."""
     if isinstance(executor, Executor):
         return ForeignWorkers(executor, n)
     if executor == "serial" or (executor in {None, "processes"} and n == 1):
@@ -99,13 +76,6 @@ class _Processes(ProcessPoolExecutor):
 
         One that was killed while it reached for a task has left their queue locked: the others
         would wait for that lock, and this process for them, for ever.
-
-        Parameters
-        ----------
-        wait : bool, optional
-            Whether to return after the end only.
-        cancel_futures : bool, optional
-            Whether to drop what has not begun.
         """
         if not self._pending_work_items:
             _kill_workers(self)

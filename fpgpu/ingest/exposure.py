@@ -229,18 +229,7 @@ def inverse_of(err: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def sip_residual(exposure: Exposure) -> float | None:
-    """Give the pixels by which the SIP refit of an exposure's WCS misses.
-
-    Parameters
-    ----------
-    exposure : Exposure
-        The exposure.
-
-    Returns
-    -------
-    float or None
-        None when nothing was refitted.
-    """
+    """Give the pixels by which the SIP refit of an exposure's WCS misses."""
     sip = exposure.sip
     residual = exposure.provenance.get("sip_residual_px", None if sip is None else sip.residual)
     return None if residual is None else float(residual)
@@ -355,19 +344,6 @@ def pad_exposure(exposure: Exposure, multiple: int) -> None:
     """Add pixels of zero weight so that both sides become multiples of a number, in place.
 
     Pixels are added at the high end of each axis only, so CRPIX and a gWCS stay valid.
-
-    Parameters
-    ----------
-    exposure : Exposure
-        Its images are replaced by larger ones and NAXIS1, NAXIS2 follow; unchanged when the size
-        fits already.
-    multiple : int
-        The super-pixel size.
-
-    Raises
-    ------
-    LayoutError
-        When `multiple` is not positive.
     """
     if multiple < 1:
         raise LayoutError(f"cannot pad to multiples of {multiple}; expected 1 or more")

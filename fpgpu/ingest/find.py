@@ -42,31 +42,7 @@ def find_inputs(
     options: ReadOptions | None = None,
     calibration: CalibrationOptions | None = None,
 ) -> list[Input]:
-    """Turn what a user names into inputs.
-
-    Parameters
-    ----------
-    items : str, Path, Input, Exposure, CCDData, or iterable of these
-        Files, folders (all FITS and ASDF files in them, at any depth), patterns with ``*``, ``?``,
-        ``[...]`` and ``**``, and whatever `fpgpu.ingest.inputs.as_input` takes.
-    options : ReadOptions, optional
-        How to read.
-    calibration : CalibrationOptions, optional
-        What to do to the pixels.
-
-    Returns
-    -------
-    list of Input
-        In the order given, files of folders and patterns in the order of their names.
-        What a symbolic link leads out of its folder is refused when it is read.
-
-    Raises
-    ------
-    TypeError
-        When something is neither a file nor an exposure.
-    MissingFileError
-        When a name is empty, a pattern or a folder gives no file, or a pattern makes no sense.
-    """
+    """Turn what a user names into inputs."""
     options, calibration = options or ReadOptions(), calibration or CalibrationOptions()
     inputs = []
     # A name is not a list of characters, nor an image one of rows.

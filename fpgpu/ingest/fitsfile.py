@@ -121,13 +121,7 @@ class FitsFile:
         ]
 
     def find(self, name: str | int, version: int | None = None) -> int | None:
-        """Find the number of the one extension of a name, or number; None when there is none.
-
-        Raises
-        ------
-        UnusableExposureError
-            When several have this name, and the same version where one is given.
-        """
+        """Find the number of the one extension of a name, or number; None when there is none."""
         if isinstance(name, int):
             return name if 0 <= name < len(self._names) else None
         found = [
@@ -198,11 +192,6 @@ class FitsFile:
         The image's cards come first, unchanged and in order; then those of the primary header that
         it lacks and `fpgpu.ingest.cards.inherits`, without commentary and without those that
         describe bytes.
-
-        Raises
-        ------
-        UnusableExposureError
-            When a card is malformed, or one that matters is there twice with different values.
         """
         from astropy.io import fits
 

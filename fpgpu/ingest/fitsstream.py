@@ -45,14 +45,6 @@ def open_stream(path: Path) -> IO[bytes]:
     """Open a file for reading, expanded when it is compressed with gzip, bzip2, xz or zip.
 
     Whatever it is called; at its beginning, and can be searched.
-
-    Raises
-    ------
-    MissingFileError
-        When there is no such file.
-    UnusableExposureError
-        When it cannot be read, is a file of another well-known kind, or expands to more than images
-        can.
     """
     try:
         stream = path.open("rb")

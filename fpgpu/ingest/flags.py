@@ -68,25 +68,7 @@ class FlagSet:
         return f"<FlagSet {self.observatory}: {len(self.by_name)} flags>"
 
     def parse(self, spec: BitSpec) -> int:
-        """Turn a bitmask given in any form into one integer.
-
-        Parameters
-        ----------
-        spec : int, str or iterable of int and str
-            A number (also as text, decimal or ``0x`` hexadecimal), flag names in any case, or
-            several of these joined by ``+``, ``,``, ``|`` or blanks.
-
-        Returns
-        -------
-        int
-            The union of the bits, ``0 <= bits < 2**32``.
-
-        Raises
-        ------
-        FlagError
-            When a name is unknown (the nearest ones are suggested), a number is no 32-bit mask,
-            or nothing was given.
-        """
+        """Turn a bitmask given in any form into one integer."""
         words = self._words(spec)
         if not words:
             raise FlagError(f"no data-quality flag in {spec!r}; expected a number or flag names")
@@ -99,18 +81,7 @@ class FlagSet:
         return bits
 
     def names(self, bits: int) -> list[str]:
-        """Name the bits that are set, lowest first.
-
-        Parameters
-        ----------
-        bits : int
-            A bitmask.
-
-        Returns
-        -------
-        list of str
-            Flag names; a bit without a name appears as ``BIT_n``.
-        """
+        """Name the bits that are set, lowest first."""
         return [
             self._name_of.get(1 << bit, f"BIT_{bit}")
             for bit in range(bits.bit_length())
@@ -279,17 +250,5 @@ _BY_TELESCOPE = {"HST": HST, "ROMAN": ROMAN}
 
 
 def flags_for(telescope: str | None) -> FlagSet:
-    """Choose the flags by the TELESCOP keyword.
-
-    Parameters
-    ----------
-    telescope : str or None
-        Value of TELESCOP; None when the header has none.
-
-    Returns
-    -------
-    FlagSet
-        HST's for HST, Roman's for ROMAN, otherwise JWST's, whose numbering forcepho's own images
-        use.
-    """
+    """Choose the flags by the TELESCOP keyword."""
     return _BY_TELESCOPE.get((telescope or "").strip().upper(), JWST)

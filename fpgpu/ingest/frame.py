@@ -77,11 +77,6 @@ class Frame:
 
         Companions go before extensions of the file; `version` is the EXTVER of the images, in a
         file of several exposures. Extensions that the user has named go before all others.
-
-        Raises
-        ------
-        UnusableExposureError
-            When there is no science image, or an image is of another size or none.
         """
         extensions = options.extensions
         science = extensions.get("sci", science)

@@ -43,14 +43,6 @@ def read_hst(
 
     Pixels are in the unit of the file, with ABMAG in the header; of undrizzled images with the map
     of pixel areas.
-
-    Raises
-    ------
-    UnusableExposureError
-        When it holds no image of the sky, an image is missing or cannot be used, or the units
-        have no way to nanojansky.
-    WCSError
-        When there is no usable WCS, or its look-up tables cannot be refitted.
     """
     _refuse_other_products(file)
     versions = file.versions("SCI")

@@ -58,16 +58,7 @@ def is_jwst(file: FitsFile) -> bool:
 def read_jwst(
     file: FitsFile, options: ReadOptions, companions: dict[str, FitsFile]
 ) -> Iterator[Exposure]:
-    """Read a JWST image, in MJy/sr with the area map; DO_NOT_USE is bad, unless bits are named.
-
-    Raises
-    ------
-    UnusableExposureError
-        When the file holds no image of the sky, an image is missing or cannot be used, or the units
-        are not those of a calibrated image.
-    WCSError
-        When there is no usable WCS.
-    """
+    """Read a JWST image, in MJy/sr with the area map; DO_NOT_USE is bad, unless bits are named."""
     _refuse_other_products(file)
     frame = Frame.find(file, options, companions)
     if options.do_fluxcal and options.abmag is None:

@@ -25,13 +25,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_cores() -> int:
-    """Count the cores that this process may use.
-
-    Returns
-    -------
-    int
-        At least 1; what a batch system or a container allows, where it allows less than there is.
-    """
+    """Count the cores that this process may use."""
     cores = len(os.sched_getaffinity(0))
     with suppress(OSError, ValueError):
         quota, period = (_CGROUP / "cpu.max").read_text().split()
@@ -40,13 +34,7 @@ def available_cores() -> int:
 
 
 def available_memory() -> int | None:
-    """Find how much memory this process may still use.
-
-    Returns
-    -------
-    int or None
-        Bytes; None where the system does not say.
-    """
+    """Find how much memory this process may still use."""
     found = []
     with suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text().splitlines():
@@ -59,19 +47,7 @@ def available_memory() -> int | None:
 
 
 def suggested_workers(files: Path | Iterable[Path]) -> int:
-    """Suggest how many processes should read exposures here.
-
-    Parameters
-    ----------
-    files : Path, or iterable of Path
-        What is to be read; missing ones do not count.
-
-    Returns
-    -------
-    int
-        At least 1: no more than cores, than files, than memory holds of the largest file, and than
-        are worth starting.
-    """
+    """Suggest how many processes should read exposures here."""
     sizes = []
     for file in [files] if isinstance(files, Path) else files:
         with suppress(OSError):

@@ -26,18 +26,7 @@ _FIELDS = ("stem", "folder", "band", "part")
 
 
 def check_pattern(pattern: str) -> None:
-    """Refuse a malformed pattern before any file is read.
-
-    Parameters
-    ----------
-    pattern : str
-        Empty for the file's name.
-
-    Raises
-    ------
-    ExposureNameError
-        When braces do not match, or a field is neither known nor like a header keyword.
-    """
+    """Refuse a malformed pattern before any file is read."""
     try:
         parts = list(Formatter().parse(pattern))
     except ValueError as error:
@@ -63,37 +52,7 @@ def name_exposure(
     split_by_detector: Collection[str] = (),
     band_names: Mapping[str, str] | None = None,
 ) -> tuple[str, str]:
-    """Name an exposure.
-
-    Parameters
-    ----------
-    header : mapping
-        With FILTER, and DETECTOR when the filter is split by detector.
-    path : str or path
-        The exposure's file.
-    part : str, optional
-        Which of the file's exposures this is, such as ``"sci2"``; empty for the only one.
-    pattern : str, optional
-        As in the module's description; by default ``{folder}/{stem}_{part}``.
-    framedir : Path, optional
-        Folder below which paths are part of the name.
-    split_by_detector : collection of str, optional
-        Filters whose detector modules are bands of their own.
-    band_names : mapping of str to str, optional
-        New names of bands; ``NONE`` is the old one where there is no FILTER.
-
-    Returns
-    -------
-    band, expID : str
-        The exposure's key.
-
-    Raises
-    ------
-    UnusableExposureError
-        When the header lacks a keyword that is needed.
-    ExposureNameError
-        When a name cannot be used in a store.
-    """
+    """Name an exposure."""
     band, whole = header_to_id(header, path, framedir, split_by_detector, band_names)
     folder, _, stem = whole.rpartition("/")
     if not pattern:

@@ -28,11 +28,6 @@ def area_map(header: Any, box: Box, nominal: float) -> npt.NDArray[np.float32]:
     The determinant of the derivative of the gnomonic plane by the pixel, from the linear and the
     SIP terms of the WCS, times the cube of the cosine of the distance from the tangent point, by
     which the plane is larger than the sky.
-
-    Raises
-    ------
-    WCSError
-        When the WCS is not gnomonic.
     """
     sip = SipFit.from_wcs(SkyWCS.from_header(header))
     nx, ny = box.shape
@@ -67,13 +62,7 @@ def nominal_area(header: Any) -> tuple[float, str]:
 
 
 def solid_angle(header: Any) -> float:
-    """Give the steradians of the pixel in the middle of an image, by its celestial FITS WCS.
-
-    Raises
-    ------
-    WCSError
-        When there is no usable WCS.
-    """
+    """Give the steradians of the pixel in the middle of an image, by its celestial FITS WCS."""
     x, y = (header["NAXIS1"] - 1) / 2, (header["NAXIS2"] - 1) / 2
     wcs = SkyWCS.from_header(header)
     ra, dec = wcs.pixel_to_world(

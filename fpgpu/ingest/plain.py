@@ -29,13 +29,6 @@ def read_plain(
 ) -> Iterator[Exposure]:
     """Read a plain FITS exposure, in the unit of the file; any flag of DQ is bad, unless bits are
     named.
-
-    Raises
-    ------
-    UnusableExposureError
-        When an image is missing or cannot be used.
-    WCSError
-        When there is no usable WCS.
     """
     science = "SCI" if "sci" in options.extensions else _science(file)
     yield from assemble(Frame.find(file, options, companions, science))

@@ -23,11 +23,6 @@ def prepare(exposure: Exposure, calibration: CalibrationOptions) -> None:
     """Settle the bad bits, the background offset and the cap of the S/N of an exposure, in place.
 
     Arrays are replaced, not written to.
-
-    Raises
-    ------
-    FlagError
-        When a flag is unknown to the exposure's observatory.
     """
     if calibration.bitmask is not None:
         exposure.bitmask = flags_for(exposure.telescope).parse(calibration.bitmask) or None

@@ -94,14 +94,7 @@ def refit_gwcs(sky: SkyWCS, shape: tuple[int, int], tolerance: float | None = No
 def refit_native(
     header: Any, wcs: Any, shape: tuple[int, int], tolerance: float | None = None
 ) -> Refitted:
-    """Put a FITS WCS, with its look-up tables, into a header, settled as `refit_header` does.
-
-    Raises
-    ------
-    WCSError
-        When it is no usable WCS, cannot be written into a header, or a refit that cannot be done
-        without misses by more than the tolerance.
-    """
+    """Put a FITS WCS, with its look-up tables, into a header, settled as `refit_header` does."""
     sky = SkyWCS.from_native(wcs, shape)
     is_table = any(
         table is not None for table in (wcs.cpdis1, wcs.cpdis2, wcs.det2im1, wcs.det2im2)

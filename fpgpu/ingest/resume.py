@@ -54,13 +54,6 @@ class Present(NamedTuple):
 def look(path: Path, nside_full: int | tuple[int, int] | None) -> Present:
     """Look at the stores of a folder, and the size that was asked for; stores that are missing are
     empty.
-
-    Raises
-    ------
-    StoreFormatError, StoreConflictError
-        When a store is damaged, or holds images of another size.
-    LayoutError
-        When the size is no whole number of super-pixels.
     """
     folder = StoreFolder(path)
     shape, size, in_pixels, in_meta = None, SUPER_PIXEL_SIZE, set(), set()
@@ -101,15 +94,7 @@ class Admission:
         self._names = {band: NameTree(names) for band, names in expIDs.items()}
 
     def admit(self, key: Key, shape: tuple[int, int], file: Path) -> None:
-        """Take note of an exposure, of (nx, ny) pixels, that goes in.
-
-        Raises
-        ------
-        UnusableExposureError
-            When it is of another size, or another file of this run gave one of this name.
-        ExposureNameError
-            When it would lie inside another exposure, or another one inside it.
-        """
+        """Take note of an exposure, of (nx, ny) pixels, that goes in."""
         if self.shape is not None and shape != self.shape:
             raise UnusableExposureError(
                 f"{file}: its image has shape {shape}, but {self._folder} holds images of "

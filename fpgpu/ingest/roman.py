@@ -62,15 +62,6 @@ def read_roman(
 
     Pixels are as in the file, with ABMAG (or MJy/sr with PIXAR_SR) in a header made from the
     metadata, and the map of pixel areas.
-
-    Raises
-    ------
-    UnusableExposureError
-        When the file is damaged, or holds no Roman image of level 2.
-    MissingExtraError
-        When it is compressed with LZ4 and the package lz4 is not installed.
-    WCSError
-        When its gWCS cannot be used.
     """
     named = [item for item in options.extensions.items() if item != ("mask", LEFT_OUT)]
     if companions or named or options.weight not in ("auto", "err"):

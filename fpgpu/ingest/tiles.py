@@ -50,15 +50,7 @@ def check_tile(sides: tuple[int, ...], overlap: int, multiple: int) -> tuple[int
 def split(
     shape: tuple[int, int], tile: tuple[int, int], overlap: int
 ) -> Iterator[tuple[tuple[int, int], Box]]:
-    """Cut an image of (nx, ny) pixels into tiles whose neighbours share `overlap` pixels.
-
-    Yields
-    ------
-    index : tuple of int
-        Column and row of the tile.
-    box : Box
-        The part of the image in it, smaller than a tile at the far edges.
-    """
+    """Cut an image of (nx, ny) pixels into tiles whose neighbours share `overlap` pixels."""
     columns, rows = (_starts(n, side, side - overlap) for n, side in zip(shape, tile, strict=True))
     for j, y in enumerate(rows):
         for i, x in enumerate(columns):

@@ -48,34 +48,7 @@ def settle_units(
     pixel_area: str = "auto",
     tolerance: float = 1.5,
 ) -> list[str]:
-    """Work out ABMAG of an image that has none.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-        Gets ABMAG when BUNIT is a flux density, a surface brightness or counts with PHOTFLAM and
-        PHOTPLAM; and PIXAR_SR when that is taken from the WCS. Keeps its ABMAG, and gets none when
-        BUNIT is MJy/sr and it has PIXAR_SR.
-    where : str
-        The file, for messages.
-    wcs_area : callable
-        Gives the steradians of the nominal pixel by the WCS, for surface brightnesses.
-    pixel_area : str, optional
-        Where the solid angle of a pixel comes from: ``"header"`` (PIXAR_SR), ``"wcs"``, or
-        ``"auto"``: PIXAR_SR, unless the WCS contradicts it.
-    tolerance : float, optional
-        Factor by which PIXAR_SR and the WCS may differ.
-
-    Returns
-    -------
-    list of str
-        What a user should know.
-
-    Raises
-    ------
-    UnusableExposureError
-        When a keyword that is needed makes no sense, or contradicts another.
-    """
+    """Work out ABMAG of an image that has none."""
     text = str(header.get("BUNIT", "")).strip()
     if "ABMAG" in header:
         conflict = zero_point_conflict(header)
@@ -111,30 +84,7 @@ def zero_point_conflict(header: Any) -> str | None:
 
 
 def factor_between(layer: FitsImage, header: Any, power: int = 1, stated: object = None) -> float:
-    """Give what brings the values of an image's companion into the unit of the image.
-
-    Parameters
-    ----------
-    layer : FitsImage
-        The companion: uncertainties, weights or background.
-    header : astropy.io.fits.Header
-        That of the image, after `settle_units`.
-    power : int, optional
-        Power of the image's unit that the companion has: 2 for variances, -2 for weights, which
-        may have the BUNIT of the image all the same.
-    stated : object, optional
-        ABMAG of the image by its file, where the user has given another.
-
-    Returns
-    -------
-    float
-        1 when the companion has no unit of its own, or the image none to compare it with.
-
-    Raises
-    ------
-    UnusableExposureError
-        When the unit of the companion cannot be read, or not be converted to that of the image.
-    """
+    """Give what brings the values of an image's companion into the unit of the image."""
     text, image_text = (str(hdr.get("BUNIT", "")).strip() for hdr in (layer.header, header))
     zero_point = layer.header.get("ABMAG")
     is_news = zero_point not in (None, stated, header.get("ABMAG"))

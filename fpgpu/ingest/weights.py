@@ -67,13 +67,7 @@ class Weigher:
 
     @classmethod
     def choose(cls, frame: Frame) -> "Weigher":
-        """Choose what uncertainties come from.
-
-        Raises
-        ------
-        UnusableExposureError
-            When there is no image of the kind that is needed.
-        """
+        """Choose what uncertainties come from."""
         layers, kind = frame.layers, frame.options.weight
         if kind == "auto":
             kind = "err" if "err" in layers or "wht" not in layers else frame.weights_are
@@ -95,21 +89,7 @@ class Weigher:
         return _POWERS[self.kind]
 
     def measure_sky(self, science: FitsImage, electrons: float | None) -> None:
-        """Measure the noise of the sky, which an exposure time does not say.
-
-        Parameters
-        ----------
-        science : FitsImage
-            The image.
-        electrons : float or None
-            Electrons per second in one unit of it; None when it is in other units, and the
-            Poisson noise of sources is left out.
-
-        Raises
-        ------
-        UnusableExposureError
-            When no pixel has weight.
-        """
+        """Measure the noise of the sky, which an exposure time does not say."""
         if self.kind != "exptime":
             return
         scaled = []

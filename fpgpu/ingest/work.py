@@ -106,11 +106,6 @@ class ShardResult:
 def make_shards(task: Task) -> list[ShardResult]:
     """Turn an input into shards: a result an exposure, in the order of the reader, refused ones
     too.
-
-    Raises
-    ------
-    StoreError
-        When shards cannot be written at all. No shard of this input is left.
     """
     with _one_at_a_time:
         made = _attempt(task, complete=True)
@@ -167,11 +162,6 @@ def each_exposure(item: Input, make: Callable[[Exposure, float], T]) -> Iterator
 
     `make` takes an exposure that is wanted and has weight, and when it was begun; for others there
     is a result that says why not.
-
-    Raises
-    ------
-    FpgpuError
-        When the input cannot be read (on), or the store cannot be written.
     """
     exposures = read_exposures(item.as_found())
     empty_band, n_others = "", 0

@@ -53,25 +53,7 @@ class Workers:
         return known if isinstance(known, int) and known > 0 else available_cores()
 
     def submit(self, work: Callable[..., Result], *args: object) -> "Future[Result]":
-        """Hand over a task.
-
-        Parameters
-        ----------
-        work : callable
-            A function of a module.
-        *args
-            Small, and picklable.
-
-        Returns
-        -------
-        Future
-            Of the result; one that has failed already where the executor was just lost.
-
-        Raises
-        ------
-        ExecutorError
-            When the executor takes nothing any more.
-        """
+        """Hand over a task."""
         try:
             return self._executor.submit(work, *args)
         except BrokenExecutor as error:
@@ -82,18 +64,7 @@ class Workers:
             raise ExecutorError(f"the executor takes no more work: {error}") from error
 
     def renew(self, error: BaseException) -> None:
-        """Replace an executor that a lost worker has broken.
-
-        Parameters
-        ----------
-        error : BaseException
-            What a task that was lost has raised.
-
-        Raises
-        ------
-        ExecutorError
-            When it is not ours to replace.
-        """
+        """Replace an executor that a lost worker has broken."""
         if isinstance(error, BrokenExecutor):
             self._give_up(self._executor)
             self._executor = self._make()
@@ -111,20 +82,7 @@ class InProcess(Executor):
     """Does each task in this process when it is handed over."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        """Do the task.
-
-        Parameters
-        ----------
-        fn : callable
-            The task.
-        *args, **kwargs
-            Its arguments.
-
-        Returns
-        -------
-        Future
-            Already done.
-        """
+        """Do the task."""
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
@@ -150,18 +108,7 @@ class ForeignWorkers(Workers):
         super().__init__(lambda: executor, None if known else n, lambda pool: None)
 
     def renew(self, error: BaseException) -> None:
-        """Ask for a new one, unless it goes on after a loss.
-
-        Parameters
-        ----------
-        error : BaseException
-            What a task that was lost has raised.
-
-        Raises
-        ------
-        ExecutorError
-            When it is broken for good.
-        """
+        """Ask for a new one, unless it goes on after a loss."""
         if isinstance(error, BrokenExecutor):
             raise ExecutorError(
                 f"the executor that was given has broken ({error}); make a new one, and run again "
@@ -173,31 +120,11 @@ class ForeignWorkers(Workers):
 
 
 def is_lost(error: BaseException | None) -> bool:
-    """Tell whether an error says that a worker has died, not that its task has failed.
-
-    Parameters
-    ----------
-    error : BaseException or None
-        The error of a future.
-
-    Returns
-    -------
-    bool
-    """
+    """Tell whether an error says that a worker has died, not that its task has failed."""
     return isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker"
 
 
 def is_gone(error: BaseException | None) -> bool:
-    """Tell whether an error says that the executor itself was lost, with all its tasks.
-
-    Parameters
-    ----------
-    error : BaseException or None
-        The error of a future.
-
-    Returns
-    -------
-    bool
-    """
+    """Tell whether an error says that the executor itself was lost, with all its tasks."""
     from_dask = type(error).__module__.startswith("distributed.") and not is_lost(error)
     return isinstance(error, CancelledError) or from_dask

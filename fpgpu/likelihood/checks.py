@@ -58,21 +58,7 @@ def check_patch(arrays: Arrays, *, psf_per_source: bool = True) -> None:
 
 
 def check_proposal(proposal: npt.NDArray[Any], n_sources: int, n_bands: int, n_radii: int) -> None:
-    """Refuse a proposal that does not fit a patch, or that no source can have.
-
-    Parameters
-    ----------
-    proposal : structured array
-        With the fields of `SOURCE_DTYPE`.
-    n_sources, n_bands, n_radii : int
-        Of the patch.
-
-    Raises
-    ------
-    LayoutError
-        If fields are missing, the number of sources differs, the slots for bands or radii are too
-        few, a value that will be used is not finite, or q is not positive.
-    """
+    """Refuse a proposal that does not fit a patch, or that no source can have."""
     names = proposal.dtype.names or ()
     if missing := [name for name in SOURCE_DTYPE.names or () if name not in names]:
         raise LayoutError(f"the proposal lacks the fields {', '.join(missing)}")

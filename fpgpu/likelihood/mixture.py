@@ -106,24 +106,7 @@ class SersicMixture:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Self:
-        """Read forcepho's HDF5 table.
-
-        Parameters
-        ----------
-        path : path
-            A file with the datasets ``nsersic`` (n,), ``rh`` (n,), ``amplitudes`` (n, n_radii) and
-            ``radii`` (n_radii,): a full grid in any order.
-
-        Returns
-        -------
-        SersicMixture
-            In memory.
-
-        Raises
-        ------
-        MissingStoreError, StoreFormatError
-            If there is no such file, or it is no such table.
-        """
+        """Read forcepho's HDF5 table."""
         path = Path(path)
         values = _read_table(path)
         indices, radii = values["nsersic"], values["rh"]

@@ -103,27 +103,7 @@ class WcsTable:
 
     @classmethod
     def of_exposures(cls, meta: MetaStore, keys: Iterable[Key]) -> "WcsTable":
-        """Take the WCS of exposures from a meta store.
-
-        Parameters
-        ----------
-        meta : MetaStore
-            Its choice between FITS WCS and gWCS holds.
-        keys : iterable of (band, expID)
-            The exposures.
-
-        Returns
-        -------
-        WcsTable
-            In the order of `keys`.
-
-        Raises
-        ------
-        NotInStoreError
-            If there is no such exposure, or no gWCS of it and that was asked for.
-        WCSError
-            If a WCS cannot be used.
-        """
+        """Take the WCS of exposures from a meta store."""
         keys = list(keys)
         solutions, names = [_solution(meta, *key) for key in keys], ["/".join(key) for key in keys]
         tables = _latest.setdefault(meta, deque(maxlen=_N_LATEST))

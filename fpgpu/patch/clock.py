@@ -33,18 +33,7 @@ class PhaseClock:
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        """Time a phase.
-
-        Parameters
-        ----------
-        phase : str
-            Its name.
-
-        Yields
-        ------
-        None
-            While it lasts.
-        """
+        """Time a phase."""
         start = time.perf_counter()
         yield
         self._backend.synchronize()

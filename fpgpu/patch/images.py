@@ -119,35 +119,6 @@ def write_images(
 
     The WCS is the one that the patch was packed with, as a gnomonic projection with SIP
     distortion, shifted to the image's own pixels; LTV1 and LTV2 say by how much.
-
-    Parameters
-    ----------
-    folder : Path
-        Where to put them, as ``BAND/expID_name.fits``; made if need be.
-    name : str
-        What the images show.
-    images : sequence of ExposureImage
-        The images.
-    meta : MetaStore
-        Headers and WCS of the exposures.
-    units : mapping of (str, str) to str, optional
-        Units of the stored fluxes by band and expID, for BUNIT.
-    overwrite : bool, optional
-        Whether existing files may be replaced.
-
-    Returns
-    -------
-    list of Path
-        The files, in order.
-
-    Raises
-    ------
-    StoreWriteError
-        When a file exists or cannot be written.
-    ExposureNameError
-        When the name of an exposure would lead out of the folder.
-    WCSError
-        When a WCS cannot be expressed as SIP.
     """
     from astropy.io.fits import PrimaryHDU
 
@@ -177,31 +148,7 @@ def ccd_images(
     units: Units,
     ierr: Sequence[ExposureImage] | None = None,
 ) -> "list[CCDData]":
-    """Make images of exposures known to astropy, with WCS, unit, mask and uncertainty.
-
-    Parameters
-    ----------
-    images : sequence of ExposureImage
-        The images; NaN outside the patch.
-    name : str
-        What they show.
-    meta : MetaStore
-        Headers and WCS of the exposures.
-    units : mapping of (str, str) to str
-        Units of the stored fluxes by band and expID.
-    ierr : sequence of ExposureImage, optional
-        Inverse uncertainties of the same pixels.
-
-    Returns
-    -------
-    list of CCDData
-        Values ``[y, x]``; what is outside the patch, or has no weight, is masked.
-
-    Raises
-    ------
-    WCSError
-        When a WCS cannot be expressed as SIP.
-    """
+    """Make images of exposures known to astropy, with WCS, unit, mask and uncertainty."""
     from astropy.nddata import CCDData, InverseVariance
     from astropy.wcs import WCS
 

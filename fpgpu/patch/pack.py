@@ -169,27 +169,7 @@ def pack_metadata(
 
 
 def background_offsets(meta: MetaStore, plan: PatchPlan, keyword: str | None) -> list[float]:
-    """Give what is to be subtracted from the fluxes of each exposure.
-
-    Parameters
-    ----------
-    meta : MetaStore
-        Headers of the exposures.
-    plan : PatchPlan
-        The exposures.
-    keyword : str or None
-        Header keyword; an exposure without it, or None, has offset 0.
-
-    Returns
-    -------
-    list of float, length n_exp
-        In the unit of the pixel store.
-
-    Raises
-    ------
-    UnusableExposureError
-        If a header has something at the keyword that is no finite number.
-    """
+    """Give what is to be subtracted from the fluxes of each exposure."""
     return [0.0] * plan.n_exp if keyword is None else _numbers(meta, plan, keyword, 0.0)
 
 

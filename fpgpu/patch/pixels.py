@@ -35,43 +35,6 @@ def send_pixels(
     They are read straight into staging memory, in the order of the file, and cross to the device as
     they are in one transfer, or in as few as slots allow. Where the backend can use staging memory
     itself, nothing is copied.
-
-    Parameters
-    ----------
-    store : PixelStore
-        Of ``pix_dtype`` float32.
-    plan : PatchPlan
-        What to read.
-    backend : Backend
-        Where `out` lives.
-    out : PatchPixels
-        Arrays of ``plan.n_pixels``.
-    backgrounds : sequence of float, length n_exp
-        Subtracted from the fluxes of each exposure.
-    max_snr : float, optional
-        Limit of flux times inverse uncertainty, 0 for none.
-    resident : ResidentExposures, optional
-        Exposures of the backend to take super-pixels from, instead of reading them alone.
-    clock : callable, optional
-        Told of the phases read, upload and unpack.
-
-    Returns
-    -------
-    callable
-        To be called without arguments before the arrays are used: waits for the end where that is
-        yet to come, and raises `IntegrityError` where a value is not finite.
-
-    Raises
-    ------
-    IntegrityError
-        If a value is not finite, where that is known at once.
-    LayoutError
-        If the plan was made for images of another size, the store gives no float32, or the
-        resident exposures are of another backend.
-    NotInStoreError, MissingStoreError, StoreFormatError, StoreBusyError
-        If an exposure or the file is gone, damaged or being changed.
-    StagingError, StagingBusyError
-        If staging memory cannot serve.
     """
     _require_fit(store, plan)
     if resident is not None and resident.backend is not backend:

@@ -124,21 +124,7 @@ class ResidentExposures:
     def lent(
         self, pixels: PixelStore, exposures: Sequence[tuple[str, str]]
     ) -> Iterator[list[Array | None]]:
-        """Keep exposures in place for a ``with`` block.
-
-        Parameters
-        ----------
-        pixels : PixelStore
-            Where they are stored; of ``pix_dtype`` float32.
-        exposures : sequence of (str, str)
-            Band and expID of each.
-
-        Yields
-        ------
-        list of (array or None)
-            As `get` returns them. None where an exposure does not fit beside those in use, or
-            does not lie in its file as plain float32; or when the device has not so much memory.
-        """
+        """Keep exposures in place for a ``with`` block."""
         held: dict[int, _Resident] = {}
         try:
             # Those that are here are taken first, so that loading the others cannot drop them.

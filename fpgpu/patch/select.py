@@ -41,27 +41,7 @@ _AT_A_TIME = 1 << 16
 
 
 def select_superpixels(candidates: Candidates, region: Region, select: Selection) -> Members:
-    """Find the super-pixels of exposures that belong to a region.
-
-    Parameters
-    ----------
-    candidates : Candidates
-        The exposures.
-    region : CircularRegion, RectangularRegion or PolygonRegion
-        The region.
-    select : {"corners", "overlap"}
-        The rule.
-
-    Returns
-    -------
-    Members
-        In the order of exposures, row-major in each.
-
-    Raises
-    ------
-    PlanError
-        When there is no such rule.
-    """
+    """Find the super-pixels of exposures that belong to a region."""
     if select not in get_args(Selection):
         rules = " and ".join(map(repr, get_args(Selection)))
         raise PlanError(f"there is no selection {select!r} of super-pixels; there are {rules}")

@@ -63,30 +63,13 @@ class StreamedPatch:
 
     @property
     def patch(self) -> Patch:
-        """The patch. The stream frees it when it goes on, unless it was kept.
-
-        Raises
-        ------
-        Exception
-            The `error`, when there is one.
-        """
+        """The patch. The stream frees it when it goes on, unless it was kept."""
         if isinstance(self._outcome, Exception):
             raise self._outcome
         return self._outcome
 
     def keep(self) -> Patch:
-        """Take the patch over from the stream.
-
-        Returns
-        -------
-        Patch
-            To be freed by its ``with`` block or its `free`.
-
-        Raises
-        ------
-        Exception
-            The `error`, when there is one.
-        """
+        """Take the patch over from the stream."""
         patch = self.patch
         self._kept = True
         return patch

@@ -50,18 +50,7 @@ class Members(NamedTuple):
     iy: Integers
 
     def take(self, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> "Members":
-        """Pick some.
-
-        Parameters
-        ----------
-        chosen : ndarray of bool or int
-            Which, or their numbers in the order wanted.
-
-        Returns
-        -------
-        Members
-            Those.
-        """
+        """Pick some."""
         return Members(*(column[chosen] for column in self))
 
 
@@ -96,18 +85,7 @@ class Candidates:
         return len(self.keys)
 
     def sky(self, number: int) -> SkyWCS:
-        """Give the WCS itself of one exposure.
-
-        Parameters
-        ----------
-        number : int
-            The exposure.
-
-        Returns
-        -------
-        SkyWCS
-            FITS or gWCS, as the store was opened.
-        """
+        """Give the WCS itself of one exposure."""
         return self._meta.sky_wcs(*self.keys[number])
 
     @property

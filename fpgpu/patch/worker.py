@@ -44,13 +44,7 @@ class Task(Generic[T]):
         self._ended: SimpleQueue[None] = SimpleQueue()
 
     def take(self) -> bool:
-        """Take the task, to do it or to see that nobody does.
-
-        Returns
-        -------
-        bool
-            Whether it was there to be taken.
-        """
+        """Take the task, to do it or to see that nobody does."""
         try:
             self._ticket.get_nowait()
         except Empty:
@@ -79,13 +73,7 @@ class Task(Generic[T]):
             self._ended.put(None)
 
     def wait(self, timeout: float) -> None:
-        """Wait until the call has ended.
-
-        Parameters
-        ----------
-        timeout : float
-            Seconds to wait at most.
-        """
+        """Wait until the call has ended."""
         try:
             self._ended.get(timeout=timeout)
         except Empty:
@@ -110,36 +98,14 @@ class Worker(Generic[T]):
         self._thread: threading.Thread | None = None
 
     def submit(self, call: Callable[[], T]) -> Task[T]:
-        """Hand a call over.
-
-        Parameters
-        ----------
-        call : callable
-            What to do; it gives something other than None.
-
-        Returns
-        -------
-        Task
-            May be taken back by its `Task.take` until the call begins.
-        """
+        """Hand a call over."""
         task = Task(call)
         self._inbox.put(task)
         self._keep_alive()
         return task
 
     def outcome(self, task: Task[T]) -> T | BaseException:
-        """Wait for a task.
-
-        Parameters
-        ----------
-        task : Task
-            From `submit`, not taken back.
-
-        Returns
-        -------
-        object or BaseException
-            What the call returned or raised; a StreamError when the thread died in it.
-        """
+        """Wait for a task."""
         while task.outcome is None:
             task.wait(_LOOK)
             if not task.taken:
@@ -159,13 +125,7 @@ class Worker(Generic[T]):
         return self._thread is not None and self._thread.is_alive()
 
     def shutdown(self, wait: bool = True) -> None:
-        """End the thread after the tasks that nobody took back.
-
-        Parameters
-        ----------
-        wait : bool, optional
-            Whether to wait for that.
-        """
+        """End the thread after the tasks that nobody took back."""
         self._inbox.put(None)
         while wait and self._thread is not None and self._thread.is_alive():
             self._thread.join(_LOOK)

@@ -48,23 +48,7 @@ _YEARS = 1700.0, 2200.0
 
 
 def settle_cards(header: Any) -> list[str]:
-    """Settle the contradictions in the cards of a header's WCS.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-        Changed in place where something is settled; its cards are replaced, not changed.
-
-    Returns
-    -------
-    list of str
-        What a user should know.
-
-    Raises
-    ------
-    WCSError
-        When it cannot be told what is meant.
-    """
+    """Settle the contradictions in the cards of a header's WCS."""
     refuse_duplicates(header, WCS_CARD)
     axes = _sky_axes(header)
     if axes is None:  # which is refused elsewhere, with what there is instead
@@ -90,35 +74,12 @@ def settle_cards(header: Any) -> list[str]:
 
 
 def has_lookup(header: Any) -> bool:
-    """Tell whether a header says that its distortion is partly in look-up tables.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-        Of the science image.
-
-    Returns
-    -------
-    bool
-        Whether it has CPDISn, D2IMDISn or the older D2IMEXT.
-    """
+    """Tell whether a header says that its distortion is partly in look-up tables."""
     return any(key in header for key in ("CPDIS1", "CPDIS2", "D2IMDIS1", "D2IMDIS2", "D2IMEXT"))
 
 
 def refuse_duplicates(header: Any, pattern: re.Pattern[str]) -> None:
-    """Refuse cards that are there twice with different values.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-    pattern : re.Pattern
-        Of the keywords that matter.
-
-    Raises
-    ------
-    WCSError
-        With the values found.
-    """
+    """Refuse cards that are there twice with different values."""
     for keyword, count in Counter(header.keys()).items():
         if count == 1 or not pattern.fullmatch(keyword) or _RECORD.match(keyword):
             continue

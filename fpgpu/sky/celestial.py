@@ -46,23 +46,7 @@ _PARAMETER = re.compile(r"(PV|PS)(\d+)_(\d+)([A-Z]?)")
 
 
 def image_shape(header: Any) -> tuple[int, int]:
-    """Number of pixels along the first two axes of an image.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-        With NAXIS1 and NAXIS2.
-
-    Returns
-    -------
-    tuple of int
-        (nx, ny).
-
-    Raises
-    ------
-    WCSError
-        When one of the two is missing or no positive whole number.
-    """
+    """Number of pixels along the first two axes of an image."""
     sizes = []
     for keyword in ("NAXIS1", "NAXIS2"):
         value = header.get(keyword)
@@ -78,33 +62,12 @@ def image_shape(header: Any) -> tuple[int, int]:
 
 
 def wcs_header(header: Any) -> Any:
-    """Give the cards of a header that its WCS is made of.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-
-    Returns
-    -------
-    astropy.io.fits.Header
-        With these cards only, in their order; they are shared and not to be changed.
-    """
+    """Give the cards of a header that its WCS is made of."""
     return type(header)(card for card in header.cards if _WCS_KEYWORD.fullmatch(card.keyword))
 
 
 def wcs_text(text: str) -> str:
-    """Give the cards of a header's text that its WCS is made of.
-
-    Parameters
-    ----------
-    text : str
-        Cards of 80 characters.
-
-    Returns
-    -------
-    str
-        These cards only, in their order, and no END.
-    """
+    """Give the cards of a header's text that its WCS is made of."""
     kept, keep = [], False
     for start in range(0, len(text), _CARD_LENGTH):
         keyword = text[start : start + 8].rstrip()
@@ -116,17 +79,7 @@ def wcs_text(text: str) -> str:
 
 
 def axis_count(header: Any) -> int:
-    """Count the axes that a header's WCS describes.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-
-    Returns
-    -------
-    int
-        The largest of NAXIS, WCSAXES and the numbers of the CTYPE cards.
-    """
+    """Count the axes that a header's WCS describes."""
     numbers = [int(key[5:]) for key in header if re.fullmatch(r"CTYPE\d+", key)]
     declared = [header.get(key, 0) for key in ("NAXIS", "WCSAXES")]
     return max([*numbers, *(n for n in declared if isinstance(n, int))], default=0)
@@ -136,15 +89,6 @@ def check_celestial(header: Any) -> None:
     """Refuse a header whose WCS is absent, not of the sky, or of a line or a point.
 
     WCSLIB reads a row of zeros in CD as one of the unit matrix, without a word.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-
-    Raises
-    ------
-    WCSError
-        Naming what was found.
     """
     axes = _celestial_axes(header)
     _check_matrix(header, axes)
@@ -172,24 +116,7 @@ def _check_matrix(header: Any, axes: tuple[int, int]) -> None:
 
 
 def celestial_header(header: Any) -> Any:
-    """Copy a header with its two celestial axes only.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-        With NAXIS1, NAXIS2 and a WCS of two or more axes. Not changed.
-
-    Returns
-    -------
-    astropy.io.fits.Header
-        The same cards, those of the other axes left out; a distortion is kept.
-
-    Raises
-    ------
-    WCSError
-        When there are no equatorial axes, when they depend on a pixel axis that is left out, or
-        when NAXIS1 or NAXIS2 is missing.
-    """
+    """Copy a header with its two celestial axes only."""
     image_shape(header)
     axes = _celestial_axes(header)
     if axes != (1, 2) and "A_ORDER" in header:
@@ -213,18 +140,7 @@ def celestial_header(header: Any) -> Any:
 
 
 def drop_further_axes(header: Any) -> None:
-    """Remove the cards of axes that an image does not have, in place.
-
-    Parameters
-    ----------
-    header : astropy.io.fits.Header
-        Of an image whose axes are the first two.
-
-    Raises
-    ------
-    WCSError
-        When these are not the two axes of the sky, or depend on another axis.
-    """
+    """Remove the cards of axes that an image does not have, in place."""
     if axis_count(header) <= 2:
         return
     axes = _celestial_axes(header)

@@ -184,18 +184,6 @@ def find_touching(indexes: Sequence[FootprintIndex], region: Region) -> list[Ind
 
     What the trees find is tested together: for a handful of footprints that costs as much as for
     one.
-
-    Parameters
-    ----------
-    indexes : sequence of FootprintIndex
-        Such as one for each band.
-    region : CircularRegion, RectangularRegion or PolygonRegion
-        Of any size.
-
-    Returns
-    -------
-    list of ndarray of int
-        Of each index, in ascending order.
     """
     near = _Near(indexes, *region.bounding_cap)
     # One vertex inside settles it; in a large region that spares most of the exact tests.
@@ -207,25 +195,7 @@ def find_touching(indexes: Sequence[FootprintIndex], region: Region) -> list[Ind
 
 
 def find_containing(indexes: Sequence[FootprintIndex], ra: float, dec: float) -> list[Indices]:
-    """Find the footprints of several indexes that contain a position.
-
-    Parameters
-    ----------
-    indexes : sequence of FootprintIndex
-        Such as one for each band.
-    ra, dec : float
-        Degrees.
-
-    Returns
-    -------
-    list of ndarray of int
-        Of each index, in ascending order.
-
-    Raises
-    ------
-    RegionError
-        If that is no position.
-    """
+    """Find the footprints of several indexes that contain a position."""
     if not (np.isfinite(ra) and abs(dec) <= 90.0):
         raise RegionError(f"ra={ra}, dec={dec} is no position on the sky; expected degrees")
     point = unit_vectors(ra, dec)

@@ -111,23 +111,7 @@ class SkyFrame:
 
 
 def fits_frame(wcs: Any) -> SkyFrame | None:
-    """Give the frame of a FITS WCS by the rules of the FITS standard, as astropy has them.
-
-    Parameters
-    ----------
-    wcs : astropy.wcs.WCS
-        Of right ascension and declination or galactic coordinates, after ``set``.
-
-    Returns
-    -------
-    SkyFrame or None
-        None of ICRS.
-
-    Raises
-    ------
-    WCSError
-        When RADESYS is none that is known.
-    """
+    """Give the frame of a FITS WCS by the rules of the FITS standard, as astropy has them."""
     # Of galactic coordinates astropy goes by RADESYS, which does not concern them.
     if wcs.wcs.lngtyp.strip() == "GLON":
         from astropy.coordinates import Galactic
@@ -144,23 +128,7 @@ def fits_frame(wcs: Any) -> SkyFrame | None:
 
 
 def gwcs_frame(gwcs: Any) -> SkyFrame | None:
-    """Give the frame in which the positions of a gWCS are.
-
-    Parameters
-    ----------
-    gwcs : gwcs.WCS
-        That ends on the sky.
-
-    Returns
-    -------
-    SkyFrame or None
-        None of ICRS.
-
-    Raises
-    ------
-    WCSError
-        When it is none that is known.
-    """
+    """Give the frame in which the positions of a gWCS are."""
     return _known(getattr(gwcs.output_frame, "reference_frame", None))
 
 

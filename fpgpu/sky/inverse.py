@@ -40,25 +40,7 @@ class Linearisation(NamedTuple):
 
 
 def linearise(forward: ForwardMap, domain: tuple[float, float, float, float]) -> Linearisation:
-    """Fit a linear approximation of the inverse over a part of the detector.
-
-    Parameters
-    ----------
-    forward : callable
-        Pixels to sky.
-    domain : tuple of float
-        x0, x1, y0, y1: where the map is known to be valid, in pixels.
-
-    Returns
-    -------
-    Linearisation
-        The start of `invert`.
-
-    Raises
-    ------
-    WCSError
-        When the map gives no position in the domain, or maps it onto a point or a line.
-    """
+    """Fit a linear approximation of the inverse over a part of the detector."""
     x0, x1, y0, y1 = domain
     x, y = (side.ravel() for side in np.meshgrid(np.linspace(x0, x1, 5), np.linspace(y0, y1, 5)))
     vectors = unit_vectors(*forward(x, y))

@@ -69,23 +69,7 @@ class SipFit:
 
     @classmethod
     def from_wcs(cls, wcs: SkyWCS) -> Self:
-        """Take the coefficients of a FITS WCS, with or without SIP, and turn them to ICRS.
-
-        Parameters
-        ----------
-        wcs : SkyWCS
-            Of kind ``"fits"`` and projection TAN; of any frame that is ICRS turned.
-
-        Returns
-        -------
-        SipFit
-
-        Raises
-        ------
-        WCSError
-            When the WCS is a gWCS (see `fit_sip`), of another projection, has another distortion,
-            or is FK4: whenever its positions on the detector are not those of the coefficients.
-        """
+        """Take the coefficients of a FITS WCS, with or without SIP, and turn them to ICRS."""
         if wcs.kind != "fits":
             raise WCSError("a gWCS has no SIP coefficients to take; fit them with fit_sip")
         terms = tan_sip_terms(wcs.native)
@@ -96,13 +80,7 @@ class SipFit:
         return fit
 
     def to_header(self) -> Any:
-        """Write the solution as FITS keywords.
-
-        Returns
-        -------
-        astropy.io.fits.Header
-            WCS keywords only: no NAXIS, no SIMPLE.
-        """
+        """Write the solution as FITS keywords."""
         from astropy.io.fits import Header
 
         header = Header()
@@ -357,17 +335,7 @@ class SipTable:
         return f"<SipTable of {len(self)} exposures, order {self._ab.shape[-1] - 1}>"
 
     def take(self, numbers: npt.ArrayLike) -> Self:
-        """Pick some exposures.
-
-        Parameters
-        ----------
-        numbers : array_like of int
-
-        Returns
-        -------
-        SipTable
-            In the order of `numbers`.
-        """
+        """Pick some exposures."""
         picked = object.__new__(type(self))
         for name, column in vars(self).items():
             setattr(picked, name, column[np.asarray(numbers)])

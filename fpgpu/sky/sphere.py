@@ -142,17 +142,7 @@ def angle_between(a: Floats, b: Floats) -> Floats:
 
 
 def chord(angle: npt.ArrayLike) -> Floats:
-    """Straight-line distance between unit vectors that are `angle` radians apart.
-
-    Parameters
-    ----------
-    angle : array_like
-        Radians, not negative; anything beyond pi counts as pi.
-
-    Returns
-    -------
-    length : ndarray of float64
-    """
+    """Straight-line distance between unit vectors that are `angle` radians apart."""
     return np.asarray(2.0 * np.sin(0.5 * np.minimum(angle, np.pi)))
 
 

@@ -124,33 +124,7 @@ def commit(
 ) -> State:
     """Change a store, completely or not at all.
 
-    Parameters
-    ----------
-    store : path
-        Its main file, ``pixels.h5``, which need not exist.
-    change : callable
-        Gets the state there is and says what changes. It is asked again when another writer was
-        quicker.
-    timeout : float, optional
-        Seconds to wait for another writer.
-    break_lease : bool, optional
-        Do not wait for another writer, because it is known to be dead.
-
-    Returns
-    -------
-    State
-        The new one.
-
-    Raises
-    ------
-    StoreBusyError
-        If another writer has not ended in time.
-    StoreConflictError, ExposureNameError
-        If the change does not fit the store.
-    StoreFormatError
-        If the store cannot be read.
-    StoreWriteError
-        If it cannot be written. It is as it was before.
+    `change` is asked again, with the state there is then, when another writer was quicker.
     """
     main = real_path(store)
     with holding(main, timeout=timeout, break_lease=break_lease), write_errors(main):
@@ -175,24 +149,7 @@ def commit_shards(
     *,
     timeout: float = 10.0,
 ) -> State:
-    """Make shards part of a store, and take exposures out of it, all at once.
-
-    Parameters
-    ----------
-    store : path
-        Its main file.
-    shards : sequence of Shard
-        From `fpgpu.stores.shard.write_shard`; of two of one exposure the last one counts.
-    removed : collection of (band, expID), optional
-        Exposures that go.
-    timeout : float, optional
-        As for `commit`.
-
-    Returns
-    -------
-    State
-        The new one; `commit` says what is raised.
-    """
+    """Make shards part of a store, and take exposures out of it, all at once."""
     main = real_path(store)
     strangers = [shard for shard in shards if shard.store != main]
     if strangers:
@@ -225,22 +182,7 @@ def discard(store: Path, shards: Iterable[Shard]) -> None:
 
 @contextmanager
 def holding(store: StrPath, *, timeout: float = 1.0, break_lease: bool = False) -> Iterator[None]:
-    """Keep other writers out of a store; within the block this thread may commit.
-
-    Parameters
-    ----------
-    store : path
-        Its main file, which need not exist.
-    timeout : float, optional
-        Seconds to wait for another writer.
-    break_lease : bool, optional
-        Do not wait for another writer, because it is known to be dead.
-
-    Raises
-    ------
-    StoreBusyError, StoreWriteError
-        As `leased`.
-    """
+    """Keep other writers out of a store; within the block this thread may commit."""
     main = real_path(store)
     folder = shards_folder(main) / COMMIT_FOLDER
     with write_errors(main.parent, "nothing was changed; give a folder that can be written"):

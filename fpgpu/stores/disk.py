@@ -59,13 +59,7 @@ class Signature(NamedTuple):
 
 
 def signature(path: StrPath | int) -> Signature:
-    """Return the signature of a file, given by path or open file descriptor.
-
-    Raises
-    ------
-    MissingStoreError
-        If there is no such file.
-    """
+    """Return the signature of a file, given by path or open file descriptor."""
     try:
         return Signature.of(os.stat(path))  # noqa: PTH116 (also takes a descriptor)
     except (FileNotFoundError, NotADirectoryError) as exc:
@@ -119,15 +113,7 @@ def real_path(target: StrPath) -> Path:
 
 
 def inside(folder: Path, name: str, place: str) -> Path:
-    """Return the real path of a file that a store names, if it lies in the store's folder.
-
-    Raises
-    ------
-    StoreFormatError
-        If the name leads out of the folder.
-    MissingStoreError
-        If there is no such file.
-    """
+    """Return the real path of a file that a store names, if it lies in the store's folder."""
     path = Path(name)
     if not name or path.is_absolute() or ".." in path.parts or "\0" in name:
         raise StoreFormatError(
@@ -154,15 +140,7 @@ def inside(folder: Path, name: str, place: str) -> Path:
 
 
 def open_regular(path: StrPath) -> int:
-    """Open a file for reading; anything but a regular file, which might block, is refused.
-
-    Raises
-    ------
-    StoreFormatError
-        If it is none.
-    OSError
-        If it cannot be opened.
-    """
+    """Open a file for reading; anything but a regular file, which might block, is refused."""
     # Without waiting: opening a pipe would last until somebody writes into it.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -232,30 +210,7 @@ def new_file(path: Path) -> Iterator[int]:
 
 @contextmanager
 def write_beside(target: StrPath, is_current: Callable[[], bool] | None = None) -> Iterator[Path]:
-    """Replace a file by a new one, all at once, when the block ends without an error.
-
-    Parameters
-    ----------
-    target : path
-        The file to create or replace. Where it is a symbolic link, the file it points to is
-        replaced and the link stays. Permissions of an existing file are kept.
-    is_current : callable, optional
-        Asked just before; False gives the new content up, because what it was made from is out of
-        date.
-
-    Yields
-    ------
-    pathlib.Path
-        Where to write the new content: a new file on the same file system, which does not exist
-        yet.
-
-    Raises
-    ------
-    StoreWriteError
-        If the new content cannot be written or made durable; the target is as it was before.
-    StoreConflictError
-        If `is_current` said no.
-    """
+    """Replace a file by a new one, all at once, when the block ends without an error."""
     final = real_path(target)
     draft = final.with_name(f".{secrets.token_hex(8)}.part{final.suffix}")
     try:

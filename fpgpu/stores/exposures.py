@@ -28,31 +28,7 @@ _NOT_SHOWN = {"input_files", "dq_pixels", "input_complete"}
 
 
 def exposure_records(folder: str | Path) -> "Table":
-    """Tabulate the records of all exposures of a store folder.
-
-    Parameters
-    ----------
-    folder : str or Path
-        A store folder.
-
-    Returns
-    -------
-    astropy.table.Table
-        A row an exposure, in the order of the pixel store: `band`, `expID`; the file it came from
-        (`input`, `input_size` in bytes, `input_time` UTC, `input_checksum`, and `companions`);
-        `reader`; `flux_factor` and `flux_units`; `wcs` and `sip_residual_px`, the largest
-        difference of the SIP refit from the gWCS, in pixels; `bitmask` (-1: any bit); pixels
-        masked, in all and by cause; pixels that carry each data-quality flag, `dq_NAME`, bad or
-        not; `notes`, what a user was told, as JSON; options; versions; the `date`, UTC; and what
-        else a reader has noted. Values that were not recorded, as by forcepho, are masked.
-
-    Raises
-    ------
-    MissingStoreError
-        If the folder holds no stores.
-    StoreFormatError
-        If the pixel store cannot be read.
-    """
+    """Tabulate the records of all exposures of a store folder."""
     from astropy.table import MaskedColumn, Table
 
     place = StoreFolder(Path(folder)).require()
@@ -74,20 +50,7 @@ def exposure_records(folder: str | Path) -> "Table":
 
 
 def write_records(table: "Table", path: str | Path) -> None:
-    """Write a table of records for other programs.
-
-    Parameters
-    ----------
-    table : astropy.table.Table
-        From `exposure_records`.
-    path : str or Path
-        The file, replaced when it exists; its ending, one of `FORMATS`, says in which form.
-
-    Raises
-    ------
-    StoreWriteError
-        If the ending is another one, or the file cannot be written.
-    """
+    """Write a table of records for other programs."""
     path = Path(path)
     form = FORMATS.get(path.suffix.lower())
     if form is None:

@@ -36,29 +36,12 @@ class StoreFolder:
         return self.path / "psf.h5"
 
     def holds_anything(self) -> bool:
-        """Tell whether there is a part of a store, be it whole or not.
-
-        Returns
-        -------
-        bool
-            True if there is a pixel store, a meta store or a folder of shards.
-        """
+        """Tell whether there is a part of a store, be it whole or not."""
         shards = self.pixels.with_suffix(".shards")
         return self.pixels.is_file() or self.meta.is_file() or shards.is_dir()
 
     def require(self) -> "StoreFolder":
-        """Return the folder itself when its pixel and meta stores exist.
-
-        Returns
-        -------
-        StoreFolder
-            This object.
-
-        Raises
-        ------
-        MissingStoreError
-            If the folder or one of the two stores is not there.
-        """
+        """Return the folder itself when its pixel and meta stores exist."""
         if not self.path.is_dir():
             raise MissingStoreError(
                 f"{self.path} is not a folder; a store folder is made by "

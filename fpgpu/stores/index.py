@@ -199,13 +199,7 @@ class Index:
 
     @classmethod
     def decode(cls, content: memoryview, place: object) -> Self:
-        """Return the index that `encode` wrote; its arrays are views of these bytes.
-
-        Raises
-        ------
-        StoreFormatError
-            If it is of another version or not as fpgpu writes it.
-        """
+        """Return the index that `encode` wrote; its arrays are views of these bytes."""
         try:
             (length,) = struct.unpack_from("<Q", content)
             head = json.loads(bytes(content[8 : 8 + length]))

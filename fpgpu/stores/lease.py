@@ -25,24 +25,6 @@ def leased(
     """Keep other writers out; this thread may take the same lease again within the block.
 
     It is held until the block ends, unless this process sleeps for longer than `LEASE_SECONDS`.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file of the lease, in a folder that exists.
-    store : pathlib.Path
-        What is being changed, for the error.
-    timeout : float, optional
-        Seconds to wait for another writer.
-    break_lease : bool, optional
-        Do not wait for another writer, because it is known to be dead.
-
-    Raises
-    ------
-    StoreBusyError
-        If another writer has not ended in time.
-    StoreWriteError
-        If the folder cannot be written.
     """
     lease = filelock.SoftFileLease(
         path, lease_duration=LEASE_SECONDS, poll_interval=0.02, is_singleton=True

@@ -47,35 +47,13 @@ class TilePlace:
     ny: int
 
     def write(self, header: Any) -> None:
-        """Put it into the header of the tile.
-
-        Parameters
-        ----------
-        header : astropy.io.fits.Header
-            Changed in place.
-        """
+        """Put it into the header of the tile."""
         for (keyword, comment), value in zip(_KEYWORDS, astuple(self), strict=True):
             header[keyword] = (value, comment)
 
     @classmethod
     def read(cls, header: Any) -> Self | None:
-        """Find it in a header.
-
-        Parameters
-        ----------
-        header : astropy.io.fits.Header
-            Of an exposure.
-
-        Returns
-        -------
-        TilePlace or None
-            None when the exposure is no tile.
-
-        Raises
-        ------
-        StoreFormatError
-            When keywords are missing or make no sense.
-        """
+        """Find it in a header."""
         if "MOSAIC" not in header:
             return None
         values = [header.get(keyword) for keyword, _ in _KEYWORDS]
@@ -89,20 +67,7 @@ class TilePlace:
 
 
 def list_mosaics(meta: MetaStore, band: str) -> dict[str, dict[str, TilePlace]]:
-    """Find the mosaics of a band.
-
-    Parameters
-    ----------
-    meta : MetaStore
-        The headers.
-    band : str
-        The band.
-
-    Returns
-    -------
-    dict of str to dict of str to TilePlace
-        By mosaic, then by expID of the tile.
-    """
+    """Find the mosaics of a band."""
     found: dict[str, dict[str, TilePlace]] = {}
     for expID, header in meta.headers.get(band, {}).items():
         place = TilePlace.read(header)

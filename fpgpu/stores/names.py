@@ -33,24 +33,7 @@ MAX_COMPONENT_BYTES = 255
 
 
 def check_band(name: object) -> str:
-    """Refuse a band name that cannot name a group or a folder.
-
-    Parameters
-    ----------
-    name : str
-        The band, for example ``"F200W"``.
-
-    Returns
-    -------
-    str
-        The same name as a plain `str`.
-
-    Raises
-    ------
-    ExposureNameError
-        If the name is no string, is empty, holds a slash, a backslash or a control character,
-        is ``"."`` or ``".."``, has blanks around it or is too long.
-    """
+    """Refuse a band name that cannot name a group or a folder."""
     text = _checked_text("band", name)
     if "/" in text:
         raise ExposureNameError(
@@ -63,29 +46,7 @@ def check_band(name: object) -> str:
 def each_band(
     bands: Iterable[str], known: Collection[str] | None = None, where: object = "the store"
 ) -> list[str]:
-    """Name each band that is asked for once.
-
-    Parameters
-    ----------
-    bands : iterable of str
-        Or one band alone, as its name. Bytes are names, too.
-    known : collection of str, optional
-        The bands that there are.
-    where : object, optional
-        Its text says in messages what has them.
-
-    Returns
-    -------
-    list of str
-        In the order in which they first come.
-
-    Raises
-    ------
-    NotInStoreError
-        If one is not known; the message names what is near.
-    ExposureNameError
-        If they are no names.
-    """
+    """Name each band that is asked for once."""
     try:
         names: list[Any] = [bands] if isinstance(bands, str | bytes) else list(bands)
         asked = list(dict.fromkeys(n.decode() if isinstance(n, bytes) else n for n in names))
@@ -100,20 +61,7 @@ def each_band(
 
 
 def nearest_band(band: object, known: Iterable[str]) -> str:
-    """Say which bands there are, and which of them may have been meant.
-
-    Parameters
-    ----------
-    band : object
-        What was asked for.
-    known : iterable of str
-        The bands that there are.
-
-    Returns
-    -------
-    str
-        Such as ``"it has F200W, F444W; did you mean F444W?"``.
-    """
+    """Say which bands there are, and which of them may have been meant."""
     by_case = {name.upper(): name for name in known}
     near = [by_case[name] for name in get_close_matches(str(band).upper(), by_case, n=3)]
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
@@ -128,25 +76,7 @@ def some(names: Sequence[str], most: int = 5) -> str:
 
 
 def check_expID(name: object) -> str:
-    """Refuse an exposure name that cannot name a group inside its band.
-
-    Parameters
-    ----------
-    name : str
-        The exposure, for example ``"visit1/jw01180_nrca1_cal"``; slashes make nested groups.
-
-    Returns
-    -------
-    str
-        The same name as a plain `str`.
-
-    Raises
-    ------
-    ExposureNameError
-        If the name is no string, is empty, absolute, ends in a slash, or one of its components is
-        empty, ``"."``, ``".."``, ``"data"``, too long, has blanks around it, or holds a backslash
-        or a control character.
-    """
+    """Refuse an exposure name that cannot name a group inside its band."""
     text = _checked_text("expID", name)
     if text.startswith("/"):
         raise ExposureNameError(
@@ -163,20 +93,7 @@ def check_expID(name: object) -> str:
 
 
 def check_no_collision(name: str, existing: Collection[str]) -> None:
-    """Refuse an exposure that would lie inside another one, or another inside it.
-
-    Parameters
-    ----------
-    name : str
-        The expID to add. Being among `existing` itself is no collision: that is a replacement.
-    existing : collection of str
-        The expIDs that the same band holds.
-
-    Raises
-    ------
-    ExposureNameError
-        If an existing expID is an enclosing path of `name` (``sub`` and ``sub/x``) or inside it.
-    """
+    """Refuse an exposure that would lie inside another one, or another inside it."""
     NameTree(existing).add(name)
 
 
@@ -196,18 +113,7 @@ class NameTree:
             self._put(name, _enclosing(name))
 
     def add(self, name: str) -> None:
-        """Add a name, which may be there already.
-
-        Parameters
-        ----------
-        name : str
-            The expID.
-
-        Raises
-        ------
-        ExposureNameError
-            As `check_no_collision`.
-        """
+        """Add a name, which may be there already."""
         paths = _enclosing(name)
         enclosing = next((path for path in paths if path in self._names), None)
         if enclosing is not None:

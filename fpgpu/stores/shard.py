@@ -137,15 +137,7 @@ class Shard:
         return dict(json.loads(str(self.record.provenance.get(EXTRA, "{}"))))
 
     def verify(self) -> None:
-        """Recompute the checksum of the pixels.
-
-        Raises
-        ------
-        IntegrityError
-            If it is not the one that was stored.
-        MissingStoreError, StoreFormatError
-            If the file is gone or cannot be read.
-        """
+        """Recompute the checksum of the pixels."""
         found = bytes_checksum(State.opened(self.file), self.key)
         if found != self.record.checksum:
             raise IntegrityError(
@@ -224,31 +216,7 @@ def write_pixel_file(
     items: Sequence[Item],
     tail: Callable[[Offsets, int], bytes] | None = None,
 ) -> tuple[Offsets, int]:
-    """Write exposures into a new HDF5 file, as forcepho has them, and make it durable.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file; it must not exist, and is not left incomplete but by a kill.
-    geometry : Geometry
-        Of all images.
-    items : sequence of Item
-        The exposures.
-    tail : callable, optional
-        ``tail(offsets, size)`` gives what is written behind the HDF5 file of so many bytes.
-
-    Returns
-    -------
-    offsets : list of (int, int)
-        Of the values and of the record of each item; -1 where HDF5 alone can read the values.
-    size : int
-        Of the file.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written.
-    """
+    """Write exposures into a new HDF5 file, as forcepho has them, and make it durable."""
 
     def fill(h5: h5py.File) -> list[tuple[int, int]]:
         h5.attrs.update(geometry.attributes())
@@ -296,30 +264,7 @@ def write_exposure(
     run_id: str = "",
     metadata: MetaEntry | None = None,
 ) -> Shard:
-    """Write an exposure as a shard of a store: `write_shard`, told all there is to know.
-
-    Parameters
-    ----------
-    store : pathlib.Path
-        Real path of the main file of the store, which need not exist.
-    geometry : Geometry
-        Of the store.
-    imset : Exposure, ImageSet or any object with their attributes
-        The exposure; not changed.
-    bitmask, do_fluxcal : object
-        As for `write_shard`.
-    dtype : dtype, optional
-        Of the values as they are written.
-    backend, extra, run_id : object
-        As for `write_shard`.
-    metadata : MetaEntry or None
-        What is kept of header and WCS.
-
-    Returns
-    -------
-    Shard
-        As `write_shard` gives it.
-    """
+    """Write an exposure as a shard of a store: `write_shard`, told all there is to know."""
     calibration, pixels = prepared(
         imset, geometry, bitmask, do_fluxcal, np.dtype(dtype), backend, os.fspath(store)
     )
@@ -421,25 +366,7 @@ def write_shard(
 
 
 def write_records(store: Path, records: Sequence[Record]) -> list[Place]:
-    """Write records of metadata, without pixels, into one new file of a store.
-
-    Parameters
-    ----------
-    store : pathlib.Path
-        Real path of the main file of the store.
-    records : sequence of Record
-        At least one.
-
-    Returns
-    -------
-    list of Place
-        Where each is.
-
-    Raises
-    ------
-    StoreWriteError
-        If the file cannot be written; nothing is left of it.
-    """
+    """Write records of metadata, without pixels, into one new file of a store."""
     contents = [encode(record) for record in records]
     starts = np.cumsum([0, *map(len, contents)]).tolist()
     home = records[0].store_id
@@ -476,26 +403,7 @@ def durable(path: Path, write: Callable[[Path], Any]) -> Any:
 
 
 def new_path(store: Path, key: Key, home: str, token: str, ending: str) -> Path:
-    """Name a file that no other writer uses, whatever the exposure is called.
-
-    Parameters
-    ----------
-    store : pathlib.Path
-        Real path of the main file of the store.
-    key : (str, str)
-        Band and expID.
-    home : str
-        The store's id.
-    token : str
-        What nobody else has.
-    ending : str
-        Of the name.
-
-    Returns
-    -------
-    pathlib.Path
-        In the folder of shards.
-    """
+    """Name a file that no other writer uses, whatever the exposure is called."""
     band, expID = (_UNSAFE.sub("_", part)[:_LONGEST_STEM] for part in key)
     band, expID = (f"_{name}" if name[:1] in {".", "-"} else name for name in (band, expID))
     return shards_folder(store) / band / f"{expID}-{home}-{token}{ending}"
@@ -507,13 +415,7 @@ def shards_folder(store: Path) -> Path:
 
 
 def commit_folder(store: Path) -> Path:
-    """Return the folder of what writers tell each other, made when it is first needed.
-
-    Raises
-    ------
-    StoreFormatError
-        If it lies behind a link: files in it are deleted by their names.
-    """
+    """Return the folder of what writers tell each other, made when it is first needed."""
     folder = shards_folder(store) / COMMIT_FOLDER
     make_folders(folder)
     if folder.resolve() != folder:
@@ -528,16 +430,6 @@ def store_id(store: Path) -> str:
 
     It is in a file that is created with its content, so that all writers of a new store agree. One
     that was lost is that of the index.
-
-    Parameters
-    ----------
-    store : pathlib.Path
-        Real path of the main file of the store.
-
-    Returns
-    -------
-    str
-        16 hexadecimal digits.
     """
     folder = commit_folder(store)
     path = folder / "id"
@@ -568,25 +460,7 @@ def store_id(store: Path) -> str:
 
 
 def read_shard(path: str | os.PathLike[str]) -> Shard:
-    """Read what a shard is, without its pixels.
-
-    Parameters
-    ----------
-    path : path
-        A file in the folder of shards of a store.
-
-    Returns
-    -------
-    Shard
-        For a commit.
-
-    Raises
-    ------
-    MissingStoreError
-        If there is no such file.
-    StoreFormatError
-        If it is no shard, is damaged, or lies in no folder of shards.
-    """
+    """Read what a shard is, without its pixels."""
     path = Path(path).resolve()
     shards = next((p for p in path.parents if p.suffix == SHARDS_ENDING), None)
     if shards is None:
@@ -624,21 +498,6 @@ def find_orphans(folder: str | os.PathLike[str]) -> list[Path]:
 
     They were written and not committed, by a run that was killed or is still going on, or were
     replaced and are kept for those who read the state before.
-
-    Parameters
-    ----------
-    folder : path
-        The store folder.
-
-    Returns
-    -------
-    list of Path
-        Files, in the order of their names.
-
-    Raises
-    ------
-    StoreFormatError
-        If the store cannot be read.
     """
     store = StoreFolder(Path(folder)).pixels.resolve()
     state = open_state(store, missing_ok=True)
@@ -654,18 +513,7 @@ def find_orphans(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def find_parts(folder: str | os.PathLike[str]) -> list[Path]:
-    """List the files of a folder whose writer has not finished, because it died or still writes.
-
-    Parameters
-    ----------
-    folder : path
-        The store folder.
-
-    Returns
-    -------
-    list of Path
-        Files, in the order of their names.
-    """
+    """List the files of a folder whose writer has not finished, because it died or still writes."""
     store = StoreFolder(Path(folder)).pixels.resolve()
     drafts = [path for path in store.parent.glob(".*.part*") if DRAFT.fullmatch(path.name)]
     return sorted([*drafts, *_files_below(store, PART_ENDING, f"{PART_ENDING}.json")])

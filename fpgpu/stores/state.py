@@ -83,13 +83,7 @@ class State:
 
     @cached_property
     def index(self) -> Index:
-        """What the store holds; of a file without an index, what is found in it.
-
-        Raises
-        ------
-        StoreFormatError, StoreConflictError
-            If the file cannot be read, or was changed since.
-        """
+        """What the store holds; of a file without an index, what is found in it."""
         if self.stored is not None:
             return self.stored
         if self.geometry is None:
@@ -238,24 +232,7 @@ class State:
 
 
 def open_state(path: StrPath, *, missing_ok: bool = False) -> State:
-    """Open a store as it is now.
-
-    Parameters
-    ----------
-    path : path
-        Its file, ``pixels.h5``.
-    missing_ok : bool, optional
-        Whether there may be none.
-
-    Raises
-    ------
-    MissingStoreError
-        If there is no such file.
-    StoreFormatError
-        If it is no store, or fpgpu 0.1 was killed while it changed it.
-    StoreError
-        If it cannot be opened.
-    """
+    """Open a store as it is now."""
     try:
         store = Path(path).resolve()
         _refuse_unfinished(store)

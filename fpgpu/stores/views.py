@@ -21,18 +21,6 @@ def write_views(store: StrPath, *, asdf: bool = True) -> None:
     """Write forcepho's ``meta.json``, and ``meta.asdf`` where there are gWCS, as the store is now.
 
     Files that a user has changed are taken over first.
-
-    Parameters
-    ----------
-    store : path
-        A store's main file; what is called otherwise than pixels.h5 has no views.
-    asdf : bool, optional
-        Whether to write the gWCS, which takes some 20 ms for each exposure.
-
-    Raises
-    ------
-    StoreError
-        If the store cannot be read, or the files cannot be written.
     """
     main = real_path(store)
     paths = meta_paths(main)

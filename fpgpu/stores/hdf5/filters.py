@@ -14,18 +14,7 @@ INSTALL = 'pip install "fpgpu[compress]"'
 
 
 def require_filters(dataset: h5py.Dataset) -> None:
-    """Make HDF5 able to read a dataset.
-
-    Parameters
-    ----------
-    dataset : h5py.Dataset
-        Of any file.
-
-    Raises
-    ------
-    MissingExtraError
-        If that needs a package that is not there.
-    """
+    """Make HDF5 able to read a dataset."""
     plist = dataset.id.get_create_plist()
     for i in range(plist.get_nfilters()):
         code, _, _, name = plist.get_filter(i)

@@ -92,13 +92,7 @@ def member(h5: h5py.File, parts: Sequence[str]) -> Any:
 
 
 def checked_storage(dataset: h5py.Dataset) -> h5py.Dataset:
-    """Return a dataset whose values lie in its own file, in one piece or in chunks.
-
-    Raises
-    ------
-    StoreFormatError
-        If they lie elsewhere, as of virtual datasets and external raw data.
-    """
+    """Return a dataset whose values lie in its own file, in one piece or in chunks."""
     plist = dataset.id.get_create_plist()
     if (
         plist.get_layout() not in {h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED}

@@ -42,27 +42,7 @@ class MetaEntry(NamedTuple):
 
 
 def new_entry(imset: Any) -> MetaEntry:
-    """Check an exposure and work out all that a meta store keeps of it; needs no store.
-
-    Parameters
-    ----------
-    imset : ImageSet, Exposure or similar
-        As for `MetaStore.add_exposure`.
-
-    Returns
-    -------
-    MetaEntry
-        For `MetaStore.add_prepared`, here or in another process.
-
-    Raises
-    ------
-    ExposureNameError
-        If band or expID cannot be stored.
-    UnusableExposureError
-        If the header lacks a keyword or cannot be written.
-    WCSError
-        If the WCS of the header or the gWCS is missing or gives no footprint.
-    """
+    """Check an exposure and work out all that a meta store keeps of it; needs no store."""
     band, expID = check_band(imset.band), check_expID(imset.expID)
     place = f"exposure {band}/{expID}"
     text = header_text(imset.hdr, place)

@@ -183,13 +183,7 @@ class SkyColumns:
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> "SkyColumns":
-        """Take what `arrays` gave.
-
-        Raises
-        ------
-        KeyError, ValueError, TypeError
-            If something is missing or does not fit.
-        """
+        """Take what `arrays` gave."""
         return cls(
             arrays["digests"].astype(np.uint8, copy=False),
             arrays["shapes"].astype(np.int64, copy=False).reshape(-1, 2),

@@ -92,13 +92,7 @@ class ExposureReader:
         out: Array | None,
         backend: Backend | None = None,
     ) -> Array:
-        """Read a rectangle or a list of super-pixels: `PixelStore.read_window` and others.
-
-        Raises
-        ------
-        LayoutError
-            If `out` does not fit, or `selection` leaves the grid.
-        """
+        """Read a rectangle or a list of super-pixels: `PixelStore.read_window` and others."""
         geometry = self.state.index.geometry
         if isinstance(selection, Window):
             selection = selection.checked(geometry.grid)

@@ -64,18 +64,7 @@ class CalibrationRecord:
     provenance: Mapping[str, Scalar] = field(default_factory=dict)
 
     def to_attributes(self) -> dict[str, Any]:
-        """Return HDF5 attributes, those that forcepho writes with the types it gives them.
-
-        Returns
-        -------
-        attributes : dict
-            Values by attribute name.
-
-        Raises
-        ------
-        UnusableExposureError
-            If `provenance` uses a name of fpgpu's own.
-        """
+        """Return HDF5 attributes, those that forcepho writes with the types it gives them."""
         attributes: dict[str, Any] = {
             "counts_to_flux": np.float64(self.counts_to_flux),
             "flux_units": self.flux_units,
@@ -96,19 +85,7 @@ class CalibrationRecord:
         return attributes
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as JSON can hold it.
-
-        Returns
-        -------
-        dict
-            For `from_json`.
-
-        Raises
-        ------
-        UnusableExposureError
-            If `provenance` holds something that is no text and no number, or uses a name of
-            fpgpu's own.
-        """
+        """Return the record as JSON can hold it."""
         self.to_attributes()
         provenance = {name: _plain(value) for name, value in self.provenance.items()}
         for name, value in provenance.items():
@@ -130,18 +107,7 @@ class CalibrationRecord:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "CalibrationRecord":
-        """Return the record that `to_json` gave.
-
-        Parameters
-        ----------
-        found : mapping
-            The JSON object.
-
-        Returns
-        -------
-        record : CalibrationRecord
-            Equal to the one that was written.
-        """
+        """Return the record that `to_json` gave."""
         rest = dict(found)
         band, expID = rest.pop("key")
         masked = rest.pop("masked")
@@ -149,25 +115,7 @@ class CalibrationRecord:
 
     @classmethod
     def from_dataset(cls, band: str, expID: str, dataset: h5py.Dataset) -> "CalibrationRecord":
-        """Read the record of an exposure, as complete as its writer made it.
-
-        Parameters
-        ----------
-        band, expID : str
-            The exposure.
-        dataset : h5py.Dataset
-            Its data.
-
-        Returns
-        -------
-        record : CalibrationRecord
-            With None or nothing for what was not written.
-
-        Raises
-        ------
-        OSError
-            If attributes that fpgpu wrote are no longer what they were.
-        """
+        """Read the record of an exposure, as complete as its writer made it."""
         found = {n: _plain(value) for n, value in attributes_of(dataset, strings=True).items()}
         lost = [name for name in dataset.attrs if name.startswith(PREFIX) and name not in found]
         if lost or (VERSION in found) != (CHECKSUM in found):
@@ -194,19 +142,7 @@ class CalibrationRecord:
 
 
 def names_of(names: object) -> dict[str, str]:
-    """Return the file names of an image set as forcepho stores them.
-
-    Parameters
-    ----------
-    names : str, path, or named tuple
-        One name for all, or those of image, error, mask and background; what is no name, like an
-        absent mask, is left out.
-
-    Returns
-    -------
-    attributes : dict of str to str
-        File names by attribute name.
-    """
+    """Return the file names of an image set as forcepho stores them."""
     if isinstance(names, str | os.PathLike):
         return {"image_name": os.fsdecode(names)}
     # A plain sequence has the order of forcepho's ImageNameSet.
@@ -220,20 +156,7 @@ def names_of(names: object) -> dict[str, str]:
 
 
 def update_checksum(data: Any, checksum: str | None = None) -> str:
-    """Return the checksum of bytes, or of what had `checksum` followed by these bytes.
-
-    Parameters
-    ----------
-    data : bytes-like
-        The bytes.
-    checksum : str, optional
-        Of what comes before them.
-
-    Returns
-    -------
-    checksum : str
-        CRC-32, such as ``"crc32:0a1b2c3d"``.
-    """
+    """Return the checksum of bytes, or of what had `checksum` followed by these bytes."""
     start = 0 if checksum is None else int(checksum.removeprefix("crc32:"), 16)
     return f"crc32:{zlib.crc32(data, start):08x}"
 

@@ -51,13 +51,7 @@ class BandPSF:
 
     @cached_property
     def n_radii(self) -> int:
-        """Radii of the profile that the mixtures are for: every location has all of them.
-
-        Raises
-        ------
-        LayoutError
-            If a location has no Gaussian of a bin between 0 and the largest of all locations.
-        """
+        """Radii of the profile that the mixtures are for: every location has all of them."""
         bins = self.parameters["sersic_bin"]
         number = int(bins.max()) + 1
         for radius in range(number):
@@ -72,27 +66,7 @@ class BandPSF:
 
 
 def read_band(group: Any, place: str) -> BandPSF:
-    """Read and check the PSF of one band.
-
-    Parameters
-    ----------
-    group : h5py.Group
-        With ``parameters`` (n_locations, n_psf) of `PSF_DTYPE`, or ``psfs`` (n_locations, n_radii,
-        n_gauss) of ``gauss_params`` and ``sersic_bin``; optionally ``detector_locations``
-        (2, n_locations).
-    place : str
-        File and band, for messages.
-
-    Returns
-    -------
-    BandPSF
-        In memory.
-
-    Raises
-    ------
-    StoreFormatError
-        If the group has another structure, or a mixture is not valid.
-    """
+    """Read and check the PSF of one band."""
     refuse_links(group, place)
     datasets = {name: group[name] for name in group}
     name = next((n for n in ("parameters", "psfs") if n in datasets), None)
