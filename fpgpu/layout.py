@@ -249,7 +249,7 @@ def _c_type(struct: str, field: str, dtype: np.dtype[Any]) -> str | None:
 
 
 def layout_checks() -> str:
-    """Write the C header of static assertions that ties the kernels to the dtypes of this module."""
+    """Write the C header of static assertions that ties the kernels to these dtypes."""
     lines = [_PREAMBLE]
     for struct, dtype in C_STRUCTS.items():
         lines.append(f'static_assert(sizeof({struct}) == {dtype.itemsize}, "sizeof {struct}");')

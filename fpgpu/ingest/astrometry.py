@@ -81,7 +81,7 @@ def choose_wcs(frame: Frame) -> Astrometry:
 
 
 def read_gwcs(where: str, asdf_bytes: bytes) -> Any:
-    """Read the gWCS, at ``meta.wcs``, out of the bytes of a whole ASDF file, independent of them."""
+    """Read the gWCS, at ``meta.wcs``, out of the bytes of an ASDF file, independent of them."""
     import asdf
 
     place = f"{where}: extension ASDF"

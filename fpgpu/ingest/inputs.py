@@ -347,7 +347,7 @@ def as_input(
     options: ReadOptions | None = None,
     calibration: CalibrationOptions | None = None,
 ) -> Input:
-    """Turn what a user hands to ingest into an `Input`; one that is an `Input` keeps its options."""
+    """Turn what a user hands to ingest into an `Input`; an `Input` keeps its options."""
     if isinstance(item, Input):
         return item
     options, calibration = options or ReadOptions(), calibration or CalibrationOptions()
