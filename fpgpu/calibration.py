@@ -1,8 +1,8 @@
 """The chain from a detector image to the fluxes that a store keeps.
 
 Background is subtracted, unusable pixels lose their weight, and counts become fluxes, with the
-bits that forcepho's NumPy code gives. `calibrate_images` is the chain as it reads, on whole
-images; `calibrated_superpixels` does the same tile by tile, straight into super-pixel order.
+bits that forcepho's NumPy code gives: on whole images (`calibrate_images`), or tile by tile
+straight into super-pixel order (`calibrated_superpixels`).
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -198,39 +198,9 @@ def calibrate_images(
         If `factor` or any resulting value is out of the range of float32.
     """
     planes = Planes.checked(im, ierr, mask, bkg, area, bitmask)
-    factor, inverse = _checked_factor(factor)
-    flux = planes.im.astype(working_dtype(planes.im))
-    weight = planes.ierr.astype(working_dtype(planes.ierr))
-    background = np.zeros_like(flux) if planes.bkg is None else planes.bkg
-    pixel_area = np.ones(flux.shape, np.float32) if planes.area is None else planes.area.copy()
-    flagged = np.zeros(flux.shape, bool)
-    if planes.flags is not None:
-        flagged = (planes.flags & planes.bad_bits) != 0
-
-    with np.errstate(all="ignore"):
-        if planes.bkg is not None:
-            np.subtract(flux, background, out=flux, casting="same_kind")
-        bad_flux = ~np.isfinite(flux)
-        bad_err = ~(np.isfinite(weight) & (weight >= 0))
-        bad_area = ~(np.isfinite(pixel_area) & (pixel_area > 0))
-        masked = bad_flux | bad_err | flagged | bad_area
-
-        weight[masked] = 0
-        flux[masked] = 0
-        sampled = masked & np.isfinite(background)
-        flux[sampled] = background[sampled]
-
-        flux *= flux.dtype.type(factor)
-        weight *= weight.dtype.type(inverse)
-        if planes.area is not None:
-            pixel_area[bad_area] = 1
-            flux *= pixel_area
-            weight /= pixel_area
-        flux, weight = flux.astype(np.float32), weight.astype(np.float32)
-
-    causes = (masked, bad_flux, bad_err, flagged, bad_area)
+    flux, weight, counts = _calibrate(planes, _checked_factor(factor), x_runs_fastest(planes.im))
     _refuse([_find_overflow(flux, weight)])
-    return flux, weight, MaskCounts(flux.size, *(_count(cause) for cause in causes))
+    return flux, weight, counts
 
 
 def calibrated_superpixels(
@@ -287,18 +257,14 @@ def calibrated_superpixels(
     tiles = split_into_tiles(grid, size, x_fastest)
 
     def calibrate(share: Iterable[Tile]) -> tuple[MaskCounts, list[_Overflow | None]]:
-        largest = tiles[0].shape[0] * tiles[0].shape[1] * size**2
-        calibrator = _TileCalibrator(planes, largest, scale)
         writer = TileWriter(tiles[0], size, np.float32, x_fastest)
-        counts = MaskCounts()
-        overflows = []
-        with np.errstate(all="ignore"):
-            for tile in share:
-                part = planes.map(partial(tile.of_pixels, size=size))
-                flux, weight, tile_counts = calibrator.calibrate(part, x_fastest)
-                writer.write(flux, weight, tile.of_superpixels(superpixels))
-                counts += tile_counts
-                overflows.append(_find_overflow(flux, weight, tile.x0 * size, tile.y0 * size))
+        counts, overflows = MaskCounts(), []
+        for tile in share:
+            part = planes.map(partial(tile.of_pixels, size=size))
+            flux, weight, tile_counts = _calibrate(part, scale, x_fastest)
+            writer.write(flux, weight, tile.of_superpixels(superpixels))
+            counts += tile_counts
+            overflows.append(_find_overflow(flux, weight, tile.x0 * size, tile.y0 * size))
         return counts, overflows
 
     results = work_through(calibrate, tiles, planes.im.size)
@@ -306,88 +272,54 @@ def calibrated_superpixels(
     return superpixels, sum((counts for counts, _ in results), MaskCounts())
 
 
-class _TileCalibrator:
-    """Calibrates tiles of one exposure in buffers that stay in cache.
+def _calibrate(
+    planes: Planes, scale: tuple[float, float], x_fastest: bool
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], MaskCounts]:
+    """Calibrate images, or a tile of them; `x_fastest` is how they run in memory.
 
     Most pixels are good, so what is masked is found first and only then looked at one by one.
     """
-
-    def __init__(self, planes: Planes, largest: int, scale: tuple[float, float]) -> None:
-        self._flux = np.empty(largest, working_dtype(planes.im))
-        self._weight = np.empty(largest, working_dtype(planes.ierr))
-        self._flags = np.empty(largest, np.uint8 if planes.flags is None else planes.flags.dtype)
-        self._area = np.empty(0 if planes.area is None else largest, np.float32)
-        self._good, self._test = np.empty((2, largest), bool)
-        self._factor = self._flux.dtype.type(scale[0])
-        self._inverse = self._weight.dtype.type(scale[1])
-
-    def calibrate(
-        self, planes: Planes, x_fastest: bool
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], MaskCounts]:
-        """Calibrate a tile; the flux and weight ``[x, y]`` are gone with the next tile."""
-        if x_fastest:
-            planes = planes.map(np.transpose)
-        shape = planes.im.shape
-        flux, weight, good, test = (
-            buffer[: planes.im.size].reshape(shape)
-            for buffer in (self._flux, self._weight, self._good, self._test)
-        )
-        np.copyto(flux, planes.im)
-        np.copyto(weight, planes.ierr)
+    if x_fastest:
+        planes = planes.map(np.transpose)
+    flux = planes.im.astype(working_dtype(planes.im), order="C")
+    weight = planes.ierr.astype(working_dtype(planes.ierr), order="C")
+    area = None if planes.area is None else planes.area.astype(np.float32, order="C")
+    with np.errstate(all="ignore"):
         if planes.bkg is not None:
             np.subtract(flux, planes.bkg, out=flux, casting="same_kind")
-        np.isfinite(flux, out=good)
-        good &= np.isfinite(weight, out=test)
-        good &= np.greater_equal(weight, 0, out=test)
+        good = np.isfinite(flux)
+        good &= np.isfinite(weight)
+        good &= weight >= 0
         if planes.flags is not None:
-            flags = self._flags[: planes.im.size].reshape(shape)
-            np.bitwise_and(planes.flags, planes.bad_bits, out=flags)
-            good &= np.equal(flags, 0, out=test)
-        if planes.area is not None:
-            area = self._area[: planes.im.size].reshape(shape)
-            np.copyto(area, planes.area)
-            good &= np.isfinite(area, out=test)
-            good &= np.greater(area, 0, out=test)
+            good &= (planes.flags & planes.bad_bits) == 0
+        if area is not None:
+            good &= np.isfinite(area)
+            good &= area > 0
 
-        masked = np.nonzero(np.logical_not(good, out=test).ravel())[0]
-        counts = self._mask(masked, planes)
-        flux *= self._factor
-        weight *= self._inverse
-        if planes.area is not None:
+        masked = np.nonzero(~good)
+        n_flagged = n_bad_area = 0
+        n_bad_flux = _count(~np.isfinite(flux[masked]))
+        n_bad_err = _count(~(np.isfinite(weight[masked]) & (weight[masked] >= 0)))
+        if planes.flags is not None:
+            n_flagged = _count(planes.flags[masked] & planes.bad_bits)
+        if area is not None:
+            bad_area = ~(np.isfinite(area[masked]) & (area[masked] > 0))
+            n_bad_area = _count(bad_area)
+            area[masked] = np.where(bad_area, 1, area[masked])
+
+        weight[masked] = 0
+        flux[masked] = 0
+        if planes.bkg is not None:
+            background = planes.bkg[masked]
+            flux[masked] = np.where(np.isfinite(background), background, 0)
+        flux *= flux.dtype.type(scale[0])
+        weight *= weight.dtype.type(scale[1])
+        if area is not None:
             flux *= area
             weight /= area
-        flux32, weight32 = (
-            flux.astype(np.float32, copy=False),
-            weight.astype(np.float32, copy=False),
-        )
-        return (flux32.T, weight32.T, counts) if x_fastest else (flux32, weight32, counts)
-
-    def _mask(self, masked: npt.NDArray[np.intp], planes: Planes) -> MaskCounts:
-        """Take the weight from the masked pixels (flat indices) and tell why they were masked."""
-        place = np.unravel_index(masked, planes.im.shape)
-        flux, weight = self._flux[masked], self._weight[masked]
-        n_flagged = n_bad_area = 0
-        if planes.flags is not None:
-            n_flagged = _count(self._flags[masked])
-        if planes.area is not None:
-            area = self._area[masked]
-            bad_area = ~(np.isfinite(area) & (area > 0))
-            n_bad_area = _count(bad_area)
-            self._area[masked[bad_area]] = 1
-        self._weight[masked] = 0
-        self._flux[masked] = 0
-        if planes.bkg is not None:
-            background = planes.bkg[place]
-            sampled = np.isfinite(background)
-            self._flux[masked[sampled]] = background[sampled]
-        return MaskCounts(
-            n_pixels=planes.im.size,
-            n_masked=masked.size,
-            n_nonfinite_flux=_count(~np.isfinite(flux)),
-            n_bad_err=_count(~(np.isfinite(weight) & (weight >= 0))),
-            n_flagged=n_flagged,
-            n_bad_area=n_bad_area,
-        )
+        flux, weight = flux.astype(np.float32, copy=False), weight.astype(np.float32, copy=False)
+    counts = MaskCounts(flux.size, masked[0].size, n_bad_flux, n_bad_err, n_flagged, n_bad_area)
+    return (flux.T, weight.T, counts) if x_fastest else (flux, weight, counts)
 
 
 def _count(condition: npt.NDArray[Any]) -> int:
