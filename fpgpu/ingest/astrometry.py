@@ -10,7 +10,7 @@ from fpgpu.errors import UnusableExposureError, WCSDisagreementError, WCSError
 from fpgpu.ingest.cards import replace_wcs
 from fpgpu.ingest.frame import Frame
 from fpgpu.ingest.refit import refit_gwcs, refit_header
-from fpgpu.sky.disagreement import Disagreement, disagreement
+from fpgpu.sky.disagreement import disagreement
 from fpgpu.sky.sip import SipFit
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.metadata.asdfguard import check_asdf
@@ -150,51 +150,28 @@ def _refit(
 def _refuse_disagreement(
     where: str, header: Any, sky: SkyWCS, shape: tuple[int, int], tolerance: float
 ) -> None:
-    """Refuse a gWCS and a header that are of two places."""
+    """Refuse a gWCS and a header that are of two places, and say what speaks for which."""
     found = disagreement(sky, SkyWCS.from_header(header), shape)
-    # Not "<=": where one of the two gives no position at all, the difference is NaN.
-    if not found.max_pixels <= tolerance:
-        text = _disagreement_text(sky, found, tolerance)
-        raise WCSDisagreementError(f"{where}: {text}; {_whom_to_believe(header, shape)}")
-
-
-def _whom_to_believe(header: Any, shape: tuple[int, int]) -> str:
-    """Say what is known of an image whose two WCSs disagree, and what to do."""
+    # Where one of the two gives no position at all, the difference is NaN, and refused.
+    if found.max_pixels <= tolerance:
+        return
     detector = header.get("SUBSIZE1"), header.get("SUBSIZE2")
-    choose = "--wcs gwcs or --wcs fits"
-    if not all(isinstance(side, int) and side > 0 for side in detector):
-        return (
-            f"one of them is wrong, as in a cutout whose gWCS was not shifted; choose with {choose}"
+    cause = "one of them is wrong, as in a cutout whose gWCS was not shifted"
+    if detector == shape:
+        cause = "the image is a whole exposure, whose positions the pipeline has from the gWCS"
+    elif all(isinstance(side, int) and side >= n for side, n in zip(detector, shape, strict=True)):
+        cause = (
+            f"the image is a cutout, {shape[0]} x {shape[1]} of {detector[0]} x {detector[1]} "
+            "pixels (SUBSIZE1, SUBSIZE2), whose gWCS was perhaps not shifted"
         )
-    if shape[0] < detector[0] or shape[1] < detector[1]:
-        sides = f"{shape[0]} x {shape[1]} of {detector[0]} x {detector[1]} pixels"
-        return (
-            f"the image is a cutout, {sides} (SUBSIZE1, SUBSIZE2), whose gWCS was perhaps not "
-            f"shifted; choose with {choose}"
-        )
-    version = str(header.get("CAL_VER", "")).strip()
-    is_sip = "A_ORDER" in header
-    return (
-        f"the image is a whole exposure: the pipeline{f' (jwst {version})' if version else ''}, as "
-        "in all its versions, computes positions with the gWCS, and the header has "
-        f"{'a SIP approximation to it' if is_sip else 'the pointing, without distortion'}; so take "
-        "--wcs gwcs, or --wcs fits if the header was corrected afterwards"
-    )
-
-
-def _disagreement_text(sky: SkyWCS, found: Disagreement, tolerance: float) -> str:
-    """Say how far the two are apart, and where on the sky each is."""
     (x, y), a, b = found.pixel, found.position_a, found.position_b
     # The comparison is linear at the pixel; hundreds of pixels away distortion counts.
     other = sky.world_to_pixel(*b)
     distance = math.hypot(other[0] - x, other[1] - y)
-    if not math.isfinite(distance):
-        distance = found.max_pixels
-    typical = ""
-    if math.isfinite(found.median_pixels):
-        typical = f", by {found.median_pixels:.1f} px in the median"
-    return (
-        f"gWCS and FITS WCS disagree by {distance:.1f} px (tolerance {tolerance:g}){typical}: "
-        f"pixel ({x:g}, {y:g}), the worst, is at RA, Dec {a[0]:.6f}, {a[1]:.6f} by the gWCS and "
-        f"{b[0]:.6f}, {b[1]:.6f} by the FITS header"
+    raise WCSDisagreementError(
+        f"{where}: gWCS and FITS WCS disagree by "
+        f"{distance if math.isfinite(distance) else found.max_pixels:.1f} px (tolerance "
+        f"{tolerance:g}), by {found.median_pixels:.1f} px in the median: pixel ({x:g}, {y:g}), the "
+        f"worst, is at RA, Dec {a[0]:.6f}, {a[1]:.6f} by the gWCS and {b[0]:.6f}, {b[1]:.6f} by "
+        f"the FITS header; {cause}; choose with --wcs gwcs or --wcs fits"
     )

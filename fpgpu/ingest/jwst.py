@@ -31,22 +31,9 @@ SURFACE_BRIGHTNESS = "MJy/sr"
 _FILTER = re.compile(r"F\d{3,4}[A-Z]\d?")
 
 # Parts of EXP_TYPE of what disperses light, and of series of integrations.
-_NO_IMAGE = {
-    "GRISM": "a grism spectrum",
-    "WFSS": "a slitless spectrum",
-    "SOSS": "a slitless spectrum",
-    "LRS": "a spectrum",
-    "MRS": "an integral-field spectrum",
-    "IFU": "an integral-field spectrum",
-    "FIXEDSLIT": "a slit spectrum",
-    "BRIGHTOBJ": "a slit spectrum",
-    "MSASPEC": "a multi-slit spectrum",
-    "AUTOWAVE": "a spectrum",
-    "DARK": "a dark exposure",
-    "FLAT": "a flat field",
-    "LED": "a lamp exposure",
-    "LAMP": "a lamp exposure",
-}
+_NO_IMAGE = re.compile(
+    r"GRISM|WFSS|SOSS|LRS|MRS|IFU|FIXEDSLIT|BRIGHTOBJ|MSASPEC|AUTOWAVE|DARK|FLAT|LED|LAMP"
+)
 
 
 def is_jwst(file: FitsFile) -> bool:
@@ -94,12 +81,10 @@ def _is_resampled(file: FitsFile) -> bool:
 def _refuse_other_products(file: FitsFile) -> None:
     """Refuse what is no image of the sky, with the reason."""
     kind = str(file.primary("EXP_TYPE") or "").strip().upper()
-    what = next((text for part, text in _NO_IMAGE.items() if part in kind), None)
-    if what is None and "EXTRACT1D" in file.names():
-        what = "extracted spectra"
-    if what is not None:
+    if _NO_IMAGE.search(kind) or "EXTRACT1D" in file.names():
         raise UnusableExposureError(
-            f"{file.path}: EXP_TYPE is {kind or 'missing'}: {what}, no image of the sky"
+            f"{file.path}: EXP_TYPE is {kind or 'missing'} (extensions {', '.join(file.names())}): "
+            "no image of the sky"
         )
     if file.names().count("SCI") > 1:
         raise UnusableExposureError(

@@ -166,19 +166,13 @@ def test_a_mosaic_goes_in_as_tiles_and_comes_out_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("exp_type", "reason"),
-    [
-        ("NRC_WFSS", "a slitless spectrum"),
-        ("NRC_TSGRISM", "a grism spectrum"),
-        ("NIS_SOSS", "a slitless spectrum"),
-        ("MIR_LRS-FIXEDSLIT", "a spectrum"),
-        ("MIR_MRS", "an integral-field spectrum"),
-        ("NRC_DARK", "a dark exposure"),
-    ],
+    "exp_type", ["NRC_WFSS", "NRC_TSGRISM", "NIS_SOSS", "MIR_LRS-FIXEDSLIT", "MIR_MRS", "NRC_DARK"]
 )
-def test_what_is_no_image_of_the_sky_is_refused(tmp_path, exp_type, reason):
+def test_what_is_no_image_of_the_sky_is_refused(tmp_path, exp_type):
     path = write_cal(tmp_path / "jw_cal.fits", exp_type=exp_type)
-    with pytest.raises(UnusableExposureError, match=rf"jw_cal\.fits: EXP_TYPE is .*: {reason}"):
+    with pytest.raises(
+        UnusableExposureError, match=rf"jw_cal\.fits: EXP_TYPE is {exp_type}.*: no image of the sky"
+    ):
         read_exposure(path)
 
 
@@ -195,7 +189,7 @@ def test_cubes_and_sets_of_spectra_are_refused(tmp_path):
     cases = {
         "jw_calints.fits": (cube, "SCI has 24 x 16 x 3 values: a cube of integrations"),
         "jw_s2d.fits": (slits, "has 2 SCI extensions, one a slit"),
-        "jw_x1d.fits": (spectra, "extracted spectra, no image"),
+        "jw_x1d.fits": (spectra, "EXTRACT1D.*no image of the sky"),
     }
     for name, (model, reason) in cases.items():
         with warnings.catch_warnings():
