@@ -20,67 +20,73 @@ Only plain YAML is read: no tag makes an object. An unknown key is refused with 
 
 import os
 import re
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from fnmatch import fnmatch
+from functools import reduce
 from pathlib import Path
-from typing import Any
+from string import Template
+from typing import Any, NamedTuple
 
 import yaml
 
-from fpgpu.errors import ConfigError, FpgpuError, MissingFileError
+from fpgpu.errors import ConfigError, FpgpuError, MissingFileError, UnusableExposureError
 from fpgpu.ingest.exposure import FILE_ENDING
 from fpgpu.ingest.find import find_inputs
-from fpgpu.ingest.inputs import CalibrationOptions, Input
+from fpgpu.ingest.inputs import OPTIONS, ROLES, CalibrationOptions, Input, Kind
 
 __all__ = ["IngestConfig", "load_config"]
 
-_KINDS: dict[str, tuple[tuple[type, ...], str, str]] = {
-    "text": ((str,), "text", "match wcs expID weight pixel_area no_weight"),
-    "path": ((str,), "a file name", "out framedir"),
-    "paths": ((str,), "a file name or a list of them", "inputs"),
-    "names": ((str,), "a name or a list of names", "split_by_detector bands"),
-    "mapping": ((str,), "names with new names, as {F606W: ACS_F606W}", "rename_bands"),
-    "number": (
-        (int, float, str),
-        "a number",
-        "wcs_tolerance sip_tolerance err_scale abmag background_offset max_snr",
-    ),
-    "integer": ((int, str), "an integer", "tile_overlap"),
-    "size": ((int,), "an integer or two, as [2048, 2048]", "tile"),
-    "switch": ((bool,), "true or false", "pad fluxcal"),
-    "bits": ((str, int), "a number, a flag name, or a list of them", "bitmask"),
-    "extension": ((str, int), "name or number of an extension", "sci"),
-    "image": (
-        (str, int),
-        "a file name, or name or number of an extension",
-        "err wht mask background area",
-    ),
-}
-"""Kinds of values: their types, how messages call them, and the keys whose values are one."""
-
-_KIND_OF = {key: kind for kind, (*_, keys) in _KINDS.items() for key in keys.split()}
-_OPTION_KEYS = [key for key in _KIND_OF if key not in ("match", "inputs", "out")]
-
 _FIELD_OF = {"rename_bands": "band_names", "fluxcal": "do_fluxcal"}
-_ROLE_OF = {"err": "err", "wht": "wht", "mask": "mask", "background": "bkg", "area": "area"}
+_KEY_OF = {name: key for key, name in _FIELD_OF.items()}
+_ROLE_OF = {"sci": "sci", **{"background" if role == "bkg" else role: role for role in ROLES}}
 _CALIBRATION = {entry.name for entry in fields(CalibrationOptions)}
 
-_VARIABLE = re.compile(r"\$(?:\$|\{(\w+)\}|(\w+))")
+
+def _take(*types: type) -> Callable[[Any], Any]:
+    """Take values of some types, of which bool is one only where it is named."""
+
+    def take(value: Any) -> Any:
+        if type(value) not in types:
+            raise TypeError
+        return value
+
+    return take
+
+
+_TEXT = Kind("text", _take(str))
+_NAMES = Kind(
+    "a file name or a list of them",
+    lambda value: tuple(map(_take(str), value if isinstance(value, list) else [value])),
+)
+_IMAGE = Kind("a file name, or name or number of an extension", _take(str, int))
+_KINDS = {
+    **{_KEY_OF.get(name, name): kind for name, kind in OPTIONS.items()},
+    **dict.fromkeys(_ROLE_OF, _IMAGE),
+    "inputs": _NAMES,
+    "out": _TEXT,
+    "match": _TEXT,
+}
+"""What the values of keys are."""
+
+# The size of a super-pixel is that of the store, and extensions have keys of their own.
+_OPTION_KEYS = _KINDS.keys() - {"match", "inputs", "out", "super_pixel_size", "extensions"}
+
 _FILE_NAME = re.compile(r"[./{]")
-_FILE_FIELD = re.compile(r"\{(\w*)\}")
 _LARGEST = 1 << 20
 
 
-@dataclass(frozen=True)
-class _Section:
+class _Section(NamedTuple):
     """Options of the files that a pattern matches, and where in the file they are."""
 
     match: str
     options: Mapping[str, Any]
     place: str
+
+    def matches(self, path: Path) -> bool:
+        """Whether the pattern is that of a file, by its name or path."""
+        return any(fnmatch(str(name), self.match) for name in (path.name, path, path.absolute()))
 
 
 @dataclass(frozen=True)
@@ -100,61 +106,35 @@ class IngestConfig:
     path: Path
     named: tuple[str, ...] = ()
     out: Path | None = None
-    _defaults: _Section = field(default_factory=lambda: _Section("*", {}, ""))
     _sections: tuple[_Section, ...] = ()
 
     def inputs(self, items: object = (), overrides: Mapping[str, Any] | None = None) -> list[Input]:
-        """Find the inputs and give each its options."""
+        """Find the inputs and give each the options of the sections that match, later ones last."""
         found = find_inputs(items) or find_inputs(self.named)
         if not found:
             raise ConfigError(f"{self.path}: no inputs; name files here or on the command line")
-        used: set[int] = set()
-        result = [self._with_options(item, overrides or {}, used) for item in found]
-        for number, section in enumerate(self._sections):
-            if number not in used:
+        for section in self._sections:
+            if not any(section.matches(item.path) for item in found):
                 raise ConfigError(
                     f"{section.place}: match {section.match!r} matches none of the {len(found)} "
                     "inputs"
                 )
-        return result
-
-    def _with_options(self, item: Input, overrides: Mapping[str, Any], used: set[int]) -> Input:
-        """Apply what holds for an input: the top of the file, its sections, the overrides."""
-        layers = [self._defaults]
-        for number, section in enumerate(self._sections):
-            names = (item.path.name, str(item.path), str(item.path.absolute()))
-            if any(fnmatch(name, section.match) for name in names):
-                used.add(number)
-                layers.append(section)
-        layers.append(_Section("", overrides, "command line"))
-        for layer in layers:
-            item = _apply(item, layer)
-        return item
+        sections = (*self._sections, _Section("*", overrides or {}, "command line"))
+        return [reduce(_apply, (s for s in sections if s.matches(i.path)), i) for i in found]
 
 
 def load_config(path: str | Path) -> IngestConfig:
     """Read a configuration file."""
     path = Path(path)
-    root = _parse(path)
-    values: dict[str, Any] = {}
-    sections: list[_Section] = []
-    for key, node, place in _items(path, root, ("inputs", "out", "exposures", *_OPTION_KEYS)):
-        if key == "exposures":
-            sections = _sections(path, node, place)
-        else:
-            values[key] = _value(key, node, place)
+    keys = ("inputs", "out", "exposures", *_OPTION_KEYS)
+    values = _values(path, _parse(path), keys)
+    further = values.pop("exposures", ())
     named, out = values.pop("inputs", ()), values.pop("out", None)
-    config = IngestConfig(
-        path,
-        named,
-        None if out is None else Path(out),
-        _Section("*", values, str(path)),
-        tuple(sections),
-    )
+    sections = (_Section("*", values, str(path)), *further)
     # Options that make no sense are told now, not for each file.
-    for section in (config._defaults, *sections):
+    for section in sections:
         _apply(Input(Path("any.fits")), section)
-    return config
+    return IngestConfig(path, named, None if out is None else Path(out), sections)
 
 
 def _parse(path: Path) -> yaml.MappingNode:
@@ -180,9 +160,9 @@ def _parse(path: Path) -> yaml.MappingNode:
     return root
 
 
-def _items(path: Path, node: Any, known: Iterable[str]) -> Iterable[tuple[str, Any, str]]:
-    """The keys, values and places of a mapping, each key known and there once."""
-    seen: set[str] = set()
+def _values(path: Path, node: Any, known: Iterable[str]) -> dict[str, Any]:
+    """Read a mapping, each key known and there once, and each value of its kind."""
+    values: dict[str, Any] = {}
     for key_node, value in node.value:
         place = f"{path}, line {key_node.start_mark.line + 1}"
         key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "?"
@@ -190,23 +170,31 @@ def _items(path: Path, node: Any, known: Iterable[str]) -> Iterable[tuple[str, A
             near = get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
             raise ConfigError(f"{place}: unknown key {key!r}; {hint}")
-        if key in seen:
+        if key in values:
             raise ConfigError(f"{place}: key {key!r} is there twice")
-        seen.add(key)
-        yield key, value, place
+        try:
+            values[key] = (
+                _sections(path, value)
+                if key == "exposures"
+                else _KINDS[key].checked(key, _plain(value))
+            )
+        except ConfigError:
+            raise
+        except FpgpuError as error:
+            raise ConfigError(f"{place}: {error}") from error
+    return values
 
 
-def _sections(path: Path, node: Any, place: str) -> list[_Section]:
+def _sections(path: Path, node: Any) -> list[_Section]:
     """Read the sections."""
     if not isinstance(node, yaml.SequenceNode) or not all(
         isinstance(entry, yaml.MappingNode) for entry in node.value
     ):
-        raise ConfigError(f"{place}: exposures: expected a list of sections with match and options")
+        raise UnusableExposureError("exposures: expected a list of sections with match and options")
     sections = []
     for entry in node.value:
         own = f"{path}, line {entry.start_mark.line + 1}"
-        found = _items(path, entry, ("match", *_OPTION_KEYS))
-        options = {key: _value(key, value, where) for key, value, where in found}
+        options = _values(path, entry, ("match", *_OPTION_KEYS))
         match = options.pop("match", None)
         if match is None:
             raise ConfigError(f"{own}: the section has no match; expected a pattern of file names")
@@ -214,92 +202,66 @@ def _sections(path: Path, node: Any, place: str) -> list[_Section]:
     return sections
 
 
-def _value(key: str, node: Any, place: str) -> Any:
-    """Turn a node into a value of the kind that a key has."""
-    kind = _KIND_OF[key]
-    types, expected, _ = _KINDS[kind]
-    is_list = isinstance(node, yaml.SequenceNode) and kind in ("names", "paths", "bits", "size")
-    is_map = isinstance(node, yaml.MappingNode) and kind == "mapping"
-    nodes = node.value if is_list else [node]
-    if is_map:
-        nodes = [each for pair in node.value for each in pair]
-    values = [_scalar(each, place) for each in nodes]
-    is_fit = is_map if kind == "mapping" else bool(values)
-    is_fit &= all(type(value) in types for value in values)  # a bool is no integer
-    if is_fit and kind in ("number", "integer"):
-        # Numbers like 2e-2 are text to YAML 1.1, as are those of environment variables.
-        with suppress(ValueError, OverflowError):
-            return int(values[0]) if kind == "integer" else float(values[0])
-        is_fit = False
-    if not is_fit:
-        scalar = _scalar(node, place)
-        found = "a list or mapping" if scalar is None else repr(scalar)
-        raise ConfigError(f"{place}: {key} is {found}; expected {expected}")
-    if kind == "mapping":
-        return dict(zip(values[::2], values[1::2], strict=True))
-    if kind == "size" and not is_list:
-        return values[0], values[0]
-    return tuple(values) if is_list or kind in ("names", "paths") else values[0]
+def _plain(node: Any) -> Any:
+    """Read a value, or a list or mapping of single ones; what is nested deeper becomes None."""
+    if isinstance(node, yaml.SequenceNode):
+        return [_scalar(each) for each in node.value]
+    if isinstance(node, yaml.MappingNode):
+        return {_scalar(name): _scalar(each) for name, each in node.value}
+    return _scalar(node)
 
 
-def _scalar(node: Any, place: str) -> Any:
+def _scalar(node: Any) -> Any:
     """Read a single value, environment variables in it expanded; None for anything else."""
     if not isinstance(node, yaml.ScalarNode):
         return None
     value = yaml.SafeLoader("").construct_object(node)
-
-    def expand(match: re.Match[str]) -> str:
-        name = match[1] or match[2]
-        if name is None:
-            return "$"
-        if name not in os.environ:
-            raise ConfigError(f"{place}: the environment variable {name} is not set")
-        return os.environ[name]
-
-    return _VARIABLE.sub(expand, value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    try:
+        return Template(value).substitute(os.environ)
+    except KeyError as error:
+        raise UnusableExposureError(
+            f"the environment variable {error.args[0]} is not set"
+        ) from error
+    except ValueError as error:
+        raise UnusableExposureError(
+            f"{value!r} has a $ that begins no name; $$ is a dollar sign"
+        ) from error
 
 
 def _apply(item: Input, section: _Section) -> Input:
     """Give an input the options of a section."""
-    reading: dict[str, Any] = {}
-    calibration, companions = dict[str, Any](), dict(item.companions)
-    extensions = dict(item.options.extensions)
-    for key, value in section.options.items():
-        name, role = _FIELD_OF.get(key, key), _ROLE_OF.get(key, key)
-        if key in ("sci", *_ROLE_OF):
+    options = {_FIELD_OF.get(key, key): value for key, value in section.options.items()}
+    companions, extensions = dict(item.companions), dict(item.options.extensions)
+    try:
+        for key in _ROLE_OF.keys() & options.keys():
+            role, value = _ROLE_OF[key], options.pop(key)
             # What is said last holds, a file or an extension.
             companions.pop(role, None)
             extensions.pop(role, None)
-            if isinstance(value, int) or not _FILE_NAME.search(value):
+            if key == "sci" or isinstance(value, int) or not _FILE_NAME.search(value):
                 extensions[role] = value
             else:
-                companions[role] = _companion(value, item.path, section.place, key)
-        elif name in _CALIBRATION:
-            calibration[name] = value
-        else:
-            reading[name] = value
-    try:
+                companions[role] = _companion(value, item.path, key)
+        calibration = {name: options.pop(name) for name in _CALIBRATION & options.keys()}
         return replace(
             item,
             companions=companions,
-            options=replace(item.options, extensions=extensions, **reading),
+            options=replace(item.options, extensions=extensions, **options),
             calibration=replace(item.calibration, **calibration),
         )
     except FpgpuError as error:
         raise ConfigError(f"{section.place}: {error}") from error
 
 
-def _companion(pattern: str, path: Path, place: str, key: str) -> Path:
+def _companion(pattern: str, path: Path, key: str) -> Path:
     """Name the companion of a file."""
     stem = FILE_ENDING.sub("", path.name)
-    known = {"stem": stem, "folder": str(path.parent), "name": path.name}
-
-    def fill(match: re.Match[str]) -> str:
-        if match[1] not in known:
-            raise ConfigError(
-                f"{place}: {key} has the field {match[0]}; expected {{stem}}, {{folder}} or "
-                "{name} of the science image"
-            )
-        return known[match[1]]
-
-    return Path(_FILE_FIELD.sub(fill, pattern))
+    try:
+        return Path(pattern.format(stem=stem, folder=path.parent, name=path.name))
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise UnusableExposureError(
+            f"{key} is {pattern!r}; expected no fields but {{stem}}, {{folder}} or {{name}} of the "
+            "science image"
+        ) from error

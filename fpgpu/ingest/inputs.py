@@ -9,11 +9,14 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
+from operator import index
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple, get_type_hints
+
+import numpy as np
 
 from fpgpu.errors import FlagError, FpgpuError, UnusableExposureError, WCSError
 from fpgpu.ingest.exposure import Exposure
@@ -26,10 +29,11 @@ from fpgpu.stores.names import check_band, each_band
 from fpgpu.superpixels import SUPER_PIXEL_SIZE
 
 __all__ = [
-    "CHOICES",
+    "OPTIONS",
     "ROLES",
     "CalibrationOptions",
     "Input",
+    "Kind",
     "ReadOptions",
     "as_input",
     "is_single",
@@ -37,20 +41,134 @@ __all__ = [
     "options_text",
 ]
 
-CHOICES = {
-    "wcs": ("auto", "gwcs", "fits"),
-    "weight": ("auto", "err", "ivm", "exptime"),
-    "pixel_area": ("auto", "header", "wcs"),
-    "no_weight": ("refuse", "store"),
-}
-"""What options can be that are one of several words."""
-
 ROLES = ("err", "wht", "mask", "bkg", "area")
 """What a companion file can be: uncertainty, weight, bad pixels, background, pixel area."""
 
 
+class Kind(NamedTuple):
+    """A kind of values that options have.
+
+    Attributes
+    ----------
+    expected : str
+        What messages call it.
+    take : callable
+        Gives a value its normal form; raises ValueError or TypeError for what is none.
+    error : type
+        What is raised for what is none.
+    """
+
+    expected: str
+    take: Callable[[Any], Any]
+    error: type[FpgpuError] = UnusableExposureError
+
+    def checked(self, name: str, value: Any) -> Any:
+        """Give the value of an option its normal form, or refuse it."""
+        try:
+            return self.take(value)
+        except FpgpuError:
+            raise
+        except (ValueError, TypeError, OverflowError) as error:
+            raise self.error(f"{name} is {value!r}; expected {self.expected}") from error
+
+
+def _choice(*words: str, error: type[FpgpuError] = UnusableExposureError) -> Kind:
+    """One of several words."""
+    return Kind(f"one of {', '.join(words)}", lambda value: words[words.index(value)], error)
+
+
+def _number(expected: str, low: float = -math.inf, high: float = math.inf) -> Kind:
+    """A number between two others."""
+
+    def take(value: Any) -> Any:
+        if isinstance(value, bool) or not low < float(value) < high:
+            raise ValueError
+        # Numbers like 2e-2 are text to YAML 1.1, as are those of environment variables.
+        return float(value) if isinstance(value, str) else value
+
+    return Kind(expected, take)
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, bool):
+        raise TypeError
+    return int(value) if isinstance(value, str) else index(value)
+
+
+def _switch(value: Any) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError
+    return bool(value)
+
+
+def _names(names: Collection[str]) -> tuple[str, ...]:
+    """Names of bands in upper case and in order, whatever collection they came in."""
+    return tuple(sorted({check_band(name).upper() for name in each_band(names)}))
+
+
+def _new_names(names: Any) -> dict[str, str]:
+    if not isinstance(names, Mapping) or not all(isinstance(n, str) for n in names.values()):
+        raise TypeError
+    return {old.upper(): new.upper() for old, new in sorted(names.items())}
+
+
+def _sides(value: Any) -> tuple[int, ...]:
+    return tuple(map(_integer, value if isinstance(value, list | tuple) else (value, value)))
+
+
+def _extensions(given: Mapping[str, Any]) -> dict[str, str | int]:
+    """Extensions by their roles, names in upper case."""
+    named: dict[str, str | int] = {}
+    for role, name in sorted(given.items()):
+        if role not in ("sci", *ROLES):
+            raise UnusableExposureError(
+                f"an extension has the role {role!r}; expected one of sci, {', '.join(ROLES)}"
+            )
+        is_number = isinstance(name, int) and not isinstance(name, bool) and name >= 0
+        if not (is_number or (isinstance(name, str) and name.strip())):
+            raise UnusableExposureError(
+                f"the extension with {role} is {name!r}; expected its name, or its number from 0 on"
+            )
+        named[role] = name if is_number else name.strip().upper()
+    used = [name for name in named.values() if name != "NONE"]
+    if len(set(used)) < len(used):
+        raise UnusableExposureError(
+            f"one extension cannot be several images, but these are named: {named}"
+        )
+    return named
+
+
+def _bits(given: Any) -> BitSpec:
+    """A bitmask that means something for some observatory."""
+    if isinstance(given, Mapping):
+        raise TypeError
+    spec: BitSpec = given if isinstance(given, int | str) else tuple(given)
+    for flags in (HST, ROMAN):
+        with suppress(FlagError):
+            flags.parse(spec)
+            return spec
+    JWST.parse(spec)
+    return spec
+
+
+_POSITIVE = _number("a positive number", 0)
+_SWITCH = Annotated[bool, Kind("true or false", _switch)]
+_INTEGER = Annotated[int, Kind("an integer", _integer)]
+_NAMES = Annotated[Collection[str], Kind("a name or a list of names", _names)]
+
+
+class _Checked:
+    """Options whose values are of their kinds; None is one where it is the default."""
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, entry.name)
+            if value is not None or entry.default is not None:
+                _settle(self, entry.name, OPTIONS[entry.name].checked(entry.name, value))
+
+
 @dataclass(frozen=True)
-class ReadOptions:
+class ReadOptions(_Checked):
     """How exposures are to be read.
 
     Attributes
@@ -109,78 +227,39 @@ class ReadOptions:
         When another value makes no sense.
     """
 
-    wcs: str = "auto"
-    wcs_tolerance: float = 1.0
-    pad: bool = False
-    super_pixel_size: int = SUPER_PIXEL_SIZE
-    framedir: Path | None = None
-    split_by_detector: Collection[str] = ()
-    expID: str = ""
-    bands: Collection[str] = ()
-    band_names: Mapping[str, str] = field(default_factory=dict, hash=False)
-    sip_tolerance: float | None = None
-    tile: tuple[int, int] | None = None
-    tile_overlap: int = 0
-    weight: str = "auto"
-    err_scale: float = 1.0
-    abmag: float | None = None
-    pixel_area: str = "auto"
-    do_fluxcal: bool = True
-    extensions: Mapping[str, str | int] = field(default_factory=dict, hash=False)
+    wcs: Annotated[str, _choice("auto", "gwcs", "fits", error=WCSError)] = "auto"
+    wcs_tolerance: Annotated[float, _POSITIVE] = 1.0
+    pad: _SWITCH = False
+    super_pixel_size: _INTEGER = SUPER_PIXEL_SIZE
+    framedir: Annotated[Path | None, Kind("a folder", Path)] = None
+    split_by_detector: _NAMES = ()
+    expID: Annotated[str, Kind("text", check_pattern)] = ""
+    bands: _NAMES = ()
+    band_names: Annotated[
+        Mapping[str, str], Kind("names with new names, as {F606W: ACS_F606W}", _new_names)
+    ] = field(default_factory=dict, hash=False)
+    sip_tolerance: Annotated[float | None, _POSITIVE] = None
+    tile: Annotated[tuple[int, int] | None, Kind("an integer or two, as [2048, 2048]", _sides)] = (
+        None
+    )
+    tile_overlap: _INTEGER = 0
+    weight: Annotated[str, _choice("auto", "err", "ivm", "exptime")] = "auto"
+    err_scale: Annotated[float, _POSITIVE] = 1.0
+    abmag: Annotated[float | None, _number("an AB magnitude", -60, 60)] = None
+    pixel_area: Annotated[str, _choice("auto", "header", "wcs")] = "auto"
+    do_fluxcal: _SWITCH = True
+    extensions: Annotated[Mapping[str, str | int], Kind("extensions by role", _extensions)] = field(
+        default_factory=dict, hash=False
+    )
 
     def __post_init__(self) -> None:
-        _require_choice(self, "wcs", WCSError)
-        check_pattern(self.expID)
-        _settle(self, "split_by_detector", _names(self.split_by_detector))
-        _settle(self, "bands", _names(self.bands))
-        names = {old.upper(): new.upper() for old, new in sorted(self.band_names.items())}
-        _settle(self, "band_names", names)
-        if self.framedir is not None:
-            _settle(self, "framedir", Path(self.framedir))
-        self._check_extensions()
-        self._check_numbers()
+        super().__post_init__()
         if self.tile is not None:
-            sides = (self.tile, self.tile) if isinstance(self.tile, int) else tuple(self.tile)
-            _settle(self, "tile", check_tile(sides, self.tile_overlap, self.super_pixel_size))
-
-    def _check_extensions(self) -> None:
-        """Refuse extensions that cannot be, and give names their normal form."""
-        for role, name in self.extensions.items():
-            if role not in ("sci", *ROLES):
-                raise UnusableExposureError(
-                    f"an extension has the role {role!r}; expected one of sci, {', '.join(ROLES)}"
-                )
-            is_number = isinstance(name, int) and not isinstance(name, bool) and name >= 0
-            if not (is_number or (isinstance(name, str) and name.strip())):
-                raise UnusableExposureError(
-                    f"the extension with {role} is {name!r}; expected its name, or its number from "
-                    "0 on"
-                )
-        named = {
-            role: name.strip().upper() if isinstance(name, str) else name
-            for role, name in sorted(self.extensions.items())
-        }
-        used = [name for name in named.values() if name != "NONE"]
-        if len(set(used)) < len(used):
-            raise UnusableExposureError(
-                f"one extension cannot be several images, but these are named: {named}"
-            )
-        _settle(self, "extensions", named)
-
-    def _check_numbers(self) -> None:
-        """Refuse what cannot be meant."""
-        _require_choice(self, "weight")
-        _require_choice(self, "pixel_area")
-        for name in ("wcs_tolerance", "sip_tolerance", "err_scale"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise UnusableExposureError(f"{name} is {value!r}; expected a positive number")
-        if self.abmag is not None and not -60 < self.abmag < 60:
-            raise UnusableExposureError(f"abmag is {self.abmag!r}; expected an AB magnitude")
+            check_tile(self.tile, self.tile_overlap, self.super_pixel_size)
 
 
 @dataclass(frozen=True)
-class CalibrationOptions:
+class CalibrationOptions(_Checked):
     """What is done to the pixels of exposures on their way into a store.
 
     Attributes
@@ -207,26 +286,13 @@ class CalibrationOptions:
         When a number makes no sense.
     """
 
-    bitmask: BitSpec | None = None
-    do_fluxcal: bool = True
-    background_offset: float | None = None
-    max_snr: float | None = None
-    no_weight: str = "refuse"
-
-    def __post_init__(self) -> None:
-        _require_choice(self, "no_weight")
-        if self.bitmask is not None:
-            if not isinstance(self.bitmask, int | str):
-                _settle(self, "bitmask", tuple(self.bitmask))
-            _check_bitmask(self.bitmask)
-        if self.background_offset is not None and not math.isfinite(self.background_offset):
-            raise UnusableExposureError(
-                f"the background offset is {self.background_offset!r}; expected a finite number"
-            )
-        if self.max_snr is not None and not 0 < self.max_snr < math.inf:
-            raise UnusableExposureError(
-                f"the largest signal-to-noise ratio is {self.max_snr!r}; expected a positive number"
-            )
+    bitmask: Annotated[BitSpec | None, Kind("a number, a flag name, or a list of them", _bits)] = (
+        None
+    )
+    do_fluxcal: _SWITCH = True
+    background_offset: Annotated[float | None, _number("a finite number")] = None
+    max_snr: Annotated[float | None, _POSITIVE] = None
+    no_weight: Annotated[str, _choice("refuse", "store")] = "refuse"
 
     @property
     def ignores_mask(self) -> bool:
@@ -236,6 +302,14 @@ class CalibrationOptions:
         with suppress(FlagError):
             return JWST.parse(self.bitmask) == 0
         return False
+
+
+OPTIONS: dict[str, Kind] = {
+    name: hint.__metadata__[0]
+    for options in (ReadOptions, CalibrationOptions)
+    for name, hint in get_type_hints(options, include_extras=True).items()
+}
+"""What can be asked for, and what values it has."""
 
 
 @dataclass(frozen=True)
@@ -307,20 +381,6 @@ class Input:
         bool
         """
         return not self.options.bands or band in self.options.bands
-
-    def as_found(self) -> "Input":
-        """Give the same input, of all bands and with nothing done to the pixels.
-
-        Returns
-        -------
-        Input
-            For what is to be known of exposures that are left out.
-        """
-        calibration = CalibrationOptions(
-            bitmask=0 if self.calibration.ignores_mask else None,
-            do_fluxcal=self.calibration.do_fluxcal,
-        )
-        return replace(self, options=replace(self.options, bands=()), calibration=calibration)
 
     def require_inside(self) -> None:
         """Refuse files that a symbolic link takes out of the folder they were found in.
@@ -403,29 +463,6 @@ def _plain(options: Any) -> dict[str, Any]:
     }
 
 
-def _names(names: Collection[str]) -> tuple[str, ...]:
-    """Names of bands in upper case and in order, whatever collection they came in."""
-    return tuple(sorted({check_band(name).upper() for name in each_band(names)}))
-
-
 def _settle(options: Any, name: str, value: Any) -> None:
     """Give a field of a frozen dataclass its normal form."""
     object.__setattr__(options, name, value)
-
-
-def _require_choice(
-    options: Any, name: str, error: type[FpgpuError] = UnusableExposureError
-) -> None:
-    """Refuse an option that is none of those there are."""
-    value = getattr(options, name)
-    if value not in CHOICES[name]:
-        raise error(f"{name} is {value!r}; expected one of {', '.join(CHOICES[name])}")
-
-
-def _check_bitmask(spec: BitSpec) -> None:
-    """Refuse a bitmask that means nothing for any observatory, before any file is read."""
-    for flags in (HST, ROMAN):
-        with suppress(FlagError):
-            flags.parse(spec)
-            return
-    JWST.parse(spec)

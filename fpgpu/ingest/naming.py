@@ -25,7 +25,7 @@ _PART = re.compile(r"[_.-]?\{part\}")
 _FIELDS = ("stem", "folder", "band", "part")
 
 
-def check_pattern(pattern: str) -> None:
+def check_pattern(pattern: str) -> str:
     """Refuse a malformed pattern before any file is read."""
     try:
         parts = list(Formatter().parse(pattern))
@@ -40,6 +40,7 @@ def check_pattern(pattern: str) -> None:
                 f"{', '.join('{' + known + '}' for known in _FIELDS)} or a header keyword in "
                 "upper case, without a format"
             )
+    return pattern
 
 
 def name_exposure(

@@ -30,6 +30,7 @@ __all__ = [
     "InputFile",
     "Reader",
     "choose_reader",
+    "read_all",
     "read_exposure",
     "read_exposures",
     "register_reader",
@@ -198,9 +199,16 @@ def read_exposures(item: Input) -> Iterator[Exposure]:
         `MissingFileError`, `UnusableExposureError`, `WCSError`, `FlagError` or
         `ExposureNameError`: the files cannot be used as asked; the message names the file.
     """
+    for exposure in read_all(item):
+        if item.wants(exposure.band):
+            prepare(exposure, item.calibration)
+            yield exposure
+
+
+def read_all(item: Input) -> Iterator[Exposure]:
+    """Read the exposures of an input, of all bands and with nothing done to their pixels."""
     if item.exposure is not None:
-        found = cut_exposure(item.exposure, item.options)
-        yield from _finished(map(_settled, found), item, "memory")
+        yield from _told("memory", map(_settled, cut_exposure(item.exposure, item.options)))
         return
     item.require_inside()
     # A mask that is to be ignored need not be sound.
@@ -217,9 +225,7 @@ def read_exposures(item: Input) -> Iterator[Exposure]:
             options = replace(options, extensions={**options.extensions, "mask": LEFT_OUT})
         made = reader.read(file, options)
         several = [made] if isinstance(made, Exposure) else made
-        if reader not in _BUILT_IN:
-            several = map(_settled, several)
-        yield from _finished(several, item, reader.name)
+        yield from _told(reader.name, several if reader in _BUILT_IN else map(_settled, several))
 
 
 def read_exposure(path: str | Path, options: ReadOptions | None = None) -> Exposure:
@@ -248,7 +254,7 @@ def read_exposure(path: str | Path, options: ReadOptions | None = None) -> Expos
     first = next(exposures, None)
     if first is None:
         asked = ", ".join(item.options.bands)
-        there = [exposure.band for exposure in read_exposures(item.as_found())]
+        there = [exposure.band for exposure in read_all(item)]
         raise UnusableExposureError(
             f"{path}: holds no exposure of the bands that were asked for ({asked}); "
             f"{nearest_band(asked, there)}"
@@ -260,13 +266,10 @@ def read_exposure(path: str | Path, options: ReadOptions | None = None) -> Expos
     return first
 
 
-def _finished(found: Iterable[Exposure], item: Input, reader: str) -> Iterator[Exposure]:
-    """Do to the exposures of any reader what the options ask of all."""
+def _told(reader: str, found: Iterable[Exposure]) -> Iterator[Exposure]:
+    """Say of exposures which reader read them."""
     for exposure in found:
-        if not item.wants(exposure.band):
-            continue
         exposure.provenance["reader"] = reader
-        prepare(exposure, item.calibration)
         yield exposure
 
 

@@ -32,8 +32,8 @@ class Box(NamedTuple):
         return cls(0, shape[0], 0, shape[1])
 
 
-def check_tile(sides: tuple[int, ...], overlap: int, multiple: int) -> tuple[int, int]:
-    """Give the (nx, ny) of a tile; refuse broken super-pixels, and tiles with nothing their own."""
+def check_tile(sides: tuple[int, ...], overlap: int, multiple: int) -> None:
+    """Refuse a tile, (nx, ny), of broken super-pixels or with nothing its own."""
     if len(sides) != 2 or any(side < multiple or side % multiple for side in sides):
         raise LayoutError(
             f"a tile has {' x '.join(map(str, sides))} pixels; expected two multiples of the "
@@ -44,7 +44,6 @@ def check_tile(sides: tuple[int, ...], overlap: int, multiple: int) -> tuple[int
             f"tiles of {sides[0]} x {sides[1]} pixels cannot overlap by {overlap}; expected 0 to "
             f"{min(sides) - 1}"
         )
-    return sides[0], sides[1]
 
 
 def split(

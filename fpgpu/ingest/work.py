@@ -26,7 +26,7 @@ from fpgpu.errors import (
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.prepare import is_empty_tile, prepare, require_weight
-from fpgpu.ingest.readers import read_exposures
+from fpgpu.ingest.readers import read_all
 from fpgpu.ingest.record import FileMark, file_marks, record_of, require_unchanged
 from fpgpu.ingest.report import IngestRow, stored_row
 from fpgpu.stores.shard import Shard, write_shard
@@ -163,7 +163,7 @@ def each_exposure(item: Input, make: Callable[[Exposure, float], T]) -> Iterator
     `make` takes an exposure that is wanted and has weight, and when it was begun; for others there
     is a result that says why not.
     """
-    exposures = read_exposures(item.as_found())
+    exposures = read_all(item)
     empty_band, n_others = "", 0
     while True:
         start = time.perf_counter()
