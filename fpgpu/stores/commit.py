@@ -48,7 +48,7 @@ from fpgpu.stores.disk import (
     write_all,
     write_errors,
 )
-from fpgpu.stores.hdf5.building import built
+from fpgpu.stores.hdf5.building import image_of
 from fpgpu.stores.index import Entry, Index, Row
 from fpgpu.stores.lease import leased
 from fpgpu.stores.legacy import shard_record
@@ -121,10 +121,12 @@ def commit(
     *,
     timeout: float = 10.0,
     break_lease: bool = False,
+    known: State | None = None,
 ) -> State:
     """Change a store, completely or not at all.
 
-    `change` is asked again, with the state there is then, when another writer was quicker.
+    `change` is asked again, with the state there is then, when another writer was quicker. A state
+    that is `known` is not read again if it is still the one.
     """
     main = real_path(store)
     with holding(main, timeout=timeout, break_lease=break_lease), write_errors(main):
@@ -133,7 +135,9 @@ def commit(
                 time.sleep(0.05 * attempt * (1 + secrets.randbelow(4)))
             number = _fence(main)
             with _kept_from_hdf5(main):
-                state = open_state(main, missing_ok=True)
+                state = known
+                if not (state and state.stored and state.signature == signature_if_there(main)):
+                    state = open_state(main, missing_ok=True)
                 found = _attempt(state, number, change)
             if found is not None:
                 return found
@@ -148,6 +152,7 @@ def commit_shards(
     removed: Collection[Key] = (),
     *,
     timeout: float = 10.0,
+    known: State | None = None,
 ) -> State:
     """Make shards part of a store, and take exposures out of it, all at once."""
     main = real_path(store)
@@ -164,7 +169,7 @@ def commit_shards(
         )
     geometry = next(iter(geometries), None)
     put = {shard.key: shard.entry for shard in shards}
-    return commit(store, lambda _: Change(put, removed, geometry), timeout=timeout)
+    return commit(store, lambda _: Change(put, removed, geometry), timeout=timeout, known=known)
 
 
 def discard(store: Path, shards: Iterable[Shard]) -> None:
@@ -274,7 +279,8 @@ def _attempt(state: State, number: int, change: Callable[[State], Change]) -> St
             draft.chmod(store.stat().st_mode & 0o7777)
         if not _claim(folder, number):
             return None
-        leave_views(before, [k for k in base.rows if _identity(base, k) != _identity(new, k)])
+        changed = base.rows.keys() & {*wanted.put, *wanted.drop}
+        leave_views(before, [k for k in changed if _identity(base, k) != _identity(new, k)])
         if signature_if_there(store) != state.signature:
             return None
         made = State(store, signature(draft), new.geometry, new)
@@ -397,15 +403,18 @@ def _replaced(
 
 def _sync_names(store: Path, old: frozenset[str], new: frozenset[str]) -> None:
     """Make the names of new files durable: their writers did not, or were killed before."""
-    known = {os.path.dirname(name) for name in old}  # noqa: PTH120 (of thousands)
     folders = {Path(name).parent for name in new - old}
-    folders |= {folder.parent for folder in folders if os.fspath(folder) not in known}
+    made = [f for f in folders if not any(name.startswith(f"{f}/") for name in old)]
+    folders |= {folder.parent for folder in made}
     for folder in folders:
         fsync(store.parent / folder)
 
 
 def write_links(draft: Path, index: Index) -> None:
     """Write the main file of a store: a link to each exposure, and the index behind them."""
+    # What h5py does for each link, without what it asks before: that takes as long again.
+    unicode = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+    unicode.set_char_encoding(h5py.h5t.CSET_UTF8)
 
     def fill(h5: h5py.File) -> None:
         h5.attrs.update(index.geometry.attributes())
@@ -413,18 +422,19 @@ def write_links(draft: Path, index: Index) -> None:
         for row in index.rows.values():
             if row.file:
                 where, _, last = "/".join(row.key).rpartition("/")
-                group = groups.get(where) or groups.setdefault(where, h5.require_group(where))
-                target = row.path.removesuffix(f"/{DATASET_NAME}")
+                if where not in groups:
+                    groups[where] = h5.require_group(where)
+                group, target = groups[where], row.path.removesuffix(f"/{DATASET_NAME}")
                 if target == row.path:  # a dataset of another name
                     group.require_group(last)[DATASET_NAME] = h5py.ExternalLink(row.file, row.path)
                 else:
-                    group[last] = h5py.ExternalLink(row.file, target)
+                    names = last.encode(), os.fsencode(row.file), target.encode()
+                    lcpl = None if last.isascii() else unicode
+                    group.id.links.create_external(*names, lcpl=lcpl)
 
-    _, skeleton = built(fill)
+    links = image_of(fill)
     with new_file(draft) as descriptor:
-        skeleton.write(descriptor)
-        tail = index.tail(os.pread(descriptor, skeleton.size, 0))
-        write_all(descriptor, tail, skeleton.size)
+        write_all(descriptor, links + index.tail(links), 0)
 
 
 def _claimed(path: Path) -> int:

@@ -258,9 +258,10 @@ class PixelStore(ImageGrid):
 
     def _commit(self, shards: list[Shard]) -> None:
         """Make shards part of the store; nothing is left of them when that fails."""
-        store = self.state.store
+        known = self.state
+        store = known.store
         try:
-            self._show(commit_shards(store, shards, timeout=self.timeout))
+            self._show(commit_shards(store, shards, timeout=self.timeout, known=known))
         except BaseException:
             discard(store, shards)
             raise
