@@ -10,7 +10,6 @@ from typing import Any
 from fpgpu.errors import WCSError
 from fpgpu.ingest.cards import drop_wcs, replace_wcs
 from fpgpu.sky.cards import has_lookup, settle_cards
-from fpgpu.sky.celestial import drop_further_axes
 from fpgpu.sky.disagreement import disagreement
 from fpgpu.sky.sip import SipFit, fit_sip
 from fpgpu.sky.wcs import SkyWCS
@@ -67,7 +66,6 @@ def refit_header(
         done without misses by more than the tolerance.
     """
     notes = settle_cards(header)
-    drop_further_axes(header)
     is_table = has_lookup(header)
     try:
         sky = SkyWCS.from_header(header, hdus if is_table else None)

@@ -13,14 +13,7 @@ import numpy.typing as npt
 
 from fpgpu.errors import WCSError
 from fpgpu.sky.angles import AngleLike, PositionLike, sky_position
-from fpgpu.sky.cards import has_lookup, settle_cards
-from fpgpu.sky.celestial import (
-    axis_count,
-    celestial_header,
-    check_celestial,
-    image_shape,
-    wcs_header,
-)
+from fpgpu.sky.cards import has_lookup, image_shape, settle_cards, wcs_header
 from fpgpu.sky.frames import SkyFrame, fits_frame, gwcs_frame
 from fpgpu.sky.inverse import Linearisation, invert, linearise
 from fpgpu.sky.native import (
@@ -36,7 +29,7 @@ from fpgpu.sky.native import (
 from fpgpu.sky.polygons import bounding_caps
 from fpgpu.sky.sphere import Floats, tangent_coordinates, unit_vectors, wrapped
 
-__all__ = ["SkyWCS", "celestial_header"]
+__all__ = ["SkyWCS"]
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +111,7 @@ class SkyWCS:
         Parameters
         ----------
         header : astropy.io.fits.Header
-            With NAXIS1 and NAXIS2; of more than two axes the celestial part is taken.
+            With NAXIS1 and NAXIS2; of more than two axes the first two, of the sky, are taken.
         fobj : astropy.io.fits.HDUList, optional
             The file, for headers whose distortion is in its other extensions.
 
@@ -142,14 +135,11 @@ class SkyWCS:
         header = wcs_header(header) if fobj is None else header.copy()
         for note in settle_cards(header):
             _tell(note)
-        check_celestial(header)
         if fobj is None and has_lookup(header):
             raise WCSError(
                 "its distortion is in look-up tables, which are in the file and not in the header; "
                 "ingest the file itself, which refits them to SIP"
             )
-        if axis_count(header) > 2:
-            header = celestial_header(header)
         return cls.from_native(fits_wcs(header, fobj), shape)
 
     @classmethod

@@ -283,7 +283,7 @@ def header_with(**values: Any) -> fits.Header:
         (header_without("NAXIS2"), "the header has no NAXIS2"),
         (header_with(NAXIS1=0), "NAXIS1 = 0; expected a positive integer"),
         (header_with(NAXIS1="many"), "NAXIS1 = 'many'"),
-        (header_without("CTYPE1", "CTYPE2"), "no pair of equatorial axes: CTYPE1 = ''"),
+        (header_without("CTYPE1", "CTYPE2"), "no pair of equatorial axes: no axes at all"),
         (
             header_with(CTYPE1="ELON-TAN", CTYPE2="ELAT-TAN"),
             "CTYPE1 = 'ELON-TAN', CTYPE2 = 'ELAT-TAN'",

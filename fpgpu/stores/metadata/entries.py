@@ -62,7 +62,7 @@ def _new_record(
     text: str, gwcs: Any, sip: Any, place: str, im_shape: tuple[int, int] | None
 ) -> SkyRecord:
     """Work out where an exposure that is to be added is on the sky."""
-    from fpgpu.sky.celestial import image_shape
+    from fpgpu.sky.cards import image_shape
     from fpgpu.sky.wcs import SkyWCS
 
     header = with_size(parse_wcs(text, place), im_shape)

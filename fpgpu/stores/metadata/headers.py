@@ -64,7 +64,7 @@ def parse_wcs(text: str, place: str) -> "Header":
     """
     from astropy.io.fits import Header
 
-    from fpgpu.sky.celestial import wcs_text
+    from fpgpu.sky.cards import wcs_text
 
     _require_cards(text, place)
     return Header.fromstring(wcs_text(text))

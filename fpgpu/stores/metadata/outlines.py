@@ -119,7 +119,7 @@ class Outlines:
         """Return what is known of an exposure: digest and shape at least."""
         record = self._find(key)
         if record is None:
-            from fpgpu.sky.celestial import image_shape
+            from fpgpu.sky.cards import image_shape
 
             place, text = self._place(key), self._text(key)
             stored = parse_wcs(text, place)
