@@ -26,7 +26,7 @@ from fpgpu.ingest.cards import (
     malformed_cards,
     refuse_contradictions,
 )
-from fpgpu.ingest.fitsstream import Patched, allowed_size, open_stream
+from fpgpu.ingest.fitsstream import allowed_size, open_stream, patched
 from fpgpu.ingest.tiles import Box
 
 __all__ = ["FitsFile", "FitsImage"]
@@ -41,9 +41,6 @@ _OF_BYTES = re.compile(
     r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|EXTEND|NEXTEND|PCOUNT|GCOUNT|GROUPS|BSCALE|BZERO|BLANK"
     r"|EXTNAME|EXTVER|EXTLEVEL|CHECKSUM|DATASUM|INHERIT|COMMENT|HISTORY|END|"
 )
-
-_DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
-"""Of values in the file by BITPIX (FITS standard 4.0, table 8)."""
 
 # Rows that are read at a time for a part of an image.
 _ROWS = 256
@@ -114,40 +111,28 @@ class FitsFile:
 
     def images(self) -> list[int]:
         """Give the numbers of the extensions that hold an image, in file order."""
-        return [
-            number
-            for number, hdu in enumerate(self.hdus)
-            if getattr(hdu, "is_image", False) and not self.is_empty(number)
-        ]
+        numbers = range(len(self.hdus))
+        return [n for n in numbers if self.hdus[n].is_image and not self.is_empty(n)]
 
     def find(self, name: str | int, version: int | None = None) -> int | None:
         """Find the number of the one extension of a name, or number; None when there is none."""
-        if isinstance(name, int):
-            return name if 0 <= name < len(self._names) else None
         found = [
             index
             for index, own in enumerate(self._names)
-            if own == name and version in (None, self._versions[index])
+            if index == name or (own == name and version in (None, self._versions[index]))
         ]
         if len(found) > 1:
             raise UnusableExposureError(
-                f"{self.path}: {len(found)} extensions are called {name}"
-                f"{'' if version is None else f' and have EXTVER {version}'}; expected one exposure"
-                " of one detector in a file; split it into one file per detector"
+                f"{self.path}: {len(found)} extensions are called {name} (found {self.content()}); "
+                "expected one exposure of one detector in a file; split it into one file per "
+                "detector"
             )
         return found[0] if found else None
-
-    def sides(self, name: str) -> tuple[int, ...] | None:
-        """Give (NAXIS1, NAXIS2, ...) of the first image of a name; None when there is none."""
-        if name not in self._names:
-            return None
-        hdu = self.hdus[self._names.index(name)]
-        return tuple(reversed(hdu.shape)) if getattr(hdu, "is_image", False) else None
 
     def is_empty(self, index: int) -> bool:
         """Tell whether an extension is an image without data."""
         hdu = self.hdus[index]
-        return getattr(hdu, "is_image", False) and not hdu.shape and "PIXVALUE" not in hdu.header
+        return hdu.is_image and not hdu.shape and "PIXVALUE" not in hdu.header
 
     def content(self) -> str:
         """List the extensions for messages, with a note on those that hold nothing."""
@@ -160,18 +145,9 @@ class FitsFile:
     def layer(
         self, name: str | int, shape: tuple[int, int] | None = None, version: int | None = None
     ) -> "FitsImage | None":
-        """Find an image, of (nx, ny) pixels, without reading it; None when there is none.
-
-        Raises
-        ------
-        UnusableExposureError
-            When it is no 2-dimensional image, or of another shape.
-        """
+        """Find an image, of (nx, ny) pixels, without reading it; None when there is none."""
         index = self.find(name, version)
-        if index is None:
-            return None
-        image = FitsImage(self, index)
-        return image if shape is None else image.require_shape(shape)
+        return None if index is None else FitsImage(self, index, shape)
 
     def image(self, name: str, shape: tuple[int, int] | None = None) -> npt.NDArray[Any] | None:
         """Read an image, of (nx, ny) pixels, as `FitsImage.read` does; None when there is none."""
@@ -210,8 +186,7 @@ class FitsFile:
                 ):
                     header.append(fits.Card(card.keyword, card.value, card.comment), end=True)
             refuse_contradictions(header, where)
-            # Written and read once, so that what is malformed is mended or fails here.
-            header = fits.Header.fromstring(header.tostring())
+            header = _mended(header)
             for number, text in malformed_cards(header, where):
                 header.insert(number, ("COMMENT", text[:72]))
                 del header[number + 1]
@@ -226,8 +201,9 @@ class FitsFile:
         """Let astropy parse all headers, and those that FITS does not allow once they are clean."""
         hdus = self._walk()
         with self.guarded(str(self.path)):
-            unclean = self._clean_headers(hdus)
-        if unclean:
+            patches = self._patches(hdus)
+        if patches:
+            self._stream = patched(self._stream, patches)
             hdus = self._walk()
         with self.guarded(str(self.path)):
             self._names = [hdu.name.strip().upper() for hdu in hdus]
@@ -259,8 +235,8 @@ class FitsFile:
             number, end = number + 1, start + n_bytes
         return hdus
 
-    def _clean_headers(self, hdus: Any) -> bool:
-        """Have what FITS does not allow in headers read as something else; whether there is any."""
+    def _patches(self, hdus: Any) -> dict[int, bytes]:
+        """Find what FITS does not allow in headers, and what to read in its place."""
         patches: dict[int, bytes] = {}
         for number, hdu in enumerate(hdus):
             info = hdu.fileinfo()
@@ -275,9 +251,7 @@ class FitsFile:
                     f"{place}: characters that FITS does not allow are read as shown: "
                     f"{', '.join(found[:3])}{more}"
                 )
-        if patches:
-            self._stream = Patched(self._stream, patches)
-        return bool(patches)
+        return patches
 
     def _check_compression(self, hdu: Any, n_bytes: int) -> None:
         """Refuse an image that claims to have been compressed beyond reason."""
@@ -315,7 +289,8 @@ class FitsFile:
 class FitsImage:
     """A 2-dimensional image of an opened file; nothing is read before `read`.
 
-    Further axes of length 1, as radio images have for frequency and polarisation, are left out.
+    Further axes of length 1, as radio images have for frequency and polarisation, are left out. An
+    image of one value may have but that (PIXVALUE, NPIX1, NPIX2, STScI's convention).
 
     Parameters
     ----------
@@ -323,6 +298,8 @@ class FitsImage:
         The file, which must stay open.
     index : int
         Number of the extension.
+    shape : tuple of int, optional
+        The (nx, ny) that it must have, those of the science image.
 
     Attributes
     ----------
@@ -336,41 +313,39 @@ class FitsImage:
     Raises
     ------
     UnusableExposureError
-        When the extension is no 2-dimensional image.
+        When the extension is no 2-dimensional image, or of another size.
     """
 
-    def __init__(self, file: FitsFile, index: int) -> None:
-        from astropy.io.fits import Header
-
+    def __init__(self, file: FitsFile, index: int, shape: tuple[int, int] | None = None) -> None:
         self.file = file
-        self.index = index
         self.where = f"{file.path}: extension {file.label(index)}"
+        self._hdu = file.hdus[index]
         with file.guarded(self.where):
-            header = file.hdus[index].header
-            refuse_contradictions(header, self.where, STRUCTURE)
-            # Written and read once, so that what is malformed is mended or fails here.
-            self.header = Header.fromstring(header.tostring())
-        declared = self._declared_shape()
-        if declared is None or len(declared) != 2 or 0 in declared:
+            refuse_contradictions(self._hdu.header, self.where, STRUCTURE)
+            self.header = _mended(self._hdu.header)
+        axes = self._hdu.shape if self._hdu.is_image else None
+        self._constant = _constant(self.header) if axes == () else None
+        sides = [int(side) for side in reversed(axes or ())]
+        while len(sides) > 2 and sides[-1] == 1:
+            sides.pop()
+        if self._constant is not None:
+            sides = [self.header["NPIX1"], self.header["NPIX2"]]
+        if len(sides) != 2 or 0 in sides:
             raise UnusableExposureError(
-                f"{self.where} is no 2-dimensional image (found {declared or 'no image'}, as "
-                "NAXIS1, NAXIS2, ...)"
+                f"{self.where} is no 2-dimensional image (found {' x '.join(map(str, sides))} "
+                "pixels); of a cube or a spectrum, give the image of the whole exposure"
             )
-        self.shape = declared[0], declared[1]
+        self.shape = sides[0], sides[1]
+        if shape is not None and self.shape != shape:
+            raise UnusableExposureError(
+                f"{self.where} has {self.shape[0]} x {self.shape[1]} pixels, but the science image "
+                f"has {shape[0]} x {shape[1]}"
+            )
         # astropy leaves undefined pixels of unsigned images as they are.
         self._undefined: int | float | None = None
         scaling = self.header.get("BLANK"), self.header.get("BZERO", 0)
         if all(isinstance(value, int | float) for value in scaling):
             self._undefined = sum(scaling)
-
-    def require_shape(self, shape: tuple[int, int]) -> "FitsImage":
-        """Give this image; refuse it when its size is not (nx, ny), that of the science image."""
-        if self.shape != shape:
-            raise UnusableExposureError(
-                f"{self.where} has {self.shape[0]} x {self.shape[1]} pixels, but the science image "
-                f"has {shape[0]} x {shape[1]}"
-            )
-        return self
 
     def read(self, box: Box | None = None) -> npt.NDArray[Any]:
         """Read pixels, of a part of the image or of all.
@@ -383,17 +358,23 @@ class FitsImage:
         """
         box = box or Box.whole(self.shape)
         x0, x1, y0, y1 = box
-        hdu = self.file.hdus[self.index]
+        if self._constant is not None:
+            return np.full(box.shape[::-1], *self._constant).T
         with self.file.guarded(self.where):
-            if not hdu.shape and (constant := _constant(hdu.header)):
-                return np.full(box.shape[::-1], *constant).T
-            first = (0,) * (len(hdu.shape) - 2)
-            if x1 - x0 == self.shape[0] or hasattr(hdu, "compressed_data"):
-                return self._defined(hdu.section[*first, y0:y1, x0:x1]).T
-            # Many rows at a time, as astropy takes long for each part of a row.
-            ends = [*range(y0, y1, _ROWS), y1]
-            parts = (hdu.section[*first, y:end, :][:, x0:x1].copy() for y, end in pairwise(ends))
-            return self._defined(np.concatenate([*parts])).T
+            section, first = self._hdu.section, (0,) * (len(self._hdu.shape) - 2)
+            if x1 - x0 == self.shape[0] or hasattr(self._hdu, "compressed_data"):
+                data = section[*first, y0:y1, x0:x1]
+            else:
+                # Many rows at a time, as astropy takes long for each part of a row.
+                ends = [*range(y0, y1, _ROWS), y1]
+                parts = [section[*first, y:end, :][:, x0:x1].copy() for y, end in pairwise(ends)]
+                data = np.concatenate(parts)
+        data = np.asarray(data)
+        if self._undefined is not None and data.dtype.kind != "f":
+            numbers = data.astype(np.float32 if data.dtype.itemsize <= 2 else np.float64)
+            numbers[data == self._undefined] = np.nan
+            data = numbers
+        return np.transpose(data)
 
     def read_flags(self, box: Box | None = None) -> npt.NDArray[Any]:
         """Read pixels that may be flags: integers stay integers, and what is undefined has all
@@ -414,45 +395,21 @@ class FitsImage:
             )
         return data
 
-    def _defined(self, data: npt.ArrayLike) -> npt.NDArray[Any]:
-        """Make undefined pixels of integers NaN."""
-        data = np.asarray(data)
-        if self._undefined is None or data.dtype.kind == "f":
-            return data
-        numbers = data.astype(np.float32 if data.dtype.itemsize <= 2 else np.float64)
-        numbers[data == self._undefined] = np.nan
-        return numbers
 
-    def _declared_shape(self) -> tuple[int, ...] | None:
-        """Give (NAXIS1, NAXIS2, ...) of an image extension, without further axes of length 1.
-
-        None for anything else.
-        """
-        hdu = self.file.hdus[self.index]
-        if not getattr(hdu, "is_image", False):
-            return None
-        if not hdu.shape and _constant(hdu.header) is not None:
-            return int(hdu.header["NPIX1"]), int(hdu.header["NPIX2"])
-        sides = [int(side) for side in reversed(hdu.shape)]
-        while len(sides) > 2 and sides[-1] == 1:
-            sides.pop()
-        return tuple(sides)
+def _mended(header: Any) -> Any:
+    """Write a header and read it, so that what is malformed is mended or fails here."""
+    return type(header).fromstring(header.tostring())
 
 
 def _constant(header: Any) -> tuple[float, str] | None:
-    """Give value and dtype of an image that stands for one value, by STScI's convention; or None.
-
-    Such an extension has NAXIS = 0, and NPIX1, NPIX2 and PIXVALUE.
-    """
+    """Give value and dtype of an image that stands for one value; None for any other."""
     sides, value = (header.get("NPIX1"), header.get("NPIX2")), header.get("PIXVALUE")
     if not all(type(side) is int and 0 < side <= _LONGEST_CONSTANT for side in sides):
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    bits = header["BITPIX"]
-    if bits < 0:
-        return value, _DTYPES[bits]
-    return value, ">f4" if isinstance(value, float) else ">i4"
+    whole = ">i4" if isinstance(value, int) else ">f4"
+    return value, {-32: ">f4", -64: ">f8"}.get(header["BITPIX"], whole)
 
 
 def _texts(caught: list[warnings.WarningMessage]) -> list[str]:

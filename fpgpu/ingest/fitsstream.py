@@ -4,6 +4,7 @@ import bz2
 import gzip
 import io
 import lzma
+import shutil
 import tempfile
 import zipfile
 import zlib
@@ -13,7 +14,7 @@ from typing import IO, Any
 
 from fpgpu.errors import MissingFileError, UnusableExposureError
 
-__all__ = ["Patched", "allowed_size", "open_stream"]
+__all__ = ["allowed_size", "open_stream", "patched"]
 
 _CHUNK = 1 << 22
 
@@ -24,16 +25,7 @@ _IN_MEMORY = 1 << 29
 _MAX_RATIO = 50
 _UNSUSPICIOUS = 1 << 31
 
-# Where a tar archive says that it is one.
-_TAR_MAGIC = slice(257, 262)
-
-_OTHER_FILES = {
-    b"#ASDF": "an ASDF file",
-    b"\x89HDF": "an HDF5 file",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd; expand it first",
-    b"\x1f\x9d": "compressed with compress (.Z); expand it first",
-    b"7z\xbc\xaf": "a 7z archive; extract it first",
-}
+_HEAD = 12
 
 
 def allowed_size(n_bytes: int) -> int:
@@ -42,27 +34,34 @@ def allowed_size(n_bytes: int) -> int:
 
 
 def open_stream(path: Path) -> IO[bytes]:
-    """Open a file for reading, expanded when it is compressed with gzip, bzip2, xz or zip.
+    """Open a FITS file for reading, expanded when it is compressed with gzip, bzip2, xz or zip.
 
     Whatever it is called; at its beginning, and can be searched.
     """
     try:
-        stream = path.open("rb")
+        stream: IO[bytes] = path.open("rb")
     except FileNotFoundError as error:
         raise MissingFileError(f"{path}: no such file") from error
     except (OSError, ValueError) as error:
         raise UnusableExposureError(f"{path}: cannot be opened: {error}") from error
     try:
-        head = stream.read(8)
-        limit = allowed_size(stream.seek(0, io.SEEK_END))
+        head = stream.read(_HEAD)
+        expanding = next(
+            (_EXPANDING[magic] for magic in _EXPANDING if head.startswith(magic)), None
+        )
+        if expanding is not None:
+            limit = allowed_size(stream.seek(0, io.SEEK_END))
+            stream.seek(0)
+            with stream, expanding(stream) as source:
+                stream = _expanded(source, limit, path)
+            head = stream.read(_HEAD)
+        if not head.startswith(b"SIMPLE"):
+            raise UnusableExposureError(
+                f"{path}: cannot be read as FITS: it begins with {head!r}; expected a FITS file, "
+                "as it is or compressed with gzip, bzip2, xz or zip once; expand anything else "
+                "first"
+            )
         stream.seek(0)
-        for magic, what in _OTHER_FILES.items():
-            if head.startswith(magic):
-                raise UnusableExposureError(f"{path}: cannot be read as FITS: it is {what}")
-        for magic, expanding in _EXPANDING.items():
-            if head.startswith(magic):
-                with stream, expanding(stream) as source:
-                    return _require_unpacked(_expanded(source, limit, path), path)
     except (OSError, EOFError, zlib.error, lzma.LZMAError, RuntimeError) as error:
         stream.close()
         raise UnusableExposureError(
@@ -72,6 +71,19 @@ def open_stream(path: Path) -> IO[bytes]:
         stream.close()
         raise
     return stream
+
+
+def patched(stream: IO[bytes], patches: Mapping[int, bytes]) -> IO[bytes]:
+    """Copy a file, with other bytes at some places, and close it."""
+    # Not in a "with" statement: the caller reads from it.
+    target: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
+    with stream:
+        stream.seek(0)
+        shutil.copyfileobj(stream, target, _CHUNK)
+    for at, patch in patches.items():
+        target.seek(at)
+        target.write(patch)
+    return target
 
 
 def _only_member(stream: IO[bytes]) -> IO[bytes]:
@@ -93,21 +105,6 @@ _EXPANDING: dict[bytes, Callable[[Any], Any]] = {
     b"\xfd7zXZ\0": lzma.open,
     b"PK": _only_member,
 }
-
-
-def _require_unpacked(stream: IO[bytes], path: Path) -> IO[bytes]:
-    """Refuse what is still packed after it was expanded once."""
-    head = stream.read(_TAR_MAGIC.stop)
-    stream.seek(0)
-    what = "a tar archive" if head[_TAR_MAGIC] == b"ustar" else ""
-    if any(head.startswith(magic) for magic in _EXPANDING):
-        what = "packed twice"
-    if what:
-        stream.close()
-        raise UnusableExposureError(
-            f"{path}: cannot be read as FITS: it is {what}; extract it first"
-        )
-    return stream
 
 
 def _expanded(source: IO[bytes], limit: int, path: Path) -> IO[bytes]:
@@ -132,36 +129,3 @@ def _expanded(source: IO[bytes], limit: int, path: Path) -> IO[bytes]:
         raise
     target.seek(0)
     return target
-
-
-class Patched(io.RawIOBase):
-    """A file of which some bytes are read as others."""
-
-    def __init__(self, stream: IO[bytes], patches: Mapping[int, bytes]) -> None:
-        self._stream = stream
-        self._patches = patches
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._stream.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._stream.tell()
-
-    def read(self, size: int = -1) -> bytes:
-        start = self._stream.tell()
-        data = bytearray(self._stream.read(size))
-        for at, patch in self._patches.items():
-            first, last = max(at, start), min(at + len(patch), start + len(data))
-            if first < last:
-                data[first - start : last - start] = patch[first - at : last - at]
-        return bytes(data)
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()

@@ -103,7 +103,7 @@ class Frame:
                 raise _no_extension(file, role, name)
         for role, other in companions.items():
             with _way_on(role):
-                frame.layers[role] = _only_image(other, role).require_shape(image.shape)
+                frame.layers[role] = _only_image(other, role, image.shape)
             frame.notes += other.notes
         return frame
 
@@ -168,9 +168,9 @@ def _no_extension(file: FitsFile, role: str, name: str | int) -> UnusableExposur
     )
 
 
-def _only_image(file: FitsFile, role: str) -> FitsImage:
+def _only_image(file: FitsFile, role: str, shape: tuple[int, int]) -> FitsImage:
     """The image of a companion: that of the role's name, or the only one."""
-    named = file.layer(EXTENSIONS[role])
+    named = file.layer(EXTENSIONS[role], shape)
     if named is not None:
         return named
     images = file.images()
@@ -179,4 +179,4 @@ def _only_image(file: FitsFile, role: str) -> FitsImage:
             f"{file.path}: has {len(images)} images, none of them called {EXTENSIONS[role]} "
             f"(found {file.content()}); expected one, to be used as {role}"
         )
-    return FitsImage(file, images[0])
+    return FitsImage(file, images[0], shape)

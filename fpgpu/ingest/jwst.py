@@ -91,12 +91,6 @@ def _refuse_other_products(file: FitsFile) -> None:
             f"{file.path}: has {file.names().count('SCI')} SCI extensions, one a slit or source "
             f"(EXP_TYPE {kind or 'missing'}); expected one image"
         )
-    sides = file.sides("SCI")
-    if sides is not None and len(sides) > 2:
-        raise UnusableExposureError(
-            f"{file.path}: SCI has {' x '.join(map(str, sides))} values: a cube of integrations or "
-            "of wavelengths, no image; give the product of the whole exposure (cal, crf or i2d)"
-        )
 
 
 def _settle_band(frame: Frame) -> None:

@@ -187,7 +187,10 @@ def test_cubes_and_sets_of_spectra_are_refused(tmp_path):
     spectra.meta.telescope = "JWST"
     spectra.spec.append({"spec_table": np.zeros(3, datamodels.SpecModel().get_dtype("spec_table"))})
     cases = {
-        "jw_calints.fits": (cube, "SCI has 24 x 16 x 3 values: a cube of integrations"),
+        "jw_calints.fits": (
+            cube,
+            "SCI is no 2-dimensional image .found 24 x 16 x 3 pixels.; of a cube",
+        ),
         "jw_s2d.fits": (slits, "has 2 SCI extensions, one a slit"),
         "jw_x1d.fits": (spectra, "EXTRACT1D.*no image of the sky"),
     }

@@ -189,16 +189,22 @@ def test_what_is_another_kind_of_file_is_named(tmp_path):
     encrypted[6] |= 1
     encrypted[encrypted.index(b"PK\x01\x02") + 8] |= 1
     for data, what in (
-        (b"\x89HDF\r\n\x1a\n" + content, "an HDF5 file"),
-        (b"#ASDF 1.0.0\n" + content, "an ASDF file"),
-        (b"\x28\xb5\x2f\xfd" + content, "zstd; expand it first"),
-        (b"\x1f\x9d\x90" + content, r"compress \(.Z\); expand it first"),
+        (b"\x89HDF\r\n\x1a\n" + content, "begins with .*HDF"),
+        (b"#ASDF 1.0.0\n" + content, "begins with .*#ASDF"),
+        (b"\x28\xb5\x2f\xfd" + content, "expand anything else first"),
+        (b"\x1f\x9d\x90" + content, "expand anything else first"),
         (zipped(content, 2), "a zip archive of 2 files; expected one"),
         (zipped(content, 0), "a zip archive of 0 files; expected one"),
         (bytes(encrypted), "encrypted"),
-        (gzip.compress(gzip.compress(content)), "packed twice; extract it first"),
-        (zipped(gzip.compress(content)), "packed twice; extract it first"),
-        (gzip.compress(tarred(content)), "a tar archive; extract it first"),
+        (
+            gzip.compress(gzip.compress(content)),
+            "with gzip, bzip2, xz or zip once; expand anything else first",
+        ),
+        (
+            zipped(gzip.compress(content)),
+            "with gzip, bzip2, xz or zip once; expand anything else first",
+        ),
+        (gzip.compress(tarred(content)), "expand anything else first"),
     ):
         path = tmp_path / "what.fits"
         path.write_bytes(data)
