@@ -1,9 +1,11 @@
 """What is done to an exposure between its reader and a store, as the calibration options ask."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-from fpgpu.calibration import Planes
+from fpgpu.calibration import MaskCounts, calibrate_images
 from fpgpu.errors import StoreFormatError, UnusableExposureError
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.flags import flags_for
@@ -40,13 +42,10 @@ def prepare(exposure: Exposure, calibration: CalibrationOptions) -> None:
 
 def require_weight(exposure: Exposure, calibration: CalibrationOptions) -> None:
     """Refuse a prepared exposure without any weight, or note it, as the options ask."""
-    if _has_weight(exposure):
+    counts = _without_weight(exposure)
+    if counts is None:
         return
-    causes = _causes(_planes(exposure))
-    told = ", ".join(
-        f"{np.count_nonzero(where)} {cause}" for cause, where in causes.items() if where.any()
-    )
-    found = f"no pixel has any weight: of {exposure.im.size}, {told}"
+    found = f"no pixel has any weight: {counts}, all others with an inverse uncertainty of 0"
     if calibration.no_weight == "refuse":
         raise UnusableExposureError(
             f"{exposure.band}/{exposure.expID}: {found}; check uncertainties, mask and bitmask, or "
@@ -64,46 +63,23 @@ def is_empty_tile(exposure: Exposure) -> bool:
             f"{exposure.band}/{exposure.expID}: MOSAIC in the header is what says that an exposure "
             f"is a tile, but {error}; take that card out, or give it another name"
         ) from error
-    return place is not None and not _has_weight(exposure)
+    return place is not None and _without_weight(exposure) is not None
 
 
-def _planes(exposure: Exposure) -> Planes:
-    """The images of an exposure."""
-    return Planes.checked(
-        exposure.im, exposure.ierr, exposure.mask, exposure.bkg, exposure.area, exposure.bitmask
-    )
+def _without_weight(exposure: Exposure) -> MaskCounts | None:
+    """Count the masked pixels of an exposure without weight; None where any pixel has some.
 
-
-def _has_weight(exposure: Exposure) -> bool:
-    """Whether any pixel can be used; most exposures have one in the first rows."""
-    planes = _planes(exposure)
+    Most exposures have one in the first rows.
+    """
+    counts = MaskCounts()
+    images = (exposure.im, exposure.ierr, exposure.mask, exposure.bkg, exposure.area)
     for start in range(0, exposure.shape[1], _ROWS):
-        part = planes.map(lambda image, start=start: image[:, start : start + _ROWS])  # type: ignore[misc]
-        if not np.logical_or.reduce([*_causes(part).values()]).all():
-            return True
-    return False
-
-
-def _causes(planes: Planes) -> dict[str, npt.NDArray[np.bool_]]:
-    """Which pixels have no weight, by the cause."""
-    finite = np.isfinite(planes.im)
-    if planes.bkg is not None:
-        finite &= np.isfinite(planes.bkg)
-    causes = {
-        "have no positive uncertainty that is finite": ~_is_positive(planes.ierr),
-        "have no finite value": ~finite,
-    }
-    if planes.flags is not None:
-        causes["are flagged as bad"] = (planes.flags & planes.bad_bits) != 0
-    if planes.area is not None:
-        causes["have no area"] = ~_is_positive(planes.area)
-    return causes
-
-
-def _is_positive(image: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
-    """Which values are positive and finite."""
-    positive: npt.NDArray[np.bool_] = (image > 0) & np.isfinite(image)
-    return positive
+        rows: list[Any] = [i if i is None else i[:, start : start + _ROWS] for i in images]
+        _, weight, of_rows = calibrate_images(*rows[:4], bitmask=exposure.bitmask, area=rows[4])
+        if weight.any():
+            return None
+        counts += of_rows
+    return counts
 
 
 def _capped(exposure: Exposure, max_snr: float) -> npt.NDArray[np.floating]:
