@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from fpgpu.ingest.exposure import Exposure as Exposure
     from fpgpu.ingest.exposure import ImageNameSet as ImageNameSet
     from fpgpu.ingest.exposure import ImageSet as ImageSet
-    from fpgpu.ingest.exposure import header_to_id as header_to_id
     from fpgpu.ingest.inputs import Input as Input
     from fpgpu.ingest.memory import exposure_from_arrays as exposure_from_arrays
     from fpgpu.ingest.memory import exposure_from_ccddata as exposure_from_ccddata
+    from fpgpu.ingest.naming import header_to_id as header_to_id
     from fpgpu.ingest.pipeline import ingest as ingest
     from fpgpu.layout import PSF_COLS as PSF_COLS
     from fpgpu.layout import PSF_DTYPE as PSF_DTYPE
@@ -61,7 +61,7 @@ _HOME = {
     "exposure_from_arrays": "fpgpu.ingest.memory",
     "exposure_from_ccddata": "fpgpu.ingest.memory",
     "get_backend": "fpgpu.backends.choose",
-    "header_to_id": "fpgpu.ingest.exposure",
+    "header_to_id": "fpgpu.ingest.naming",
     "open": "fpgpu.survey",
 }
 

@@ -3,7 +3,8 @@
 Code written for forcepho changes one import line: ``from fpgpu.storage import PixelStore, ...``.
 """
 
-from fpgpu.ingest.exposure import ImageNameSet, ImageSet, header_to_id
+from fpgpu.ingest.exposure import ImageNameSet, ImageSet
+from fpgpu.ingest.naming import header_to_id
 from fpgpu.layout import PSF_COLS, PSF_DTYPE
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.names import EXP_FMT

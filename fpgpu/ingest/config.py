@@ -32,9 +32,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from fpgpu.errors import ConfigError, FpgpuError, MissingFileError, UnusableExposureError
-from fpgpu.ingest.exposure import FILE_ENDING
 from fpgpu.ingest.find import find_inputs
 from fpgpu.ingest.inputs import OPTIONS, ROLES, CalibrationOptions, Input, Kind
+from fpgpu.ingest.naming import FILE_ENDING
 
 __all__ = ["IngestConfig", "load_config"]
 

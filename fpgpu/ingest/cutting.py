@@ -7,7 +7,7 @@ import numpy as np
 
 from fpgpu.errors import UnusableExposureError
 from fpgpu.ingest.cards import move_header, move_wcs
-from fpgpu.ingest.exposure import Exposure, pad_exposure, pad_to
+from fpgpu.ingest.exposure import Exposure, pad_to
 from fpgpu.ingest.inputs import ReadOptions
 from fpgpu.ingest.refit import refit_gwcs
 from fpgpu.ingest.tiles import Box, split
@@ -54,10 +54,9 @@ def cut(
     tile = _tile(shape, options)
     if tile is None:
         exposure = read(Box.whole(shape))
-        if options.pad and options.tile is not None:
-            pad_to(exposure, options.tile)
-        elif options.pad:
-            pad_exposure(exposure, options.super_pixel_size)
+        if options.pad:
+            nx, ny = (side + -side % options.super_pixel_size for side in shape)
+            pad_to(exposure, options.tile or (nx, ny))
         yield exposure
         return
     n_made = 0

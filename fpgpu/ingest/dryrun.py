@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fpgpu.errors import FpgpuError
 from fpgpu.fluxes import flux_calibration
-from fpgpu.ingest.exposure import Exposure, sip_residual
+from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.flags import flags_for
 from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.record import absolute
@@ -105,6 +105,7 @@ def _told(item: Input, made: ShardResult) -> PlannedExposure:
 
 def _planned(item: Input, exposure: Exposure, status: str) -> PlannedExposure:
     """Say what would become of an exposure."""
+    residual = exposure.provenance.get("sip_residual_px")
     factor, units = 1.0, "image"
     if item.calibration.do_fluxcal:
         factor, units = flux_calibration(exposure.hdr)
@@ -121,7 +122,7 @@ def _planned(item: Input, exposure: Exposure, status: str) -> PlannedExposure:
         flux_factor=factor,
         flux_units=units,
         wcs=exposure.wcs_choice,
-        sip_residual=sip_residual(exposure),
+        sip_residual=None if residual is None else float(residual),
         uncertainties=str(exposure.provenance.get("uncertainties", "err")),
         bad_flags=_bad_flags(exposure),
         notes=list(exposure.notes),

@@ -1,19 +1,13 @@
-"""One exposure as readers hand it to stores, and what names it has."""
+"""One exposure as readers hand it to stores."""
 
-import os
-import re
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fpgpu.errors import ExposureNameError, LayoutError, UnusableExposureError
+from fpgpu.errors import LayoutError
 from fpgpu.ingest.flags import ANY_BIT, flags_for
-from fpgpu.paths import absolute_path
-from fpgpu.stores.names import check_band, check_expID
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
@@ -24,19 +18,9 @@ __all__ = [
     "Exposure",
     "ImageNameSet",
     "ImageSet",
-    "header_to_id",
     "inverse_of",
-    "pad_exposure",
     "pad_to",
-    "sip_residual",
 ]
-
-FILE_ENDING = re.compile(r"(\.(fits|fit|fts)(\.(gz|fz|bz2|xz|zip))?|\.asdf)$", re.IGNORECASE)
-"""Of the names of exposure files."""
-
-
-# NIRCam detectors are called NRCA1 ... NRCBLONG: the module is the fourth letter.
-_MODULE_POSITION = 3
 
 
 class ImageNameSet(NamedTuple):
@@ -226,129 +210,6 @@ def inverse_of(err: npt.NDArray[Any]) -> npt.NDArray[Any]:
         err = err.astype(np.float32 if err.dtype.itemsize <= 2 else np.float64)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.asarray(1 / err)
-
-
-def sip_residual(exposure: Exposure) -> float | None:
-    """Give the pixels by which the SIP refit of an exposure's WCS misses."""
-    sip = exposure.sip
-    residual = exposure.provenance.get("sip_residual_px", None if sip is None else sip.residual)
-    return None if residual is None else float(residual)
-
-
-def header_to_id(
-    hdr: "Header | Mapping[str, Any]",
-    name: str | os.PathLike[str],
-    framedir: str | os.PathLike[str] | None = None,
-    split_by_detector: Collection[str] = (),
-    band_names: Mapping[str, str] | None = None,
-) -> tuple[str, str]:
-    """Derive an exposure's key from its header and file name.
-
-    Parameters
-    ----------
-    hdr : astropy.io.fits.Header or mapping
-        Must have FILTER, and DETECTOR when the filter is split by detector.
-    name : str or path
-        The exposure's file.
-    framedir : str or path, optional
-        A folder that holds `name`, at any depth; the path below it becomes part of the expID.
-    split_by_detector : collection of str, optional
-        Filters whose detector modules are bands of their own, such as ``F200WA`` and ``F200WB``.
-    band_names : mapping of str to str, optional
-        New names of bands, by the old ones in upper case; ``NONE`` stands for no FILTER.
-
-    Returns
-    -------
-    band : str
-        FILTER in upper case, with the detector module appended when the filter is split, and
-        renamed.
-    expID : str
-        File name without ``.fits``, ``.fit``, ``.fts`` or ``.asdf`` and what a compressed file has
-        after it, after the path below `framedir`.
-
-    Raises
-    ------
-    UnusableExposureError
-        When FILTER is missing, or DETECTOR is missing or names no module.
-    ExposureNameError
-        When the file is outside `framedir` or the names cannot be used in a store.
-
-    Examples
-    --------
-    >>> header_to_id({"FILTER": "F200W"}, "jwst/jw01180_nrca1_cal.fits.gz")
-    ('F200W', 'jw01180_nrca1_cal')
-    """
-    path = Path(name)
-    stem = check_expID(FILE_ENDING.sub("", path.name))
-    folder = "" if framedir is None else _path_below(path.parent, Path(framedir))
-    band = _renamed(hdr, path, split_by_detector, band_names)
-    return band, check_expID(f"{folder}/{stem}" if folder else stem)
-
-
-def _renamed(
-    hdr: "Header | Mapping[str, Any]",
-    path: Path,
-    split_by_detector: Collection[str],
-    band_names: Mapping[str, str] | None,
-) -> str:
-    """Give the name of the band, where FILTER cannot be one that which the user gives."""
-    filter_name, names = hdr.get("FILTER"), band_names or {}
-    text = str(filter_name).strip().upper() if isinstance(filter_name, str | int | float) else ""
-    key = text or "NONE"
-    way_on = "" if band_names is None else f"; name it with rename_bands, as {{{key!r}: MYBAND}}"
-    if not (text and isinstance(filter_name, str)) and key not in names:
-        raise UnusableExposureError(
-            f"{path}: the header has no usable FILTER (found {filter_name!r}); "
-            f"the filter name is needed as the band{way_on}"
-        )
-    band = _split(text, hdr, path, split_by_detector)
-    try:
-        return check_band(names.get(band or key, band))
-    except ExposureNameError as error:
-        raise ExposureNameError(f"{error}{way_on}") from error
-
-
-def _split(
-    band: str,
-    hdr: "Header | Mapping[str, Any]",
-    path: Path,
-    split_by_detector: Collection[str],
-) -> str:
-    """Add the module of the detector to a band that is split."""
-    if isinstance(split_by_detector, str):
-        split_by_detector = [split_by_detector]
-    if band not in {name.upper() for name in split_by_detector}:
-        return band
-    detector = hdr.get("DETECTOR")
-    if not isinstance(detector, str) or len(detector.strip()) <= _MODULE_POSITION:
-        raise UnusableExposureError(
-            f"{path}: {band} is split by detector, but DETECTOR is {detector!r}; expected a name "
-            "like 'NRCA1' whose fourth letter is the module"
-        )
-    return band + detector.strip()[_MODULE_POSITION].upper()
-
-
-def _path_below(folder: Path, framedir: Path) -> str:
-    """Give the path from `framedir` to `folder`, with slashes; empty when they are the same."""
-    # Not resolved: a survey's folders are often links, and names must follow the links.
-    inner, outer = absolute_path(folder), absolute_path(framedir)
-    if not inner.is_relative_to(outer):
-        raise ExposureNameError(
-            f"{folder} is not inside framedir {framedir}; give the folder that holds all exposures"
-        )
-    below = inner.relative_to(outer).as_posix()
-    return "" if below == "." else below
-
-
-def pad_exposure(exposure: Exposure, multiple: int) -> None:
-    """Add pixels of zero weight so that both sides become multiples of a number, in place.
-
-    Pixels are added at the high end of each axis only, so CRPIX and a gWCS stay valid.
-    """
-    if multiple < 1:
-        raise LayoutError(f"cannot pad to multiples of {multiple}; expected 1 or more")
-    nx, ny = exposure.shape
-    pad_to(exposure, (nx + -nx % multiple, ny + -ny % multiple))
 
 
 def pad_to(exposure: Exposure, shape: tuple[int, int]) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import cast
 
 from fpgpu.errors import MissingFileError
-from fpgpu.ingest.exposure import FILE_ENDING
 from fpgpu.ingest.inputs import CalibrationOptions, Input, ReadOptions, as_input, is_single
+from fpgpu.ingest.naming import FILE_ENDING
 from fpgpu.paths import absolute_path, as_path
 
 __all__ = ["COMPANION_ENDINGS", "companions_of", "find_inputs"]

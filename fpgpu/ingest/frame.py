@@ -119,15 +119,7 @@ class Frame:
 
     def name(self, part: str) -> tuple[str, str]:
         """Name the exposure, or a part of it, as asked: band and expID."""
-        return name_exposure(
-            self.header,
-            self.path,
-            part=part,
-            pattern=self.options.expID,
-            framedir=self.options.framedir,
-            split_by_detector=self.options.split_by_detector,
-            band_names=self.options.band_names,
-        )
+        return name_exposure(self.header, self.path, self.options, part)
 
     def require_mask(self, telescope: str) -> None:
         """Refuse a calibrated exposure without flags, unless the user has left them out."""

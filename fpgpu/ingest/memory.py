@@ -9,8 +9,9 @@ import numpy.typing as npt
 from fpgpu.errors import UnusableExposureError, WCSError
 from fpgpu.fluxes import image_unit
 from fpgpu.ingest.cards import refuse_contradictions, replace_wcs
-from fpgpu.ingest.exposure import Exposure, ImageNameSet, header_to_id, inverse_of
+from fpgpu.ingest.exposure import Exposure, ImageNameSet, inverse_of
 from fpgpu.ingest.flags import flags_for
+from fpgpu.ingest.naming import header_to_id
 from fpgpu.ingest.pixelarea import solid_angle
 from fpgpu.ingest.refit import refit_gwcs, refit_header, refit_native
 from fpgpu.ingest.units import settle_units, zero_point_conflict

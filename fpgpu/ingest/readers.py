@@ -30,7 +30,6 @@ __all__ = [
     "InputFile",
     "Reader",
     "choose_reader",
-    "read_all",
     "read_exposure",
     "read_exposures",
     "register_reader",
@@ -280,6 +279,8 @@ def _settled(exposure: Exposure) -> Exposure:
         exposure.notes += notes
         if residual is not None:
             exposure.provenance["sip_residual_px"] = residual
+    elif exposure.sip is not None:
+        exposure.provenance.setdefault("sip_residual_px", exposure.sip.residual)
     return exposure
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fpgpu.errors import MissingFileError, UnusableExposureError
-from fpgpu.ingest.exposure import Exposure, sip_residual
+from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.inputs import Input, options_digest, options_text
 from fpgpu.paths import absolute_path
 from fpgpu.stores.pixels.records import update_checksum
@@ -145,9 +145,7 @@ def record_of(
     dict of str to str, int or float
         Attributes, without the prefix.
     """
-    residual = sip_residual(exposure)
     return {
-        **({} if residual is None else {"sip_residual_px": residual}),
         "wcs": exposure.wcs_choice,
         "input": str(item.path),
         "input_files": json.dumps([asdict(mark) for mark in marks]),

@@ -80,13 +80,7 @@ def read_roman(
         header = _header(path, meta, data)
         gwcs = _detached(path, meta["wcs"])
         images = [np.asarray(getattr(image, "value", image)) for image in (data, err, dq)]
-    band, expID = name_exposure(
-        header,
-        path,
-        pattern=options.expID,
-        framedir=options.framedir,
-        split_by_detector=options.split_by_detector,
-    )
+    band, expID = name_exposure(header, path, options)
     try:
         whole = _assembled(header, images, gwcs, expID, str(path), options)
     except FpgpuError as error:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fpgpu import Exposure, ImageNameSet, ImageSet, header_to_id
 from fpgpu.errors import ExposureNameError, FpgpuError, LayoutError, UnusableExposureError
-from fpgpu.ingest.exposure import pad_exposure
+from fpgpu.ingest.exposure import pad_to
 from fpgpu.ingest.inputs import ReadOptions
 from fpgpu.ingest.readers import read_exposure
 from tests.ingest.test_units import write_plain
@@ -167,7 +167,7 @@ def test_an_exposure_can_be_pickled():
 
 def test_padding_adds_zero_weight_at_the_high_end_only():
     exposure, before = small_exposure((10, 13)), small_exposure((10, 13))
-    pad_exposure(exposure, 8)
+    pad_to(exposure, (16, 16))
     assert exposure.shape == (16, 16)
     for name, value in [("im", 0), ("ierr", 0), ("mask", 0), ("bkg", 0), ("area", 1)]:
         padded, original = getattr(exposure, name), getattr(before, name)
@@ -182,7 +182,7 @@ def test_padding_adds_zero_weight_at_the_high_end_only():
 def test_padding_leaves_a_fitting_size_alone():
     exposure = small_exposure((16, 8))
     image = exposure.im
-    pad_exposure(exposure, 8)
+    pad_to(exposure, (16, 8))
     assert exposure.im is image
     assert exposure.notes == []
 
@@ -190,8 +190,8 @@ def test_padding_leaves_a_fitting_size_alone():
 def test_padding_works_without_optional_images():
     exposure = small_exposure((10, 8))
     exposure.mask = exposure.bkg = exposure.area = None
-    pad_exposure(exposure, 8)
+    pad_to(exposure, (16, 8))
     assert exposure.shape == (16, 8)
     assert exposure.mask is None
-    with pytest.raises(LayoutError, match="multiples of 0"):
-        pad_exposure(exposure, 0)
+    with pytest.raises(LayoutError, match="cannot pad 16 x 8 pixels to 8 x 8"):
+        pad_to(exposure, (8, 8))

@@ -114,7 +114,7 @@ def test_an_exposure_is_named_by_a_pattern(cal_file):
 )
 def test_the_parts_of_a_file_never_share_a_name(pattern, part, expID):
     header = {"FILTER": "F606W", "EXPTIME": 507.0}
-    assert name_exposure(header, "a_flc.fits", part=part, pattern=pattern) == ("F606W", expID)
+    assert name_exposure(header, "a_flc.fits", ReadOptions(expID=pattern), part) == ("F606W", expID)
 
 
 def test_only_the_bands_that_are_asked_for_are_read(cal_file):
