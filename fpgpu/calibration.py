@@ -199,7 +199,7 @@ def calibrate_images(
     """
     planes = Planes.checked(im, ierr, mask, bkg, area, bitmask)
     flux, weight, counts = _calibrate(planes, _checked_factor(factor), x_runs_fastest(planes.im))
-    _refuse([_find_overflow(flux, weight)])
+    _refuse([_overflows(flux, weight)])
     return flux, weight, counts
 
 
@@ -256,7 +256,7 @@ def calibrated_superpixels(
     x_fastest = x_runs_fastest(planes.im)
     tiles = split_into_tiles(grid, size, x_fastest)
 
-    def calibrate(share: Iterable[Tile]) -> tuple[MaskCounts, list[_Overflow | None]]:
+    def calibrate(share: Iterable[Tile]) -> tuple[MaskCounts, list[Image]]:
         writer = TileWriter(tiles[0], size, np.float32, x_fastest)
         counts, overflows = MaskCounts(), []
         for tile in share:
@@ -264,7 +264,7 @@ def calibrated_superpixels(
             flux, weight, tile_counts = _calibrate(part, scale, x_fastest)
             writer.write(flux, weight, tile.of_superpixels(superpixels))
             counts += tile_counts
-            overflows.append(_find_overflow(flux, weight, tile.x0 * size, tile.y0 * size))
+            overflows.append(_overflows(flux, weight, tile.x0 * size, tile.y0 * size))
         return counts, overflows
 
     results = work_through(calibrate, tiles, planes.im.size)
@@ -339,33 +339,20 @@ def _checked_factor(factor: float) -> tuple[float, float]:
     return factor, 1 / factor
 
 
-class _Overflow(NamedTuple):
-    """Pixels that are not finite after all, and the first of them."""
-
-    x: int
-    y: int
-    n_pixels: int
-
-
-def _find_overflow(
-    flux: npt.NDArray[np.float32], weight: npt.NDArray[np.float32], x0: int = 0, y0: int = 0
-) -> _Overflow | None:
-    """Look for values out of the range of float32 in a tile that begins at pixel (x0, y0)."""
+def _overflows(flux: Image, weight: Image, x0: int = 0, y0: int = 0) -> Image:
+    """Find the pixels (x, y) out of the range of float32, of a tile that begins at (x0, y0)."""
     finite = np.isfinite(flux)
     finite &= np.isfinite(weight)
-    if finite.all():
-        return None
-    x, y = np.argwhere(~finite)[0]
-    return _Overflow(x0 + int(x), y0 + int(y), _count(~finite))
+    places = np.empty((0, 2), int) if finite.all() else np.argwhere(~finite)
+    return np.add(places, (x0, y0))
 
 
-def _refuse(overflows: Sequence[_Overflow | None]) -> None:
+def _refuse(overflows: Sequence[Image]) -> None:
     """Raise if any pixel is not finite after calibration."""
-    found = [overflow for overflow in overflows if overflow is not None]
-    if not found:
-        return
-    n_pixels, first = sum(overflow.n_pixels for overflow in found), min(found)
-    raise UnusableExposureError(
-        f"{n_pixels} pixels leave the range of float32 when calibrated, the first at "
-        f"[x, y] = [{first.x}, {first.y}]; check the flux factor, background and area map"
-    )
+    found = np.concatenate(overflows)
+    if len(found):
+        x, y = min(found.tolist())
+        raise UnusableExposureError(
+            f"{len(found)} pixels leave the range of float32 when calibrated, the first at "
+            f"[x, y] = [{x}, {y}]; check the flux factor, background and area map"
+        )

@@ -61,7 +61,7 @@ def test_an_error_that_nobody_foresaw_refuses_one_file(files, tmp_path, monkeypa
             raise ZeroDivisionError("no reason")
         yield from real(item)
 
-    monkeypatch.setattr(work, "read_exposures", failing)
+    monkeypatch.setattr(work, "read_all", failing)
     report = ingest(files[:3], tmp_path / "s")
     assert [row.status for row in report.rows] == ["stored", "refused", "stored"]
     assert "failed with ZeroDivisionError: no reason" in report.rows[1].reason

@@ -130,7 +130,7 @@ def test_uncertainties_that_leave_no_pixel_are_refused(changed, value, tmp_path)
     path = changed(with_data("ERR", np.full((48, 64), value, np.float32)))
     with pytest.raises(
         UnusableExposureError,
-        match="no pixel has any weight: .* of 3072 pixels masked",
+        match=r"no pixel has any weight: .* of 3072 pixels masked",
     ):
         ingest([path], tmp_path / "stores", wcs="fits", strict=True)
 

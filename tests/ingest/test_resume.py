@@ -36,7 +36,7 @@ def read_files(monkeypatch):
         names.append(item.path.name)
         return real(item)
 
-    monkeypatch.setattr("fpgpu.ingest.work.read_exposures", noted)
+    monkeypatch.setattr("fpgpu.ingest.work.read_all", noted)
     return names
 
 
@@ -227,7 +227,7 @@ def test_an_input_that_went_in_in_part_is_tried_again(files, tmp_path, monkeypat
                 exposure.ierr = np.zeros_like(exposure.ierr)
             yield exposure
 
-    monkeypatch.setattr("fpgpu.ingest.work.read_exposures", two)
+    monkeypatch.setattr("fpgpu.ingest.work.read_all", two)
     for status in ("stored", "replaced"):
         report = ingest(files[:1], tmp_path / "s", resume=True)
         assert statuses(report) == [status, "refused"]
@@ -243,7 +243,7 @@ def test_a_file_that_changes_while_it_is_read_does_not_go_in(files, tmp_path, mo
         yield from real(item)
         item.path.touch()
 
-    monkeypatch.setattr("fpgpu.ingest.work.read_exposures", changing)
+    monkeypatch.setattr("fpgpu.ingest.work.read_all", changing)
     report = ingest(files[:1], tmp_path / "s")
     assert statuses(report) == ["refused"]
     assert "was changed while it was read" in report.rows[0].reason
