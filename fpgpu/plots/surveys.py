@@ -11,7 +11,7 @@ from fpgpu.errors import PlanError
 from fpgpu.plots.canvas import band_looks, finish_sky_axes, make_panels, region_look
 from fpgpu.plots.depth import show_depth
 from fpgpu.plots.skyplane import ARCMIN, ARCSEC, mean_position, offsets, region_outline
-from fpgpu.sky.coverage import depth_map
+from fpgpu.sky.coverage import depth_map, planar_area
 from fpgpu.sky.regions import RegionLike
 from fpgpu.sky.sphere import Floats, unit_vectors
 from fpgpu.stores.meta import MetaStore
@@ -173,7 +173,7 @@ def _fields(outlines: Sequence[Floats]) -> list[npt.NDArray[np.intp]]:
 def _sheet(keys: Sequence[Key], outlines: Sequence[Floats], center: tuple[float, float]) -> _Sheet:
     """Project a field, and choose unit and grid for it."""
     flat = [np.stack(offsets(center, *outline.T), axis=-1) for outline in outlines]
-    areas = [_polygon_area(p) for p in flat]
+    areas = [planar_area(p) for p in flat]
     every = np.concatenate(flat)
     low, high = every.min(axis=0), every.max(axis=0)
     span = float((high - low).max())
@@ -185,12 +185,6 @@ def _sheet(keys: Sequence[Key], outlines: Sequence[Floats], center: tuple[float,
     x_axis, y_axis = (np.arange(low[k] + 0.5 * step, high[k], step) for k in (0, 1))
     polygons = [p * scale / ARCSEC for p in flat]
     return _Sheet(keys, polygons, areas, x_axis, y_axis, unit, scale)
-
-
-def _polygon_area(polygon: Floats) -> float:
-    """Area of a polygon on the plane: half the sum of the cross products of successive vertices."""
-    x, y = polygon.T
-    return 0.5 * abs(float(x @ np.roll(y, -1) - np.roll(x, -1) @ y))
 
 
 def _draw_footprints(axes: "Axes", sheet: _Sheet) -> None:

@@ -350,6 +350,8 @@ def _settle_distortion(header: Any, axes: Axes) -> list[str]:
     if has_sip and not all(name.endswith("-SIP") for name in types):
         _set_types(header, axes, [name.removesuffix("-SIP") + "-SIP" for name in types])
         return ["SIP coefficients were taken, although CTYPE has no -SIP"]
+    if not has_sip and not says_sip:
+        _drop(header, _SIP)  # of which astropy would tell pages
     # Orders without coefficients are those of a polynomial that is zero.
     if says_sip and not has_sip and "A_ORDER" not in header and "B_ORDER" not in header:
         _set_types(header, axes, [name.removesuffix("-SIP") for name in types])

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from fpgpu.sky.polygons import bounding_caps
 from fpgpu.sky.sphere import Floats, chord, tangent_coordinates, unit_vectors
 
-__all__ = ["covered_area", "depth_map"]
+__all__ = ["covered_area", "depth_map", "planar_area"]
 
 
 def covered_area(footprints: Sequence[Floats], grid: int = 256) -> float:
@@ -70,6 +70,12 @@ def _group_area(vectors: Sequence[Floats], grid: int) -> float:
     # Element of solid angle of the gnomonic projection.
     element = step.prod() / (1 + x[:, None] ** 2 + y[None, :] ** 2) ** 1.5
     return float(element[covered].sum())
+
+
+def planar_area(polygon: Floats) -> float:
+    """Area of a polygon on the plane: half the sum of the cross products of successive vertices."""
+    x, y = polygon.T
+    return 0.5 * abs(float(x @ np.roll(y, -1) - np.roll(x, -1) @ y))
 
 
 def depth_map(

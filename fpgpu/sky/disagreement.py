@@ -1,13 +1,18 @@
 """How far two WCSs of one image are apart, and where most."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from fpgpu.sky.sphere import Floats, tangent_basis, tangent_coordinates, unit_vectors
-from fpgpu.sky.wcs import SkyWCS
+from fpgpu.sky.inverse import newton_step
+from fpgpu.sky.sphere import Floats, positions, unit_vectors
 
 __all__ = ["Disagreement", "disagreement"]
+
+
+class _WCS(Protocol):
+    def pixel_to_world(self, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Floats, Floats]: ...
 
 
 class Disagreement(NamedTuple):
@@ -32,44 +37,35 @@ class Disagreement(NamedTuple):
     median_pixels: float
 
 
-def disagreement(a: SkyWCS, b: SkyWCS, shape: tuple[int, int]) -> Disagreement:
+def disagreement(a: _WCS, b: _WCS, shape: tuple[int, int], per_side: int = 17) -> Disagreement:
     """Compare two WCSs of one image over its whole detector.
 
     Parameters
     ----------
-    a, b : SkyWCS
-        The difference is expressed in pixels of the first.
+    a, b : SkyWCS or SipFit
+        The difference is expressed in pixels of the first, which is asked three times as often.
     shape : tuple of int
         (nx, ny) of the image.
+    per_side : int, optional
+        Points along each side, from edge to edge.
 
     Returns
     -------
     Disagreement
-        The worst of a grid of 17 x 17 points from edge to edge.
+        The worst of the points.
     """
-    sides = (np.linspace(-0.5, n - 0.5, 17) for n in shape)
+    sides = (np.linspace(-0.5, n - 0.5, per_side) for n in shape)
     x, y = (side.ravel() for side in np.meshgrid(*sides))
-    # With the next pixels along x and along y: each call of a gWCS takes long.
-    ra, dec = a.pixel_to_world([x, x + 1, x], [y, y, y + 1])
-    sky_a, sky_b = (ra[0], dec[0]), b.pixel_to_world(x, y)
-    centre = unit_vectors(*sky_a)
-    basis = tangent_basis(centre)
-
-    def plane(sky: tuple[Floats, Floats]) -> Floats:
-        return np.stack(tangent_coordinates(unit_vectors(*sky), centre, basis))
-
-    # Through the local Jacobian rather than b's inverse: finite however far the two are apart.
-    along_x, along_y = plane((ra[1], dec[1])), plane((ra[2], dec[2]))
-    offset = plane(sky_b)
-    area = along_x[0] * along_y[1] - along_x[1] * along_y[0]
-    dx = (offset[0] * along_y[1] - offset[1] * along_y[0]) / area
-    dy = (along_x[0] * offset[1] - along_x[1] * offset[0]) / area
-    pixels = np.where(np.isfinite(dx + dy), np.hypot(dx, dy), np.inf)
+    ra, dec = b.pixel_to_world(x, y)
+    # By a's local scale rather than b's inverse: finite however far the two are apart.
+    step, here = newton_step(a.pixel_to_world, x, y, unit_vectors(ra, dec))
+    pixels = np.where(np.isfinite(step).all(axis=0), np.hypot(*step), np.inf)
     k = int(np.argmax(pixels))
+    own_ra, own_dec = positions(here[k])
     return Disagreement(
         float(pixels[k]),
         (float(x[k]), float(y[k])),
-        (float(sky_a[0][k]), float(sky_a[1][k])),
-        (float(sky_b[0][k]), float(sky_b[1][k])),
+        (float(own_ra), float(own_dec)),
+        (float(ra[k]), float(dec[k])),
         float(np.median(pixels)),
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fpgpu.errors import WCSError
-from fpgpu.sky.sphere import Floats, positions, tangent_basis, unit_vectors
+from fpgpu.sky.sphere import Floats, positions, unit_vectors
 
 __all__ = ["SkyFrame", "fits_frame", "gwcs_frame"]
 
@@ -81,33 +81,6 @@ class SkyFrame:
         from astropy.coordinates import ICRS
 
         return _transformed(ICRS(), self._frame, ra, dec)
-
-    def turn(self, crval: Floats, cd: Floats) -> tuple[Floats, Floats]:
-        """Turn a tangent plane of the frame into the same plane of ICRS.
-
-        Parameters
-        ----------
-        crval : ndarray of float64, shape (2,)
-            Tangent point, degrees.
-        cd : ndarray of float64, shape (2, 2)
-            Degrees along east and north per pixel.
-
-        Returns
-        -------
-        crval, cd : ndarray of float64
-            The same of ICRS.
-
-        Raises
-        ------
-        WCSError
-            When ICRS is more than the frame turned.
-        """
-        if self._matrix is None:
-            raise WCSError(f"{self.name} is no rotation of ICRS; a tangent plane becomes none")
-        turned = np.array(self.to_icrs(*crval))
-        before = np.stack(tangent_basis(unit_vectors(*crval)))
-        after = np.stack(tangent_basis(unit_vectors(*turned)))
-        return turned, after @ self._matrix @ before.T @ cd
 
 
 def fits_frame(wcs: Any) -> SkyFrame | None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from fpgpu.errors import WCSError
 from fpgpu.sky.sphere import Floats, tangent_basis, tangent_coordinates, unit_vectors
 
-__all__ = ["ForwardMap", "Linearisation", "invert", "linearise"]
+__all__ = ["ForwardMap", "Linearisation", "invert", "linearise", "newton_step"]
 
 ForwardMap = Callable[[Floats, Floats], tuple[Floats, Floats]]
 """Pixels (x, y) to (ra, dec) in degrees; arrays of one shape."""
@@ -81,15 +81,15 @@ def invert(
         Zero-based pixels, to about 1e-8 px; NaN where the map reaches no such position.
     """
     ra, dec = np.broadcast_arrays(np.asarray(ra, np.float64), np.asarray(dec, np.float64))
-    basis = tangent_basis(start.centre)
-    xi, eta = tangent_coordinates(unit_vectors(ra.ravel(), dec.ravel()), start.centre, basis)
+    wanted = unit_vectors(ra.ravel(), dec.ravel())
+    xi, eta = tangent_coordinates(wanted, start.centre)
     pixels = start.matrix @ np.stack([np.ones_like(xi), xi, eta])
     found = np.full_like(pixels, np.nan)
     active = np.flatnonzero(np.isfinite(pixels).all(axis=0))
     for _ in range(_MAX_STEPS):
         if not active.size:
             break
-        step = _newton_step(forward, pixels[:, active], xi[active], eta[active], start, basis)
+        step, _ = newton_step(forward, pixels[0, active], pixels[1, active], wanted[active])
         pixels[:, active] += step
         size = np.abs(step).max(axis=0)
         done = active[size < _CONVERGED]
@@ -99,20 +99,16 @@ def invert(
     return x, y
 
 
-def _newton_step(
-    forward: ForwardMap,
-    pixels: Floats,
-    xi: Floats,
-    eta: Floats,
-    start: Linearisation,
-    basis: tuple[Floats, Floats],
-) -> Floats:
-    """Change of pixels, shape (2, n), that brings their image towards (xi, eta)."""
-    x, y = pixels
+def newton_step(forward: ForwardMap, x: Floats, y: Floats, wanted: Floats) -> tuple[Floats, Floats]:
+    """Change of pixels, shape (2, n), that brings their image towards unit vectors; and the image.
+
+    In the plane that touches the sky there, with what a step of one pixel changes in it.
+    """
     xs, ys = np.stack([x, x + 1.0, x]), np.stack([y, y, y + 1.0])
     with np.errstate(all="ignore"):
-        sky = unit_vectors(*forward(xs.ravel(), ys.ravel()))
-        plane = np.stack(tangent_coordinates(sky, start.centre, basis)).reshape(2, 3, -1)
-        (a, c), (b, d) = plane[:, 1] - plane[:, 0], plane[:, 2] - plane[:, 0]
-        u, v = xi - plane[0, 0], eta - plane[1, 0]
-        return np.asarray(np.stack([d * u - b * v, a * v - c * u]) / (a * d - b * c))
+        here, *beside = unit_vectors(*forward(xs.ravel(), ys.ravel())).reshape(3, -1, 3)
+        basis = tangent_basis(here)
+        (a, c), (b, d), (u, v) = (
+            tangent_coordinates(there, here, basis) for there in (*beside, wanted)
+        )
+        return np.stack([d * u - b * v, a * v - c * u]) / (a * d - b * c), here

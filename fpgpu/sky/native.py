@@ -1,12 +1,6 @@
 """What is particular to astropy's FITS WCS and to gWCS, and known nowhere else."""
 
-import logging
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from copy import deepcopy
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,65 +17,22 @@ __all__ = [
     "has_inverse",
     "physical_types",
     "set_up",
-    "tan_sip_terms",
 ]
-
-_log = logging.getLogger(__name__)
-_told: set[str] = set()
 
 
 def fits_wcs(header: Any, fobj: Any) -> Any:
     """Build astropy's WCS without the noise about dates and observatory positions."""
     from astropy.io.fits import VerifyError
+    from astropy.wcs import WCS, FITSFixedWarning
 
     try:
-        if fobj is not None:
-            return _built(header, fobj)
-        # Of what is remembered a copy, for its user may change it.
-        return deepcopy(_latest(header.tostring()))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FITSFixedWarning)
+            return WCS(header, fobj)
     # WCSLIB's own errors derive from ValueError; the others come from values of a wrong type.
     except (ValueError, TypeError, KeyError, VerifyError) as error:
         text = " ".join(str(error).split())
         raise WCSError(f"the WCS of the FITS header cannot be used: {text}") from error
-
-
-@lru_cache(maxsize=1)
-def _latest(text: str) -> Any:
-    """Build the WCS of a header's text; an ingest asks for that of each exposure three times."""
-    return _built(text, None)
-
-
-def _built(header: Any, fobj: Any) -> Any:
-    from astropy.wcs import WCS, FITSFixedWarning
-
-    with warnings.catch_warnings(), _astropy_told_once():
-        warnings.simplefilter("ignore", FITSFixedWarning)
-        wcs = WCS(header, fobj)
-        wcs.wcs.set()
-    return wcs
-
-
-@contextmanager
-def _astropy_told_once() -> Iterator[None]:
-    """Tell what astropy logs in a line, and once: it prints pages to standard output."""
-    from astropy import log
-
-    thread = threading.get_ident()
-
-    def take(record: logging.LogRecord) -> bool:
-        if record.thread != thread:
-            return True
-        text = " ".join(record.getMessage().split())
-        if text not in _told:
-            _told.add(text)
-            _log.warning("astropy: %s", text)
-        return False
-
-    log.addFilter(take)
-    try:
-        yield
-    finally:
-        log.removeFilter(take)
 
 
 def set_up(wcs: Any) -> None:
@@ -161,29 +112,3 @@ def _in_degrees(unit: str) -> float:
         return float(Unit(unit).to("deg"))
     except (ValueError, UnitConversionError) as error:
         raise WCSError(f"positions of the WCS are in {unit!r}, which is no angle") from error
-
-
-def tan_sip_terms(wcs: Any) -> dict[str, Floats]:
-    """Coefficients of a gnomonic FITS WCS: crval, crpix, cd, a, b, ap, bp as in `SipFit`."""
-    prm = wcs.wcs
-    prm.set()
-    projections = {name[5:8] for name in prm.ctype}
-    tables = (wcs.cpdis1, wcs.cpdis2, wcs.det2im1, wcs.det2im2)
-    if projections != {"TAN"} or prm.theta0 != 90.0 or any(table is not None for table in tables):
-        raise WCSError(
-            f"the FITS WCS with CTYPE {', '.join(prm.ctype)} is no gnomonic projection with SIP "
-            "distortion alone; expected 'RA---TAN-SIP', 'DEC--TAN-SIP' and no look-up tables"
-        )
-    rows = [prm.lng, prm.lat]
-    pole = np.deg2rad(prm.lonpole)
-    # East and north in the projection plane, which LONPOLE turns.
-    turn = np.array([[-np.cos(pole), -np.sin(pole)], [np.sin(pole), -np.cos(pole)]])
-    terms = {
-        "crval": np.array(prm.crval)[rows],
-        "crpix": np.array(prm.crpix) - 1.0,
-        "cd": turn @ np.array(wcs.pixel_scale_matrix)[rows],
-    }
-    for name in ("a", "b", "ap", "bp"):
-        matrix = None if wcs.sip is None else getattr(wcs.sip, name)
-        terms[name] = np.zeros((1, 1)) if matrix is None else np.array(matrix, np.float64)
-    return terms

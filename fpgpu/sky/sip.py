@@ -8,14 +8,14 @@ positions in one sweep of NumPy.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from fpgpu.errors import WCSError
-from fpgpu.sky.native import tan_sip_terms
+from fpgpu.sky.disagreement import disagreement
 from fpgpu.sky.sphere import Floats, tangent_coordinates, unit_vectors, wrapped
 from fpgpu.sky.wcs import SkyWCS
 
@@ -29,6 +29,10 @@ _SOLUTION_STEPS = 3
 # Points a side, edges included, at which coefficients must be their WCS, and how well, in pixels.
 _SAME_POINTS = 7
 _SAME = 1e-5
+_UNKNOWN = 1024, 1024
+
+# Radians from the reference point at which its tangent plane is asked for: far, for rounding.
+_LEVER = 0.1
 
 _MAX_STEPS = 12
 # Newton's method converges quadratically: the step after this one is below rounding.
@@ -72,11 +76,20 @@ class SipFit:
         """Take the coefficients of a FITS WCS, with or without SIP, and turn them to ICRS."""
         if wcs.kind != "fits":
             raise WCSError("a gWCS has no SIP coefficients to take; fit them with fit_sip")
-        terms = tan_sip_terms(wcs.native)
-        if wcs.frame is not None:
-            terms["crval"], terms["cd"] = wcs.frame.turn(terms["crval"], terms["cd"])
-        fit = cls(**terms, residual=0.0)
-        _require_same(wcs, fit)
+        native, none = wcs.native, np.zeros((1, 1))
+        terms = {name: getattr(native.sip, name, None) for name in ("a", "b", "ap", "bp")}
+        found = {name: none if term is None else np.array(term) for name, term in terms.items()}
+        fit = cls(*_tangent_plane(wcs), **found, residual=0.0)
+        tables = (native.cpdis1, native.cpdis2, native.det2im1, native.det2im2)
+        # Asked of the positions: once it is set up, a WCS of astropy does not tell the distortions
+        # that WCSLIB works out (TPV, TNX, TPD) from none.
+        away = disagreement(fit, wcs, wcs.shape or _UNKNOWN, _SAME_POINTS).max_pixels
+        if any(table is not None for table in tables) or not away <= _SAME:
+            raise WCSError(
+                f"the FITS WCS with CTYPE {', '.join(native.wcs.ctype)} is no gnomonic projection "
+                "with SIP distortion alone; expected 'RA---TAN-SIP', 'DEC--TAN-SIP' and no look-up "
+                "tables"
+            )
         return fit
 
     def to_header(self) -> Any:
@@ -180,13 +193,14 @@ def fit_sip(
     big_u, big_v = np.linalg.inv(cd) @ plane
     extent = np.array([np.abs(big_u).max(), np.abs(big_v).max()])
     ap, bp = _least_squares(big_u, big_v, np.stack([u - big_u, v - big_v]), extent, degree)
-    residual, worst = _residual(wcs, SipFit(crval, crpix, cd, a, b, ap, bp, np.nan), half)
-    if not residual <= tolerance:
+    fit = SipFit(crval, crpix, cd, a, b, ap, bp, np.nan)
+    found = disagreement(fit, wcs, shape, _CHECK_POINTS)
+    if np.isinf(found.max_pixels) or found.max_pixels > tolerance:
         raise WCSError(
-            f"a SIP fit of degree {degree} misses the WCS by {residual:.2g} px at pixel "
-            f"({worst[0]:.1f}, {worst[1]:.1f}); the tolerance is {tolerance:g} px"
+            f"a SIP fit of degree {degree} misses the WCS by {found.max_pixels:.2g} px at pixel "
+            f"({found.pixel[0]:.1f}, {found.pixel[1]:.1f}); the tolerance is {tolerance:g} px"
         )
-    return SipFit(crval, crpix, cd, a, b, ap, bp, residual)
+    return replace(fit, residual=found.max_pixels)
 
 
 def sip_residual(wcs: SkyWCS, fit: SipFit, shape: tuple[int, int]) -> float:
@@ -204,14 +218,26 @@ def sip_residual(wcs: SkyWCS, fit: SipFit, shape: tuple[int, int]) -> float:
     Returns
     -------
     float
-        Largest distance in pixels at the points where `fit_sip` measures its residual.
-
-    Raises
-    ------
-    WCSError
-        When the WCS gives no position somewhere on the detector.
+        Largest distance in pixels at the points where `fit_sip` measures its residual; infinite
+        where the WCS gives no position.
     """
-    return _residual(wcs, fit, 0.5 * np.array(shape, np.float64))[0]
+    return disagreement(fit, wcs, shape, _CHECK_POINTS).max_pixels
+
+
+def _tangent_plane(wcs: SkyWCS) -> tuple[Floats, Floats, Floats]:
+    """Give crval, crpix and CD of a FITS WCS without its distortion, in ICRS.
+
+    Evaluated, so that LONPOLE and the frame are in it.
+    """
+    prm = wcs.native.wcs
+    crpix = np.array(prm.crpix) - 1.0
+    step = np.rad2deg(_LEVER) / np.sqrt(abs(np.linalg.det(wcs.native.pixel_scale_matrix)))
+    world = wcs.native.wcs_pix2world(*(crpix[:, None] + step * np.eye(2)), 0)
+    crval, beside = (np.array([v[prm.lng], v[prm.lat]]) for v in (prm.crval, world))
+    if wcs.frame is not None:
+        crval, beside = (np.array(wcs.frame.to_icrs(*place)) for place in (crval, beside))
+    plane = tangent_coordinates(unit_vectors(*beside), unit_vectors(*crval))
+    return crval, crpix, np.rad2deg(plane) / step
 
 
 def _grid(x: Floats, y: Floats) -> Floats:
@@ -251,39 +277,6 @@ def _least_squares(u: Floats, v: Floats, values: Floats, scale: Floats, degree: 
     for (p, q), pair in zip(powers, solution, strict=True):
         coefficients[:, p, q] = pair / (scale[0] ** p * scale[1] ** q)
     return coefficients
-
-
-def _residual(wcs: SkyWCS, fit: SipFit, half: Floats) -> tuple[float, Floats]:
-    """Largest distance in pixels between a fit and its WCS, and the pixel where it occurs."""
-    side = np.linspace(-1.0, 1.0, _CHECK_POINTS)
-    u, v = _grid(side * half[0], side * half[1])
-    distance = _distances(wcs, fit, u, v)
-    worst = int(np.argmax(distance))
-    return float(distance[worst]), np.array([u[worst], v[worst]]) + fit.crpix
-
-
-def _require_same(wcs: SkyWCS, fit: SipFit) -> None:
-    """Refuse coefficients that are not all of a WCS.
-
-    Asked of the positions, not of the WCS: once it is set up, astropy does not tell the distortions
-    that WCSLIB works out (TPV, TNX, TPD) from none.
-    """
-    x0, x1, y0, y1 = wcs.domain()
-    x, y = _grid(np.linspace(x0, x1, _SAME_POINTS), np.linspace(y0, y1, _SAME_POINTS))
-    distance = _distances(wcs, fit, x - fit.crpix[0], y - fit.crpix[1])
-    if not (distance <= _SAME).all():
-        raise WCSError(
-            "the FITS WCS is more than a gnomonic projection with SIP distortion: the coefficients "
-            f"alone are off by {distance.max():.2g} px"
-        )
-
-
-def _distances(wcs: SkyWCS, fit: SipFit, u: Floats, v: Floats) -> Floats:
-    """Distances in pixels between a fit and its WCS at pixels relative to crpix."""
-    truth = _plane(wcs, fit.crval, fit.crpix, u, v)
-    sky = fit.pixel_to_world(u + fit.crpix[0], v + fit.crpix[1])
-    ours = np.rad2deg(tangent_coordinates(unit_vectors(*sky), unit_vectors(*fit.crval)))
-    return np.asarray(np.hypot(*(np.linalg.inv(fit.cd) @ (ours - truth))))
 
 
 class SipTable:

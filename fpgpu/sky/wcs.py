@@ -14,6 +14,7 @@ import numpy.typing as npt
 from fpgpu.errors import WCSError
 from fpgpu.sky.angles import AngleLike, PositionLike, sky_position
 from fpgpu.sky.cards import has_lookup, image_shape, settle_cards, wcs_header
+from fpgpu.sky.coverage import planar_area
 from fpgpu.sky.frames import SkyFrame, fits_frame, gwcs_frame
 from fpgpu.sky.inverse import Linearisation, invert, linearise
 from fpgpu.sky.native import (
@@ -374,8 +375,7 @@ class SkyWCS:
                 "degrees of sky; check the scale of its pixels"
             )
         xi, eta = tangent_coordinates(vectors, centres[0])
-        area = abs(np.sum(xi * np.roll(eta, -1) - eta * np.roll(xi, -1))) / 2
-        if area <= 1e-9 * radii[0] ** 2:
+        if planar_area(np.stack([xi, eta], axis=-1)) <= 1e-9 * radii[0] ** 2:
             raise WCSError(
                 f"the {self.kind} WCS maps the detector to a line or a point at RA, Dec "
                 f"{outline[0, 0]:.6f}, {outline[0, 1]:.6f}; check the scale of its pixels"

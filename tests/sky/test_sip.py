@@ -107,9 +107,9 @@ def test_a_fit_that_misses_the_tolerance_says_by_how_much_and_where(nircam_gwcs:
     sky = SkyWCS.from_gwcs(nircam_gwcs, FULL)
     rough = fit_sip(sky, FULL, degree=2, tolerance=np.inf)
     x, y = detector_grid(FULL, 65)  # the points of the check
-    apart = separation(*rough.pixel_to_world(x, y), *sky.pixel_to_world(x, y))
-    scale = np.sqrt(abs(np.linalg.det(rough.cd)))
-    assert rough.residual == pytest.approx(apart.max() / scale, rel=0.05)
+    back_x, back_y = rough.world_to_pixel(*sky.pixel_to_world(x, y))
+    apart = np.hypot(back_x - x, back_y - y)
+    assert rough.residual == pytest.approx(apart.max(), rel=1e-3)
     assert sip_residual(sky, rough, FULL) == rough.residual
     worst = int(np.argmax(apart))
     place = re.escape(f"({x[worst]:.1f}, {y[worst]:.1f}); the tolerance is 1e-05 px")
@@ -213,7 +213,7 @@ def test_what_sip_cannot_express_is_refused() -> None:
     header = tan_header(sip=0.0)
     header["CTYPE1"], header["CTYPE2"] = "RA---ZPN", "DEC--ZPN"
     header["PV2_1"] = 1.0
-    with pytest.raises(WCSError, match="RA---ZPN, DEC--ZPN is no gnomonic projection"):
+    with pytest.raises(WCSError, match="CTYPE RA---ZPN, DEC--ZPN is no gnomonic projection"):
         SipFit.from_wcs(SkyWCS.from_header(header))
     with pytest.raises(WCSError, match=r"a gWCS has no SIP coefficients .* with fit_sip"):
         SipFit.from_wcs(SkyWCS.from_gwcs(sky_gwcs()))
