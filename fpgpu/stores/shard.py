@@ -11,10 +11,12 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
@@ -22,6 +24,7 @@ import numpy.typing as npt
 
 from fpgpu.backends.base import Backend
 from fpgpu.errors import (
+    FpgpuError,
     IntegrityError,
     StoreFormatError,
     StoreWriteError,
@@ -48,7 +51,7 @@ from fpgpu.stores.names import DATASET_NAME
 from fpgpu.stores.pixels.geometry import Geometry
 from fpgpu.stores.pixels.preparing import prepared
 from fpgpu.stores.pixels.reading import bytes_checksum
-from fpgpu.stores.pixels.records import CalibrationRecord
+from fpgpu.stores.pixels.records import CalibrationRecord, update_checksum
 from fpgpu.stores.state import SHARDS_ENDING, State, open_state
 
 __all__ = [
@@ -146,56 +149,66 @@ class Shard:
             )
 
 
-class Item(NamedTuple):
+@dataclass(frozen=True)
+class Item:
     """An exposure that goes into a new HDF5 file.
 
     Attributes
     ----------
-    key : (str, str)
-        Band and expID.
-    attributes : mapping
-        Of its dataset.
+    stated : CalibrationRecord
+        How its pixels were made.
+    metadata : MetaEntry or None
+        Its header and WCS.
+    store_id, id : str
+        Of the store, and of its pixels.
     dtype : numpy.dtype
         Of its values.
     write : callable
         ``write(descriptor, offset)`` puts the values there.
-    record : bytes
-        Its record, as `fpgpu.stores.metadata.record.encode` gives it.
-    id : str
-        Of its pixels.
-    sky : SkyRecord or None
-        Where it is on the sky, None without metadata.
-    calibration : CalibrationRecord
-        How its pixels were made.
+    more : mapping
+        Attributes of its dataset beside those of the calibration.
+    checksum : Future of str, optional
+        Of the values, while it is still worked out; not asked for before they are written.
     """
 
-    key: Key
-    attributes: Mapping[str, Any]
+    stated: CalibrationRecord
+    metadata: MetaEntry | None
+    store_id: str
+    id: str
     dtype: np.dtype[Any]
     write: Callable[[int, int], None]
-    record: bytes
-    id: str
-    sky: SkyRecord | None
-    calibration: CalibrationRecord
+    more: Mapping[str, Any] = field(default_factory=dict)
+    checksum: Future[str] | None = None
 
+    @property
+    def key(self) -> Key:
+        """Band and expID."""
+        return self.stated.band, self.stated.expID
 
-def new_item(
-    calibration: CalibrationRecord,
-    metadata: MetaEntry | None,
-    store_id: str,
-    pixel_id: str,
-    dtype: np.dtype[Any],
-    write: Callable[[int, int], None],
-    attributes: Mapping[str, Any] | None = None,
-) -> Item:
-    """Put together what goes into a file of the store of an id."""
-    key = calibration.band, calibration.expID
-    text, gwcs, sky = (
-        (metadata.text, metadata.gwcs_bytes(), metadata.record) if metadata else (None,) * 3
-    )
-    record = Record(key, pixel_id, store_id, text, gwcs, sky, calibration.to_json())
-    stated = {**(attributes or {}), **calibration.to_attributes()}
-    return Item(key, stated, dtype, write, encode(record), pixel_id, sky, calibration)
+    @property
+    def sky(self) -> SkyRecord | None:
+        """Where it is on the sky, None without metadata."""
+        return self.metadata and self.metadata.record
+
+    @cached_property
+    def calibration(self) -> CalibrationRecord:
+        """How its pixels were made, with their checksum."""
+        if self.checksum is None:
+            return self.stated
+        return replace(self.stated, checksum=self.checksum.result())
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of its dataset."""
+        return {**self.more, **self.calibration.to_attributes()}
+
+    @cached_property
+    def record(self) -> bytes:
+        """Its record, as `fpgpu.stores.metadata.record.encode` gives it."""
+        meta = self.metadata
+        text, gwcs = (meta.text, meta.gwcs_bytes()) if meta else (None, None)
+        plain = self.calibration.to_json()
+        return encode(Record(self.key, self.id, self.store_id, text, gwcs, self.sky, plain))
 
 
 def placed(item: Item, file: str, offset: int, at: int, size: int) -> Entry:
@@ -218,37 +231,35 @@ def write_pixel_file(
 ) -> tuple[Offsets, int]:
     """Write exposures into a new HDF5 file, as forcepho has them, and make it durable."""
 
-    def fill(h5: h5py.File) -> list[tuple[int, int]]:
+    def fill(h5: h5py.File) -> Offsets:
         h5.attrs.update(geometry.attributes())
         shape = (*geometry.grid, geometry.n_values)
         places = []
         for item in items:
             group = h5.require_group("/".join(item.key))
             dataset = allocate(group, DATASET_NAME, shape, item.dtype)
+            offset = dataset.id.get_offset()
+            item.write(descriptor, offset)
+            # The disk begins with the values while the rest is made, which is not yet known.
+            os.posix_fadvise(descriptor, offset, 0, os.POSIX_FADV_DONTNEED)
             dataset.attrs.update(item.attributes)
             record = np.frombuffer(item.record, np.uint8)
             stored = group.create_dataset(RECORD_NAME, data=record)
-            places.append((dataset.id.get_offset(), stored.id.get_offset()))
+            places.append((offset if item.dtype == plain else -1, stored.id.get_offset()))
         return places
 
-    try:
-        places, skeleton = built(fill)
-    except HDF5_ERRORS as exc:
-        if isinstance(exc, OSError | MemoryError):
-            raise
-        raise StoreWriteError(f"{path}: cannot be written as HDF5: {exc}") from exc
     plain = np.dtype("<f4")
-    offsets = [
-        (offset if item.dtype == plain else -1, at)
-        for item, (offset, at) in zip(items, places, strict=True)
-    ]
-    end = tail(offsets, skeleton.size) if tail is not None else b""
     with new_file(path) as descriptor:
+        try:
+            places, skeleton = built(fill)
+        except HDF5_ERRORS as exc:
+            if isinstance(exc, FpgpuError | OSError | MemoryError):
+                raise
+            raise StoreWriteError(f"{path}: cannot be written as HDF5: {exc}") from exc
         skeleton.write(descriptor)
-        for item, (offset, _) in zip(items, places, strict=True):
-            item.write(descriptor, offset)
+        end = tail(places, skeleton.size) if tail is not None else b""
         write_all(descriptor, end, skeleton.size)
-    return offsets, skeleton.size + len(end)
+    return places, skeleton.size + len(end)
 
 
 def write_exposure(
@@ -276,16 +287,19 @@ def write_exposure(
                 f"what is to be recorded with the exposure cannot be written as JSON: {exc}"
             ) from exc
         calibration = replace(calibration, provenance={**calibration.provenance, **noted})
-    with write_errors(store.parent, "nothing of the exposure was left"):
+    calibration.to_json()  # refuses what cannot be stored, before anything is written
+
+    def write(descriptor: int, offset: int) -> None:
+        write_all(descriptor, pixels.data, offset)
+
+    with (
+        write_errors(store.parent, "nothing of the exposure was left"),
+        ThreadPoolExecutor(1) as other,
+    ):
+        checksum = other.submit(update_checksum, pixels)
         token = f"{run_id}{secrets.token_hex(8)}"[:16]
-        item = new_item(
-            calibration,
-            metadata,
-            store_id(store),
-            token,
-            pixels.dtype,
-            lambda descriptor, offset: write_all(descriptor, pixels.data, offset),
-        )
+        home, dtype = store_id(store), pixels.dtype
+        item = Item(calibration, metadata, home, token, dtype, write, checksum=checksum)
         return shard_of(store, geometry, item, token)
 
 

@@ -28,14 +28,14 @@ class Skeleton(NamedTuple):
     size : int
         Of the file, in bytes.
     pieces : list of (int, bytes)
-        What it holds, by offset; all the rest is not written yet.
+        What it holds, by offset; all the rest is left alone.
     """
 
     size: int
     pieces: list[tuple[int, bytes]]
 
     def write(self, descriptor: int) -> None:
-        """Write it into a new file."""
+        """Write it into a new file, around values that may be there."""
         os.ftruncate(descriptor, self.size)
         for offset, piece in self.pieces:
             write_all(descriptor, piece, offset)
@@ -44,7 +44,7 @@ class Skeleton(NamedTuple):
 def built(fill: Callable[[h5py.File], Result]) -> tuple[Result, Skeleton]:
     """Make an HDF5 file in memory."""
     # Memory that has holes: what is allocated and not written takes none.
-    with _Memory(os.memfd_create("fpgpu"), "w+b") as memory:
+    with _Memory(os.memfd_create("fpgpu")) as memory:
         try:
             with h5py.File(memory, "w", **_ALIGNMENT) as h5:
                 result = fill(h5)
@@ -52,7 +52,11 @@ def built(fill: Callable[[h5py.File], Result]) -> tuple[Result, Skeleton]:
             if memory.error is None:
                 raise
             raise memory.error from None
-        return result, Skeleton(os.fstat(memory.fileno()).st_size, _pieces(memory.fileno()))
+        descriptor = memory.fileno()
+        # Of a page, what HDF5 has written: the rest may be values that are in the file already.
+        places = dict.fromkeys(memory.written)
+        pieces = [(start, os.pread(descriptor, n_bytes, start)) for start, n_bytes in places]
+        return result, Skeleton(os.fstat(descriptor).st_size, pieces)
 
 
 def image_of(fill: Callable[[h5py.File], object]) -> bytes:
@@ -83,9 +87,14 @@ class _Memory(io.FileIO):
 
     error: BaseException | None = None
 
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(descriptor, "w+b")
+        self.written: list[tuple[int, int]] = []
+
     def write(self, data: Any) -> int:
         with self._kept():
             write_all(self.fileno(), data, self.tell())
+            self.written.append((self.tell(), len(data)))
             return self.seek(len(data), os.SEEK_CUR)
 
     def truncate(self, size: int | None = None) -> int:
@@ -99,16 +108,3 @@ class _Memory(io.FileIO):
         except BaseException as exc:
             self.error = exc
             raise
-
-
-def _pieces(descriptor: int) -> list[tuple[int, bytes]]:
-    """Read all of a file that is not a hole."""
-    pieces, position, end = [], 0, os.fstat(descriptor).st_size
-    while position < end:
-        try:
-            start = os.lseek(descriptor, position, os.SEEK_DATA)
-        except OSError:  # nothing but a hole
-            break
-        position = os.lseek(descriptor, start, os.SEEK_HOLE)
-        pieces.append((start, os.pread(descriptor, position - start, start)))
-    return pieces

@@ -14,7 +14,7 @@ from fpgpu.errors import LayoutError, UnusableExposureError
 from fpgpu.fluxes import flux_calibration
 from fpgpu.stores.names import check_band, check_expID
 from fpgpu.stores.pixels.geometry import Geometry
-from fpgpu.stores.pixels.records import CalibrationRecord, names_of, update_checksum
+from fpgpu.stores.pixels.records import CalibrationRecord, names_of
 from fpgpu.superpixels import superpixelize
 
 __all__ = ["prepared", "require_image_set"]
@@ -65,7 +65,8 @@ def prepared(
 ) -> tuple[CalibrationRecord, FloatArray]:
     """Check and calibrate an exposure for a store, which messages name as `holder`.
 
-    The super-pixels have shape (nsx, nsy, 2 * size**2): fluxes, then inverse uncertainties.
+    The super-pixels have shape (nsx, nsy, 2 * size**2): fluxes, then inverse uncertainties. Their
+    checksum is not worked out yet.
     """
     require_image_set(imset)
     bits = checked_bitmask(bitmask)
@@ -103,7 +104,6 @@ def prepared(
         bitmask_applied=bits,
         names=names_of(imset.names),
         masked=masked,
-        checksum=update_checksum(pixels),
         provenance=dict(getattr(imset, "provenance", None) or {}),
     )
     return record, pixels

@@ -17,7 +17,7 @@ from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.pixels.geometry import Geometry
 from fpgpu.stores.pixels.reading import bytes_checksum, strips
 from fpgpu.stores.pixels.records import update_checksum
-from fpgpu.stores.shard import Item, Shard, new_item, shard_of, store_id
+from fpgpu.stores.shard import Item, Shard, shard_of, store_id
 from fpgpu.stores.state import State
 
 __all__ = ["copied", "copied_to_shard", "same_exposure"]
@@ -46,7 +46,7 @@ def copied(state: State, key: Key, home: str, metadata: MetaEntry | None) -> Ite
             )
 
     id_ = state.row(key).id or secrets.token_hex(8)
-    return new_item(calibration, metadata, home, id_, dtype, write, attributes)
+    return Item(calibration, metadata, home, id_, dtype, write, attributes)
 
 
 def copied_to_shard(

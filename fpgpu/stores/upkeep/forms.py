@@ -3,7 +3,7 @@
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +188,7 @@ def _noting(item: Item, on_progress: Progress) -> Item:
         item.write(descriptor, offset)
         on_progress(item.key)
 
-    return item._replace(write=write)
+    return replace(item, write=write)
 
 
 def _require_space(store: Path, n_bytes: int) -> None:
