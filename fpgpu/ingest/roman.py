@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fpgpu.errors import FpgpuError, MissingExtraError, UnusableExposureError
 from fpgpu.fluxes import is_positive
@@ -43,8 +42,8 @@ _LONGEST_TREE = 1 << 25
 _TREE_END = re.compile(rb"\n\.\.\.\r?\n")
 _BLOCK_MAGIC = b"\xd3BLK"
 _BLOCK_HEADER = struct.Struct(">4sHI4sQQQ16s")
-_COMPRESSIONS = {b"\0\0\0\0": "", b"zlib": "", b"lz4\0": "lz4"}
-"""Of blocks, with the package that each needs; what bzip2 expands to cannot be bounded."""
+_COMPRESSIONS = (b"\0\0\0\0", b"zlib", b"lz4\0")
+"""Of blocks; what bzip2 expands to cannot be bounded."""
 
 _STERADIAN = math.radians(1) ** 2
 _NO_IMAGE = re.compile(r"GRISM|PRISM|DARK|NOT_CONFIGURED|ENGINEERING|\W*")
@@ -81,8 +80,18 @@ def read_roman(
         gwcs = _detached(path, meta["wcs"])
         images = [np.asarray(getattr(image, "value", image)) for image in (data, err, dq)]
     band, expID = name_exposure(header, path, options)
+    data, err, dq = images
     try:
-        whole = _assembled(header, images, gwcs, expID, str(path), options)
+        whole = exposure_from_arrays(
+            data,
+            err,
+            expID=expID,
+            header=header,
+            wcs=gwcs,
+            mask=None if "mask" in options.extensions else dq,
+            do_fluxcal=False,
+        )
+        _settle_fluxes(whole, str(path), options)
     except FpgpuError as error:
         raise type(error)(f"{path}: {error}") from error
     whole.band = band
@@ -91,20 +100,8 @@ def read_roman(
     yield from cut_exposure(whole, options)
 
 
-def _assembled(
-    header: Any,
-    images: list[npt.NDArray[Any]],
-    gwcs: Any,
-    expID: str,
-    where: str,
-    options: ReadOptions,
-) -> Exposure:
-    """Put the parts together, and settle what one unit of the image is."""
-    data, err, dq = images
-    mask = None if "mask" in options.extensions else dq
-    exposure = exposure_from_arrays(
-        data, err, expID=expID, header=header, wcs=gwcs, mask=mask, do_fluxcal=False
-    )
+def _settle_fluxes(exposure: Exposure, where: str, options: ReadOptions) -> None:
+    """Make the map of areas, and settle what one unit of the image is."""
     hdr = exposure.hdr
     area = area_map(hdr, Box.whole(exposure.shape), 1.0)  # square degrees
     average = float(area.mean(dtype=np.float64))
@@ -118,7 +115,6 @@ def _assembled(
         if options.do_fluxcal:
             jansky = hdr["PHOTMJSR"] * 1e6 * hdr["PIXAR_SR"]
             hdr["ABMAG"] = (8.9 - 2.5 * math.log10(jansky), "[mag] AB magnitude of 1 BUNIT")
-    return exposure
 
 
 def _image_of(path: Path, tree: Any) -> Mapping[str, Any]:
@@ -132,12 +128,11 @@ def _image_of(path: Path, tree: Any) -> Mapping[str, Any]:
         )
     lacking = [name for name in ("meta", "data", "err", "dq") if name not in roman]
     if lacking or np.ndim(roman["data"]) != 2 or roman["meta"].get("wcs") is None:
-        what = f"no {', '.join(lacking)}" if lacking else "no gWCS (meta.wcs)"
-        if "data" not in lacking and np.ndim(roman["data"]) != 2:
-            what = f"data of {np.ndim(roman['data'])} dimensions"
+        sides = " x ".join(map(str, np.shape(roman.get("data", ()))))
         raise UnusableExposureError(
-            f"{path}: is a Roman file with {what} (its tree has {', '.join(map(str, roman))}); "
-            "expected an image of level 2 (_cal), which is calibrated and has data, err, dq, gWCS"
+            f"{path}: is a Roman file whose tree has {', '.join(map(str, roman))} (data of "
+            f"{sides or 'no'} pixels); expected an image of level 2 (_cal), calibrated, with data, "
+            "err, dq and a gWCS (meta.wcs)"
         )
     return roman
 
@@ -237,7 +232,16 @@ def _check_structure(path: Path) -> None:
             if len(block) < _BLOCK_HEADER.size:
                 raise UnusableExposureError(f"{path}: is truncated at byte {at}; fetch it again")
             _, length, _, kind, allocated, used, n_bytes, _ = _BLOCK_HEADER.unpack(block)
-            _check_compression(path, kind)
+            if kind not in _COMPRESSIONS:
+                name = kind.decode("ascii", "replace").rstrip("\0")
+                raise UnusableExposureError(
+                    f"{path}: has a block compressed with {name}; expected LZ4, zlib or none, so "
+                    "write it again (asdf: all_array_compression='lz4')"
+                )
+            if kind == b"lz4\0" and importlib.util.find_spec("lz4") is None:
+                raise MissingExtraError(
+                    f"{path}: is compressed with LZ4; to read it: pip install 'fpgpu[roman]'"
+                )
             start, expanded = at + 6 + length, expanded + n_bytes
             if start + used > size or used > allocated:
                 raise UnusableExposureError(
@@ -248,19 +252,4 @@ def _check_structure(path: Path) -> None:
     if expanded > allowed_size(size):
         raise UnusableExposureError(
             f"{path}: declares {expanded} bytes in blocks of a file of {size}, which no image does"
-        )
-
-
-def _check_compression(path: Path, kind: bytes) -> None:
-    """Refuse a block that cannot be expanded here."""
-    name = kind.decode("ascii", "replace").rstrip("\0")
-    if kind not in _COMPRESSIONS:
-        raise UnusableExposureError(
-            f"{path}: has a block compressed with {name}; expected LZ4, zlib or none, so write it "
-            "again (asdf: all_array_compression='lz4')"
-        )
-    package = _COMPRESSIONS[kind]
-    if package and importlib.util.find_spec(package) is None:
-        raise MissingExtraError(
-            f"{path}: is compressed with LZ4; to read it: pip install 'fpgpu[roman]'"
         )

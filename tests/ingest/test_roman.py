@@ -214,7 +214,7 @@ def test_the_command_line_finds_them_in_folders(tmp_path, capsys):
         ({"meta__instrument__optical_element": "DARK"}, "optical element is DARK: no image"),
         ({"meta__photometry__conversion_megajanskys": None}, "conversion_megajanskys is None"),
         ({"meta__photometry__pixel_area": None}, None),
-        ({"meta__wcs": None}, r"no gWCS \(meta.wcs\).*level 2"),
+        ({"meta__wcs": None}, r"level 2.* and a gWCS \(meta.wcs\)"),
     ],
 )
 def test_what_is_no_image_of_level_2_is_named(tmp_path, changes, match):
@@ -233,9 +233,12 @@ def test_other_asdf_files_are_named(tmp_path):
         ({}, "ASDF file with nothing at the top"),
         (
             {"roman": {"meta": {}, "data": np.zeros((8, 8))}},
-            r"no err, dq \(its tree has data, meta",
+            r"whose tree has data, meta .* expected an image of level 2 .* err, dq and a gWCS",
         ),
-        ({"roman": {"meta": {}, "data": np.zeros((2, 8, 8)), "err": 1, "dq": 1}}, "3 dimensions"),
+        (
+            {"roman": {"meta": {}, "data": np.zeros((2, 8, 8)), "err": 1, "dq": 1}},
+            "data of 2 x 8 x 8 pixels",
+        ),
     ):
         asdf.AsdfFile(tree).write_to(path)
         with pytest.raises(UnusableExposureError, match=rf"x\.asdf: is an? .*{match}"):
