@@ -2,16 +2,17 @@
 
 import importlib
 import math
+import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from fpgpu.errors import ExecutorError, MissingExtraError
 from fpgpu.ingest.workers import Workers
 
-__all__ = ["DaskWorkers", "mpi_workers"]
+__all__ = ["DaskWorkers", "MPIWorkers"]
 
 Result = TypeVar("Result")
 
@@ -34,7 +35,7 @@ class DaskWorkers(Workers):
     def __init__(self, address: str) -> None:
         distributed = _import("distributed", "dask")
         self._address = address
-        self._n_now, self._counted_at = 1, -math.inf
+        self._counted_at = -math.inf
         try:
             self._client = distributed.Client(
                 f"tcp://{address}", timeout=DASK_TIMEOUT, set_as_default=False
@@ -52,7 +53,7 @@ class DaskWorkers(Workers):
                 f"the dask scheduler at {address} has no workers; start some with "
                 f"'dask worker {address} --nthreads 1'"
             ) from error
-        super().__init__(lambda: self._client.get_executor(pure=False), None, _cancel)
+        super().__init__(self._client.get_executor(pure=False), 1)
 
     @property
     def n(self) -> int:
@@ -60,11 +61,11 @@ class DaskWorkers(Workers):
         # Clusters grow and shrink, but not at every task.
         if time.monotonic() > self._counted_at + COUNT_INTERVAL:
             try:
-                self._n_now = max(len(self._client.nthreads()), 1)
+                self._n = max(len(self._client.nthreads()), 1)
             except Exception as error:  # of many kinds, by how the connection ended
                 raise self._gone(error) from error
             self._counted_at = time.monotonic()
-        return self._n_now
+        return self._n
 
     def submit(self, work: Callable[..., Result], *args: object) -> "Future[Result]":
         """Hand over a task."""
@@ -84,49 +85,49 @@ class DaskWorkers(Workers):
     def give_up(self) -> None:
         """Cancel what was submitted and leave the cluster."""
         with suppress(Exception):  # whatever the cluster says, we are leaving it
-            super().give_up()
+            self._executor.shutdown(wait=False)
         self._client.close()
 
     def close(self) -> None:
         """Leave the cluster."""
-        super().close()
+        self._executor.shutdown(wait=True)
         self._client.close()
 
 
-def mpi_workers() -> Workers:
-    """Use the other ranks of an MPI run."""
-    return Workers(_mpi, None, _cancel)
+class MPIWorkers(Workers):
+    """The other ranks of an MPI run."""
 
+    def __init__(self) -> None:
+        _import("mpi4py", "mpi")
+        # Without that module every rank is a run of its own, whose pool would start more of them.
+        # It is looked for before MPI begins, which waits for all ranks, also those that were
+        # refused already.
+        is_shared = "mpi4py.futures" in (word.removeprefix("-m") for word in sys.orig_argv)
+        n = _import("mpi4py.MPI", "mpi").COMM_WORLD.Get_size() - 1 if is_shared else 0
+        if n < 1:
+            raise ExecutorError(
+                "this run has no pool of MPI workers; start it as 'mpiexec -n N python -m "
+                "mpi4py.futures -m fpgpu ingest ... --executor mpi' with N of 2 or more: one rank "
+                "publishes, the others read. Beside mpi4py that needs an MPI library: your "
+                "cluster's (module load openmpi), or pip install mpich"
+            )
+        super().__init__(_import("mpi4py.futures", "mpi").MPIPoolExecutor(main=False), n)
 
-def _mpi() -> Executor:
-    """Use the other ranks of this MPI run."""
-    futures = _import("mpi4py.futures", "mpi")
-    world = _import("mpi4py.MPI", "mpi").COMM_WORLD
-    core = importlib.import_module("mpi4py.futures._core")
-    if world.Get_size() < 2 or getattr(core, "SharedPool", None) is None:
-        raise ExecutorError(
-            f"this run has {world.Get_size()} MPI rank(s) and no pool of workers; start it as "
-            "'mpiexec -n N python -m mpi4py.futures -m fpgpu ingest ... --executor mpi' with N of "
-            "2 or more: one rank publishes, the others read"
-        )
-    executor: Executor = futures.MPIPoolExecutor(main=False)
-    return executor
+    def give_up(self) -> None:
+        """Leave what has begun to itself."""
+        self._executor.shutdown(wait=False)
 
-
-def _cancel(pool: Executor) -> None:
-    """Cancel what has not begun."""
-    pool.shutdown(wait=False)
-
-
-_BESIDE = {"mpi": " and an MPI library: your cluster's (module load openmpi), or pip install mpich"}
+    def close(self) -> None:
+        """Wait for the ranks."""
+        self._executor.shutdown(wait=True)
 
 
 def _import(module: str, extra: str) -> Any:
     """Import an optional package."""
     try:
         return importlib.import_module(module)
-    except (ImportError, RuntimeError) as error:  # mpi4py finds no MPI library: RuntimeError
+    except ImportError as error:
         raise MissingExtraError(
             f"{module} cannot be imported ({str(error).splitlines()[0]}); "
-            f'install it with pip install "fpgpu[{extra}]"{_BESIDE.get(extra, "")}'
+            f'install it with pip install "fpgpu[{extra}]"'
         ) from error

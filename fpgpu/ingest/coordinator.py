@@ -222,8 +222,9 @@ class Coordinator:
         """
         self.ended_early = True
         logger.warning("a worker has died; the inputs that were lost with it are done again")
-        lost = [job for job in self._jobs if is_lost(_error_of(job.future))]
         self.workers.renew(error)
+        # Asked when the broken pool is gone: it may not have told all of its tasks before.
+        lost = [job for job in self._jobs if is_lost(_error_of(job.future))]
         for job in lost:
             job.future = self._submit(job.item)
             wait([job.future])
@@ -273,9 +274,9 @@ class Coordinator:
     def _stop(self, error: BaseException) -> None:
         """End the work at once; publish what is complete, as far as that is possible."""
         self.ended_early = True
+        self.workers.give_up()
         for job in self._jobs:
             job.future.cancel()
-        self.workers.give_up()
         done = [job for job in self._jobs if job.future.done() and _error_of(job.future) is None]
         self._jobs.clear()
         is_refusal = isinstance(error, FpgpuError)

@@ -10,24 +10,22 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from concurrent.futures import (
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-)
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from fpgpu.errors import ExecutorError
-from fpgpu.ingest.clusters import DaskWorkers, mpi_workers
-from fpgpu.ingest.machine import available_cores
-from fpgpu.ingest.workers import ForeignWorkers, InProcess, Workers
+from fpgpu.ingest.clusters import DaskWorkers, MPIWorkers
+from fpgpu.ingest.machine import available_cores, suggested_workers
+from fpgpu.ingest.workers import InProcess, Workers
 from fpgpu.tiling import limit_threads
 
-__all__ = ["open_workers"]
+__all__ = ["Processes", "open_workers"]
 
-logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 START_METHOD = "forkserver"
 """How worker processes begin: never as a copy of this one, whose threads and locks they'd share."""
@@ -37,16 +35,19 @@ PRELOADED = ["fpgpu.ingest.work", "fpgpu.ingest.preloaded"]
 KINDS = "serial, processes, dask://HOST:PORT, mpi"
 
 
-def open_workers(executor: "str | Executor | None", n: int) -> Workers:
-    """Start whatever does the work."""
+def open_workers(
+    executor: "str | Executor | None", n: int | None, files: Iterable[Path] = ()
+) -> Workers:
+    """Start whatever does the work; with as many workers as suit the files, if `n` is None."""
+    if n is not None and n < 1:
+        raise ExecutorError(f"workers is {n}; expected at least 1")
     if isinstance(executor, Executor):
-        return ForeignWorkers(executor, n)
-    if executor == "serial" or (executor in {None, "processes"} and n == 1):
-        return Workers(InProcess, 1, lambda pool: None, is_remote=False, ends_when_told=True)
-    if executor in {None, "processes"}:
-        return Workers(lambda: _processes(n), n, _kill, ends_when_told=True)
+        return Workers(executor, n or available_cores())
+    if executor in (None, "serial", "processes"):
+        n = n or suggested_workers(files)
+        return InProcess() if executor == "serial" or n == 1 else Processes(n)
     if executor == "mpi":
-        return mpi_workers()
+        return MPIWorkers()
     if isinstance(executor, str) and executor.startswith("dask://"):
         return DaskWorkers(executor.removeprefix("dask://"))
     raise ExecutorError(f"there is no executor {executor!r}; expected one of {KINDS}")
@@ -55,39 +56,85 @@ def open_workers(executor: "str | Executor | None", n: int) -> Workers:
 # --- processes of this machine ---------------------------------------------------------------
 
 
-class _Processes(ProcessPoolExecutor):
-    """Worker processes that do not run the caller's script again.
+class Processes(Workers):
+    """Worker processes of this machine; when one is lost, all of them are replaced.
 
-    A process that is started afresh imports the main module of its parent, for functions that are
-    defined there. Nothing of it is needed here, and a script without a guard would ingest again.
+    Parameters
+    ----------
+    n : int
+        How many.
     """
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        """Hand over a task; it is here that processes are started."""
+    ends_when_told = True
+
+    def __init__(self, n: int) -> None:
+        super().__init__(self._begin(n), n)
+
+    def _begin(self, n: int) -> Executor:
+        """Make a pool; its processes begin with the tasks."""
+        self._context = _Context()
+        return ProcessPoolExecutor(
+            n,
+            cast("Any", self._context),
+            initializer=_begin_worker,
+            initargs=(max(1, available_cores() // n),),
+        )
+
+    def submit(self, work: Callable[..., Result], *args: object) -> "Future[Result]":
+        """Hand over a task; it is here that processes are started.
+
+        They would import the main module of this one, for functions that are defined there. Nothing
+        of it is needed, and a script without a guard would ingest again.
+        """
         main = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")
         try:
-            return super().submit(fn, *args, **kwargs)
+            return super().submit(work, *args)
         finally:
             sys.modules["__main__"] = main
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End; where nothing is left to do, by killing the idle workers.
+    def renew(self, error: BaseException) -> None:
+        """Begin anew."""
+        self.give_up()
+        self._executor = self._begin(self.n)
+
+    def give_up(self) -> None:
+        """Kill the workers and wait until they are gone; what they had to do is lost."""
+        alive = [process for process in self._context.processes if process.is_alive()]
+        for process in alive:
+            process.kill()
+        self._executor.shutdown()
+        for process in alive:
+            process.join()
+
+    def close(self) -> None:
+        """End by killing the idle workers.
 
         One that was killed while it reached for a task has left their queue locked: the others
         would wait for that lock, and this process for them, for ever.
         """
-        if not self._pending_work_items:
-            _kill_workers(self)
-        super().shutdown(wait=wait, cancel_futures=cancel_futures)
+        self.give_up()
 
 
-def _processes(n: int) -> ProcessPoolExecutor:
-    """Start worker processes."""
-    context = multiprocessing.get_context(START_METHOD)
-    context.set_forkserver_preload(PRELOADED)
-    threads = max(1, available_cores() // n)
-    return _Processes(n, context, initializer=_begin_worker, initargs=(threads,))
+class _Context:
+    """A context of `multiprocessing` that knows the processes it made.
+
+    The pool that is given it tells nobody, and cannot kill them before Python 3.14.
+    """
+
+    def __init__(self) -> None:
+        self._context: Any = multiprocessing.get_context(START_METHOD)
+        self._context.set_forkserver_preload(PRELOADED)
+        self.processes: list[BaseProcess] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    def Process(self, *args: Any, **settings: Any) -> BaseProcess:
+        """Make a process."""
+        process: BaseProcess = self._context.Process(*args, **settings)
+        self.processes.append(process)
+        return process
 
 
 def _begin_worker(threads: int) -> None:
@@ -107,15 +154,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def _kill(pool: Executor) -> None:
-    """Kill the workers of a pool and wait until they are gone."""
-    _kill_workers(pool)
-    pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _kill_workers(pool: Executor) -> None:
-    """Kill the workers of a pool."""
-    for process in list((getattr(pool, "_processes", None) or {}).values()):
-        process.kill()

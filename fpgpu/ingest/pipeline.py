@@ -14,7 +14,6 @@ from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.find import find_inputs
 from fpgpu.ingest.flags import BitSpec
 from fpgpu.ingest.inputs import CalibrationOptions, Input, ReadOptions
-from fpgpu.ingest.machine import suggested_workers
 from fpgpu.ingest.readers import registered_readers
 from fpgpu.ingest.report import IngestReport, IngestRow, unknown_bands
 from fpgpu.ingest.resume import Earlier, Present, look, remove_own, take_up, tell_strays
@@ -98,7 +97,8 @@ def ingest(
         ``"serial"``; those of installed packages are known to all.
     workers : int, optional
         Processes to start; by default as many as cores, memory and files suggest. A single one
-        works in this process.
+        works in this process. For an executor of yours, how many tasks it works on at a time; by
+        default as many as this machine has cores.
     resume : bool, optional
         Leave out what is in the store and made with the same options of files that have not
         changed since.
@@ -143,7 +143,6 @@ def ingest(
     items = find_inputs(files, options, calibration)
     report = IngestReport(as_path(out))
     folder = report.out.absolute()
-    n = suggested_workers([item.path for item in items]) if workers is None else max(workers, 1)
     store = StoreFolder(folder).pixels
     with (
         holding(store, timeout=_WAIT, break_lease=break_lock),
@@ -165,7 +164,7 @@ def ingest(
         earlier = Earlier(folder, present) if resume else None
         if executor is None and registered_readers():
             executor = "serial"
-        pool = open_workers(executor, n)
+        pool = open_workers(executor, workers, [item.path for item in items])
         coordinator = Coordinator(
             folder=folder,
             workers=pool,

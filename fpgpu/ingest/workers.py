@@ -1,56 +1,40 @@
-"""An executor, and what a run needs to know of it: how many tasks, what a loss looks like."""
+"""Who does the work of a run, as the run sees them: how many tasks, what a loss looks like."""
 
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fpgpu.errors import ExecutorError
-from fpgpu.ingest.machine import available_cores
 
-__all__ = ["ForeignWorkers", "InProcess", "Workers", "is_gone", "is_lost"]
+__all__ = ["InProcess", "Workers", "is_gone", "is_lost"]
 
 Result = TypeVar("Result")
 
 
 class Workers:
-    """An executor, and what this project needs to know of it.
+    """An executor, and what a run needs to know of it; as such, one that is the caller's to end.
 
     Parameters
     ----------
-    make : callable
-        Gives the executor; called again when a lost worker has broken it.
-    n : int or None
-        Tasks that run at a time; None asks the executor.
-    give_up : callable
-        Ends an executor at once, whatever it is doing.
-    is_remote : bool
-        Whether tasks leave this process and so must be pickled.
-    ends_when_told : bool
-        Whether nothing of it is at work any more after `close` or `give_up`.
+    executor : Executor
+        Any.
+    n : int
+        Tasks that run at a time.
     """
 
-    def __init__(
-        self,
-        make: Callable[[], Executor],
-        n: int | None,
-        give_up: Callable[[Executor], None],
-        is_remote: bool = True,
-        ends_when_told: bool = False,
-    ) -> None:
-        self._make = make
-        self._n = n
-        self._give_up = give_up
-        self.is_remote = is_remote
-        self.ends_when_told = ends_when_told
-        self._executor = make()
+    is_remote = True
+    """Whether tasks leave this process and so must be pickled."""
+
+    ends_when_told = False
+    """Whether nothing of it is at work any more after `close` or `give_up`."""
+
+    def __init__(self, executor: Executor, n: int) -> None:
+        self._executor, self._n = executor, n
 
     @property
     def n(self) -> int:
         """Tasks that run at a time."""
-        if self._n is not None:
-            return self._n
-        known = getattr(self._executor, "_max_workers", None)
-        return known if isinstance(known, int) and known > 0 else available_cores()
+        return self._n
 
     def submit(self, work: Callable[..., Result], *args: object) -> "Future[Result]":
         """Hand over a task."""
@@ -64,59 +48,37 @@ class Workers:
             raise ExecutorError(f"the executor takes no more work: {error}") from error
 
     def renew(self, error: BaseException) -> None:
-        """Replace an executor that a lost worker has broken."""
+        """Replace what a lost worker has broken; most executors go on by themselves."""
         if isinstance(error, BrokenExecutor):
-            self._give_up(self._executor)
-            self._executor = self._make()
+            raise ExecutorError(
+                f"the executor has broken ({error}); make a new one, and run again with resume=True"
+            ) from error
 
     def give_up(self) -> None:
         """End at once, whatever is being done."""
-        self._give_up(self._executor)
 
     def close(self) -> None:
-        """End after everything that was submitted is done."""
-        self._executor.shutdown(wait=True)
+        """End; everything that was submitted is done."""
 
 
-class InProcess(Executor):
-    """Does each task in this process when it is handed over."""
+class InProcess(Workers):
+    """This process, which does each task when it is handed over."""
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+    is_remote = False
+    ends_when_told = True
+
+    def __init__(self) -> None:
+        self._n = 1
+
+    def submit(self, work: Callable[..., Result], *args: object) -> "Future[Result]":
         """Do the task."""
-        future: Future[Any] = Future()
+        future: Future[Result] = Future()
         try:
-            future.set_result(fn(*args, **kwargs))
+            future.set_result(work(*args))
         # Kept for whoever asks, as by every executor.
         except Exception as error:  # noqa: BLE001
             future.set_exception(error)
         return future
-
-
-class ForeignWorkers(Workers):
-    """An executor that the caller has made and will shut down.
-
-    Parameters
-    ----------
-    executor : Executor
-        Any.
-    n : int
-        Tasks that run at a time, if it does not say so itself.
-    """
-
-    def __init__(self, executor: Executor, n: int) -> None:
-        known = getattr(executor, "_max_workers", None)
-        super().__init__(lambda: executor, None if known else n, lambda pool: None)
-
-    def renew(self, error: BaseException) -> None:
-        """Ask for a new one, unless it goes on after a loss."""
-        if isinstance(error, BrokenExecutor):
-            raise ExecutorError(
-                f"the executor that was given has broken ({error}); make a new one, and run again "
-                "with resume=True"
-            ) from error
-
-    def close(self) -> None:
-        """Leave it as it is."""
 
 
 def is_lost(error: BaseException | None) -> bool:

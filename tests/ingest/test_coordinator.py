@@ -2,16 +2,17 @@
 
 import errno
 import pickle
-from concurrent.futures import Executor, ThreadPoolExecutor, wait
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
 
 from fpgpu import PixelStore
 from fpgpu.errors import StoreWriteError
-from fpgpu.ingest import coordinator, machine, readers, work
+from fpgpu.ingest import coordinator, machine, pipeline, readers, work
 from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.pipeline import ingest
+from fpgpu.ingest.workers import InProcess
 from fpgpu.stores.shard import find_orphans
 from tests.ingest.smallfiles import make_small_files
 
@@ -26,7 +27,6 @@ class Counting(Executor):
     """Counts the tasks that were handed over and are not done, and their bytes."""
 
     def __init__(self, n):
-        self._max_workers = n
         self.pool = ThreadPoolExecutor(n)
         self.futures, self.most, self.sizes = [], 0, []
 
@@ -46,11 +46,43 @@ class Counting(Executor):
 @pytest.mark.parametrize("n", [1, 3])
 def test_few_tasks_are_in_flight_and_none_is_large(files, tmp_path, n):
     executor = Counting(n)
-    assert ingest(files, tmp_path / "s", executor=executor).ok
+    assert ingest(files, tmp_path / "s", executor=executor, workers=n).ok
     executor.pool.shutdown()
     assert executor.most <= 2 * n
     assert len(executor.sizes) == 2 * len(files)
     assert max(executor.sizes) < 8192  # the pixels alone are as many
+
+
+class Breaking(InProcess):
+    """As a pool that breaks with two tasks, and tells so of one before the other."""
+
+    is_remote = True
+
+    def __init__(self):
+        super().__init__()
+        self._n = 2
+        self.broken = [Future(), Future()]
+        self.n_submitted = self.n_renewed = 0
+
+    def submit(self, work, *args):
+        self.n_submitted += 1
+        if self.n_renewed:
+            return super().submit(work, *args)
+        if self.n_submitted == 2:
+            self.broken[0].set_exception(BrokenExecutor("a worker is gone"))
+        return self.broken[self.n_submitted - 1]
+
+    def renew(self, error):
+        self.n_renewed += 1
+        self.broken[1].set_exception(error)
+
+
+def test_a_pool_that_breaks_is_replaced_once(files, tmp_path, monkeypatch):
+    workers = Breaking()
+    monkeypatch.setattr(pipeline, "open_workers", lambda *args: workers)
+    assert ingest(files[:2], tmp_path / "s").ok
+    assert workers.n_renewed == 1
+    assert workers.n_submitted == 4
 
 
 def test_an_error_that_nobody_foresaw_refuses_one_file(files, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Whoever does the work, the store is the same; a worker that dies takes one file with it."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from fpgpu.errors import ExecutorError, MissingExtraError, UnusableExposureError
 from fpgpu.ingest import clusters, executors
 from fpgpu.ingest.pipeline import ingest
+from fpgpu.ingest.workers import is_lost
 from tests.ingest.clusters import ROOT, dask_cluster, fpgpu_command, mpi_command
 from tests.ingest.contents import contents
 from tests.ingest.deadly_reader import make_deadly_file
@@ -117,18 +119,30 @@ def test_mpi_ranks_make_the_same_store(files, expected, tmp_path):
     assert contents(tmp_path / "s") == expected[0]
 
 
-def test_mpi_without_workers_says_how_to_start_it(files, tmp_path):
+@pytest.mark.parametrize(("n_ranks", "is_shared"), [(1, True), (2, False)])
+def test_mpi_without_workers_says_how_to_start_it(n_ranks, is_shared, files, tmp_path):
     arguments = ["ingest", str(files[0]), "--out", str(tmp_path / "s"), "--executor", "mpi"]
-    command, environment = mpi_command(1, *arguments)
+    command, environment = mpi_command(n_ranks, *arguments)
+    if not is_shared:  # each rank is a run of its own
+        command = [word for word in command if word != "mpi4py.futures"]
+        command.remove("-m")
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert "mpiexec -n N python -m mpi4py.futures -m fpgpu ingest" in done.stderr
+    assert "an MPI library" in done.stderr
+    assert not (tmp_path / "s" / "pixels.h5").exists()
+
+
+@pytest.mark.parametrize("executor", ["slurm", ["processes"]])
+def test_an_executor_that_does_not_exist_is_refused(executor, files, tmp_path):
+    with pytest.raises(ExecutorError, match="serial, processes, dask://HOST:PORT, mpi"):
+        ingest(files, tmp_path / "s", executor=executor)
     assert not (tmp_path / "s").exists()
 
 
-def test_an_executor_that_does_not_exist_is_refused(files, tmp_path):
-    with pytest.raises(ExecutorError, match="serial, processes, dask://HOST:PORT, mpi"):
-        ingest(files, tmp_path / "s", executor="slurm")
+def test_less_than_one_worker_is_refused(files, tmp_path):
+    with pytest.raises(ExecutorError, match="workers is 0"):
+        ingest(files, tmp_path / "s", workers=0)
     assert not (tmp_path / "s").exists()
 
 
@@ -138,21 +152,14 @@ def test_a_scheduler_that_does_not_answer_is_told(files, tmp_path, monkeypatch):
         ingest(files, tmp_path / "s", executor="dask://localhost:1")
 
 
-def test_without_an_mpi_library_the_error_says_where_one_comes_from(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def unable(module: str) -> None:
-        raise RuntimeError(f"cannot load MPI library for {module}\nlibmpi.so.12: not found")
-
-    monkeypatch.setattr("importlib.import_module", unable)
-    with pytest.raises(MissingExtraError, match=r"fpgpu\[mpi\].* an MPI library: .* mpich"):
-        clusters.mpi_workers()
-
-
-def test_a_package_that_is_missing_is_named(files, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(MissingExtraError, match=r"fpgpu\[dask\]"):
-        ingest(files, tmp_path / "s", executor="dask://localhost:1")
+@pytest.mark.parametrize(
+    ("executor", "package", "extra"),
+    [("dask://localhost:1", "distributed", "dask"), ("mpi", "mpi4py", "mpi")],
+)
+def test_a_package_that_is_missing_is_named(executor, package, extra, files, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=rf"fpgpu\[{extra}\]"):
+        ingest(files, tmp_path / "s", executor=executor)
 
 
 def test_exposures_in_memory_are_not_sent_anywhere(files, expected, tmp_path):
@@ -169,6 +176,7 @@ import json, sys
 from pathlib import Path
 from fpgpu.ingest import executors
 from fpgpu.ingest.pipeline import ingest
+from fpgpu.ingest.workers import is_lost
 from tests.ingest import deadly_reader
 executors.START_METHOD = "fork"  # so that workers know the reader
 deadly_reader.install()
@@ -220,15 +228,40 @@ def test_a_scheduler_that_dies_ends_the_run_with_what_to_do(tmp_path, monkeypatc
     assert len(ingest(given, tmp_path / "s", resume=True).unchanged) >= len(seen)
 
 
-def test_a_pool_that_is_done_ends_though_its_workers_hold_the_lock_of_their_queue():
-    pool = executors._processes(2)
-    assert pool.submit(len, "abc").result() == 3
-    for number in pool._processes:
-        os.kill(number, signal.SIGSTOP)  # as one that was killed there, it never lets go
-    ending = threading.Thread(target=pool.shutdown, daemon=True)
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_workers_that_hold_the_lock_of_their_queue_are_ended(method, monkeypatch):
+    monkeypatch.setattr(executors, "START_METHOD", method)
+    before = multiprocessing.active_children()
+    workers = executors.Processes(2)
+    assert [workers.submit(len, "abc").result() for _ in range(2)] == [3, 3]
+    started = set(multiprocessing.active_children()).difference(before)
+    for process in started:
+        os.kill(process.pid, signal.SIGSTOP)  # as one that was killed there, it never lets go
+    ending = threading.Thread(target=workers.close, daemon=True)
     ending.start()
     ending.join(20)
     assert not ending.is_alive()
+    assert started
+    assert not any(process.is_alive() for process in started)
+
+
+def test_giving_up_ends_busy_workers_and_leaves_the_other_processes_of_the_caller():
+    own = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(60,))
+    own.start()
+    workers = executors.Processes(2)
+    pid = workers.submit(os.getpid).result()
+    busy = [workers.submit(time.sleep, 60) for _ in range(3)]
+    workers.give_up()
+    assert own.is_alive()
+    own.kill()
+    own.join()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert all(is_lost(future.exception(timeout=20)) for future in busy)
+    # The same is done when one of them was lost; then there are new ones.
+    workers.renew(busy[0].exception())
+    assert workers.submit(os.getpid).result() != pid
+    workers.close()
 
 
 def test_strict_stops_at_the_first_in_the_order_of_the_files(files, tmp_path):
