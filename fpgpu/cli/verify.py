@@ -32,7 +32,7 @@ OPTIONS = """
 --quick   read no pixels and evaluate no gWCS
 --repair  commit or delete orphaned shards, write forcepho's files again, remove leftovers;
           exposures are never removed or replaced
---record  compute and keep the checksums of exposures that have none, as forcepho's
+--record  compute and keep the checksums of exposures and PSFs that have none, as forcepho's
 --delete-orphans
           with --repair: delete also shards of which it is not clear whether they are wanted
 --break-lock

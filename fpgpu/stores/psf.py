@@ -95,8 +95,8 @@ class PSFStore:
 
         Raises
         ------
-        NotInStoreError, StoreFormatError
-            If the store has no such band, or it cannot be used.
+        NotInStoreError, StoreFormatError, IntegrityError
+            If the store has no such band, or it cannot be used or is damaged.
         """
         return self._band(band).n_psf
 
@@ -115,9 +115,9 @@ class PSFStore:
 
         Raises
         ------
-        NotInStoreError, StoreFormatError
-            If the store has no such band, or it cannot be used; if a radius has no Gaussian at some
-            location, so that its light would be lost.
+        NotInStoreError, StoreFormatError, IntegrityError
+            If the store has no such band, or it cannot be used or is damaged; if a radius has no
+            Gaussian at some location, so that its light would be lost.
         """
         try:
             return self._band(band).n_radii
@@ -139,8 +139,8 @@ class PSFStore:
 
         Raises
         ------
-        NotInStoreError, StoreFormatError
-            If the store has no such band, or it cannot be used.
+        NotInStoreError, StoreFormatError, IntegrityError
+            If the store has no such band, or it cannot be used or is damaged.
         """
         locations = self._band(band).locations
         return None if locations is None else locations.copy()
@@ -164,8 +164,8 @@ class PSFStore:
         ------
         LayoutError
             If `out` has another shape or dtype.
-        NotInStoreError, StoreFormatError
-            If the store has no such band, or it cannot be used.
+        NotInStoreError, StoreFormatError, IntegrityError
+            If the store has no such band, or it cannot be used or is damaged.
         """
         parameters = self._band(band).parameters
         if out is None:
@@ -197,9 +197,9 @@ class PSFStore:
         ------
         LayoutError
             If `xy` is not two finite numbers.
-        NotInStoreError, StoreFormatError
-            If the store has no such band, or it cannot be used, or `xy` is given and the band has
-            several mixtures without locations.
+        NotInStoreError, StoreFormatError, IntegrityError
+            If the store has no such band, or it cannot be used or is damaged, or `xy` is given and
+            the band has several mixtures without locations.
         """
         if xy is None:
             first: Parameters = self._band(band).parameters[0].copy()
@@ -229,7 +229,7 @@ class PSFStore:
         ------
         LayoutError
             If `xy` has another shape or values that are not finite.
-        NotInStoreError, StoreFormatError
+        NotInStoreError, StoreFormatError, IntegrityError
             As for `lookup`.
         """
         psf = self._band(band)
@@ -274,7 +274,7 @@ class PSFStore:
         ------
         LayoutError
             If the source has no position, or none on the detector plane of this WCS.
-        NotInStoreError, StoreFormatError
+        NotInStoreError, StoreFormatError, IntegrityError
             As for `lookup`.
         """
         if wcs is None:

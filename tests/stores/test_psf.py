@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fpgpu import PSF_COLS, PSF_DTYPE, PSFStore, SkyWCS
 from fpgpu.errors import (
     ExposureNameError,
+    IntegrityError,
     LayoutError,
     MissingStoreError,
     NotInStoreError,
@@ -311,6 +312,62 @@ def test_a_count_that_contradicts_the_data_is_refused(tmp_path):
         store.lookup("F200W")
 
 
+# --- damage ----------------------------------------------------------------------------------
+
+
+def damage(path, dataset, offset=5):
+    """Flip a bit of a number, where HDF5 keeps no checksum of it."""
+    with h5py.File(path) as h5:
+        place = h5[f"F200W/{dataset}"].id.get_offset() + offset
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("dataset", ["parameters", "detector_locations"])
+def test_a_damaged_number_is_refused_with_the_way_on(store, tmp_path, dataset):
+    store.add_psf("F115W", mixtures(1))
+    damage(tmp_path / "psf.h5", dataset)
+    with pytest.raises(IntegrityError, match=r"psf\.h5: band F200W: .* write the band again with"):
+        store.lookup("F200W")
+    assert store.lookup("F115W").shape == (6,)
+    store.add_psf("F444W", mixtures(1))  # what is copied beside it is no better
+    with pytest.raises(IntegrityError):
+        store.table("F200W")
+    store.add_psf("F200W", mixtures(), CORNERS)
+    np.testing.assert_array_equal(store.lookup_many("F200W", CORNERS), mixtures().reshape(4, 6))
+
+
+def test_numbers_that_damage_makes_absurd_are_told_as_damage(store, tmp_path):
+    with h5py.File(tmp_path / "psf.h5", "r+") as h5:
+        h5["F200W/detector_locations"][0, 0] = np.nan
+    with pytest.raises(IntegrityError, match="does not match its checksum"):
+        store.locations("F200W")
+
+
+def test_a_band_that_another_program_writes_anew_has_no_checksum(store, tmp_path):
+    path = tmp_path / "psf.h5"
+    with h5py.File(path, "r+") as h5:  # a new group, as scripts around forcepho write it
+        del h5["F200W"]
+        group = h5.create_group("F200W")
+        group.attrs["n_psf_per_source"] = 6
+        group["parameters"] = mixtures(1, seed=5).reshape(1, 6)
+    np.testing.assert_array_equal(store.lookup("F200W"), mixtures(1, seed=5).reshape(6))
+
+
+def test_a_band_that_another_program_changes_in_place_is_refused_until_that_is_said(
+    store, tmp_path
+):
+    with h5py.File(tmp_path / "psf.h5", "r+") as h5:
+        h5["F200W/parameters"][...] = mixtures(seed=5).reshape(4, 6)
+    with pytest.raises(IntegrityError, match="delete the attribute fpgpu_checksum of the band"):
+        store.lookup("F200W")
+    store.close()
+    with h5py.File(tmp_path / "psf.h5", "r+") as h5:
+        del h5["F200W"].attrs["fpgpu_checksum"]
+    np.testing.assert_array_equal(store.lookup("F200W"), mixtures(seed=5).reshape(4, 6)[0])
+
+
 # --- writing ---------------------------------------------------------------------------------
 
 
@@ -322,7 +379,9 @@ def test_what_is_written_equals_forcephos_file(golden_psf, tmp_path):
         assert list(found) == list(expected)
         for band in expected:
             assert set(found[band]) == set(expected[band])
-            assert dict(found[band].attrs) == dict(expected[band].attrs)
+            # What fpgpu adds is ignored by forcepho, which asks for attributes by their names.
+            own = {"fpgpu_checksum": found[band].attrs["fpgpu_checksum"]}
+            assert dict(found[band].attrs) == {**expected[band].attrs, **own}
             assert found[band].attrs["n_psf_per_source"].dtype == np.int64
             for name in expected[band]:
                 assert found[band][name].dtype == expected[band][name].dtype

@@ -305,6 +305,25 @@ def test_psfs_that_cannot_be_used_are_told(folder, golden):
     assert found(folder) == [("PSF", "psf.h5")]
 
 
+def test_recorded_checksums_tell_of_damaged_psfs(folder, golden):
+    path = folder / "psf.h5"
+    shutil.copy(golden / "tiny" / "psf.h5", path)
+    with PSFStore(path) as psf:
+        before = {band: psf.table(band).tobytes() for band in psf}
+    record_checksums(folder)
+    recorded = path.read_bytes()
+    with h5py.File(path) as h5, PSFStore(path) as psf:
+        assert all("fpgpu_checksum" in h5[band].attrs for band in h5)
+        assert {band: psf.table(band).tobytes() for band in psf} == before
+        damaged = next(iter(h5))
+        offset = h5[f"{damaged}/parameters"].id.get_offset()
+    assert found(folder) == []
+    record_checksums(folder)
+    assert path.read_bytes() == recorded
+    path.write_bytes(recorded[:offset] + bytes([recorded[offset] ^ 1]) + recorded[offset + 1 :])
+    assert found(folder) == [("PSF", f"psf.h5: {damaged}")]
+
+
 def test_a_folder_in_use_is_not_repaired(folder):
     with held(folder), pytest.raises(StoreBusyError):
         repair(folder)

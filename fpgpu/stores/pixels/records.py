@@ -14,7 +14,7 @@ from fpgpu.calibration import MaskCounts
 from fpgpu.errors import UnusableExposureError
 from fpgpu.stores.hdf5.guard import attributes_of
 
-__all__ = ["CalibrationRecord", "names_of", "update_checksum"]
+__all__ = ["CHECKSUM", "CalibrationRecord", "names_of", "update_checksum"]
 
 PREFIX = "fpgpu_"
 CHECKSUM = PREFIX + "checksum"

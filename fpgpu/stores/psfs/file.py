@@ -15,9 +15,10 @@ from fpgpu.stores.hdf5.reading import (
     refuse_links,
 )
 from fpgpu.stores.lease import leased
-from fpgpu.stores.psfs.format import Float, Parameters
+from fpgpu.stores.pixels.records import CHECKSUM
+from fpgpu.stores.psfs.format import BandPSF, Float, Parameters, read_band
 
-__all__ = ["copy_bands", "open_psf", "replace_band", "require_psf_file"]
+__all__ = ["copy_bands", "note_checksums", "open_psf", "replace_band", "require_psf_file"]
 
 _MIXTURES = {"parameters", "psfs"}
 
@@ -54,6 +55,7 @@ def replace_band(path: Path, band: str, parameters: Parameters, locations: Float
     def fill(target: h5py.File) -> None:
         group = target.create_group(band)
         group.attrs["n_psf_per_source"] = parameters.shape[1]
+        group.attrs[CHECKSUM] = BandPSF(parameters, locations).checksum
         group.create_dataset("parameters", data=parameters)
         if locations is not None:
             group.create_dataset("detector_locations", data=locations.T)
@@ -74,6 +76,21 @@ def copy_bands(path: Path, origins: Mapping[str, Path]) -> None:
                     source.copy(band, target)
 
     _replace(path, origins, fill)
+
+
+def note_checksums(path: Path) -> None:
+    """Keep the checksums of bands that have none, as another program has written them."""
+
+    def fill(target: h5py.File) -> None:
+        for band, group in target.items():
+            if CHECKSUM not in group.attrs:
+                group.attrs[CHECKSUM] = read_band(group, f"{path}: band {band}").checksum
+
+    with reading_errors(path), open_psf(path) as source:
+        _require_mixtures(path, source)
+        is_needed = any(CHECKSUM not in source[band].attrs for band in source)
+    if is_needed:
+        _replace(path, (), fill)
 
 
 def _replace(path: Path, bands: Collection[str], fill: Callable[[h5py.File], None]) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fpgpu.errors import LayoutError, StoreFormatError
+from fpgpu.errors import IntegrityError, LayoutError, StoreFormatError
 from fpgpu.layout import MAXRADII, PSF_COLS, PSF_DTYPE
 from fpgpu.stores.hdf5.reading import checked_storage, has_sound_type, read_attribute, refuse_links
+from fpgpu.stores.pixels.records import CHECKSUM, update_checksum
 
 __all__ = ["BandPSF", "check_mixtures", "flat_parameters", "read_band", "warn_of_lost_light"]
 
@@ -64,6 +65,14 @@ class BandPSF:
                 )
         return number
 
+    @property
+    def checksum(self) -> np.bytes_:
+        """Of all numbers, for an attribute that forcepho ignores."""
+        checksum = update_checksum(self.parameters.tobytes())
+        if self.locations is not None:
+            checksum = update_checksum(self.locations.tobytes(), checksum)
+        return np.bytes_(checksum)  # of a fixed length: HDF5 keeps other text in a heap
+
 
 def read_band(group: Any, place: str) -> BandPSF:
     """Read and check the PSF of one band."""
@@ -83,6 +92,13 @@ def read_band(group: Any, place: str) -> BandPSF:
             stored.shape[:1] if name == "parameters" else getattr(locations, "shape", ())[-1:]
         )
         parameters = flat_parameters(values, *n_stated)
+        found = BandPSF(parameters, _read_locations(locations, len(parameters), place))
+        if CHECKSUM in group.attrs and read_attribute(group.attrs, CHECKSUM) != found.checksum:
+            raise IntegrityError(
+                f"{place}: does not match its checksum: it is damaged, or another program has "
+                "changed it; restore the file from a copy, write the band again with add_psf, or, "
+                f"if the change was meant, delete the attribute {CHECKSUM} of the band"
+            )
         check_mixtures(parameters)
     except LayoutError as exc:
         raise StoreFormatError(f"{place}/{name}: {exc}") from exc
@@ -94,8 +110,10 @@ def read_band(group: Any, place: str) -> BandPSF:
                 f"{place}: attribute n_psf_per_source is {stated}, but there are {n_psf} Gaussians "
                 "a location"
             )
+    if found.locations is not None and not np.isfinite(found.locations).all():
+        raise StoreFormatError(f"{place}/detector_locations: holds values that are not finite")
     warn_of_lost_light(parameters, place)
-    return BandPSF(parameters, _read_locations(locations, len(parameters), place))
+    return found
 
 
 def flat_parameters(mixtures: npt.ArrayLike, n_locations: int | None = None) -> Parameters:
@@ -223,7 +241,4 @@ def _read_locations(stored: Any, n_locations: int, place: str) -> Float | None:
             f"{place}: has shape {stored.shape}; expected (2, {n_locations}), x and y of each "
             "mixture"
         )
-    locations = np.asarray(_read_dataset(stored, place), np.float64).T
-    if not np.isfinite(locations).all():
-        raise StoreFormatError(f"{place}: holds values that are not finite")
-    return np.ascontiguousarray(locations)
+    return np.ascontiguousarray(np.asarray(_read_dataset(stored, place), np.float64).T)

@@ -27,6 +27,7 @@ from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.pixels.reading import bytes_checksum, strips
 from fpgpu.stores.pixels.records import update_checksum
 from fpgpu.stores.psf import PSFStore
+from fpgpu.stores.psfs.file import note_checksums
 from fpgpu.stores.shard import find_orphans, find_parts
 from fpgpu.stores.state import State, open_state
 from fpgpu.stores.units import describe_units, mixed_units, units_of
@@ -87,7 +88,7 @@ def verify(
 def record_checksums(
     folder: str | Path, *, on_progress: Callable[[Key], None] = lambda key: None
 ) -> list[Key]:
-    """Compute the checksums that exposures of other programs lack, and keep them from now on.
+    """Compute the checksums that exposures and PSFs of other programs lack, and keep them.
 
     Parameters
     ----------
@@ -124,6 +125,8 @@ def record_checksums(
 
     done: list[Key] = []
     commit(place.pixels, change)
+    if place.psf.exists():
+        note_checksums(place.psf)
     return done
 
 
