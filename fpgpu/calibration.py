@@ -7,8 +7,7 @@ straight into super-pixel order (`calibrated_superpixels`).
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
-from operator import index
+from operator import index, itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +15,14 @@ import numpy.typing as npt
 
 from fpgpu.errors import LayoutError, UnusableExposureError
 from fpgpu.superpixels import SUPER_PIXEL_SIZE, as_image, empty_superpixels, grid_shape
-from fpgpu.tiling import Tile, TileWriter, split_into_tiles, work_through, x_runs_fastest
+from fpgpu.tiling import (
+    Tile,
+    pixels_of,
+    split_into_tiles,
+    work_through,
+    write_superpixels,
+    x_runs_fastest,
+)
 
 __all__ = ["MaskCounts", "calibrate_images", "calibrated_superpixels"]
 
@@ -257,14 +263,14 @@ def calibrated_superpixels(
     tiles = split_into_tiles(grid, size, x_fastest)
 
     def calibrate(share: Iterable[Tile]) -> tuple[MaskCounts, list[Image]]:
-        writer = TileWriter(tiles[0], size, np.float32, x_fastest)
         counts, overflows = MaskCounts(), []
         for tile in share:
-            part = planes.map(partial(tile.of_pixels, size=size))
+            pixels = pixels_of(tile, size)
+            part = planes.map(itemgetter(pixels))
             flux, weight, tile_counts = _calibrate(part, scale, x_fastest)
-            writer.write(flux, weight, tile.of_superpixels(superpixels))
+            write_superpixels(flux, weight, size, superpixels[tile])
             counts += tile_counts
-            overflows.append(_overflows(flux, weight, tile.x0 * size, tile.y0 * size))
+            overflows.append(_overflows(flux, weight, pixels[0].start, pixels[1].start))
         return counts, overflows
 
     results = work_through(calibrate, tiles, planes.im.size)

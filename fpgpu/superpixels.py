@@ -15,10 +15,11 @@ import numpy.typing as npt
 from fpgpu.errors import LayoutError
 from fpgpu.tiling import (
     Tile,
-    TileWriter,
     blocks_of,
+    pixels_of,
     split_into_tiles,
     work_through,
+    write_superpixels,
     x_runs_fastest,
 )
 
@@ -196,16 +197,14 @@ def superpixelize(
     if images[1].shape != images[0].shape:
         raise LayoutError(f"ierr has shape {images[1].shape}, but im has {images[0].shape}")
     superpixels = empty_superpixels(grid, size, dtype, out)
-    x_fastest = x_runs_fastest(images[0])
-    tiles = split_into_tiles(grid, size, x_fastest)
+    tiles = split_into_tiles(grid, size, x_runs_fastest(images[0]))
 
     def rearrange(share: Iterable[Tile]) -> None:
-        writer = TileWriter(tiles[0], size, superpixels.dtype, x_fastest)
         # A value too large for `dtype` becomes infinite, as the caller can see in the result.
         with np.errstate(over="ignore", invalid="ignore"):
             for tile in share:
-                pair = [tile.of_pixels(image, size) for image in images]
-                writer.write(pair[0], pair[1], tile.of_superpixels(superpixels))
+                im_part, ierr_part = (image[pixels_of(tile, size)] for image in images)
+                write_superpixels(im_part, ierr_part, size, superpixels[tile])
 
     work_through(rearrange, tiles, images[0].size)
     return superpixels
