@@ -58,7 +58,8 @@ class Region(ABC):
         inside : ndarray of bool
             False on the edge and for NaN.
         """
-        return self._inside(*_arrays(*sky_position(ra, dec)))
+        east, north = _arrays(*sky_position(ra, dec))
+        return self._within(east, north, 0.0)
 
     def near_sky(
         self, ra: PositionLike, dec: AngleLike | None = None, margin: AngleLike = 0.0
@@ -78,9 +79,7 @@ class Region(ABC):
             False for NaN.
         """
         east, north = np.broadcast_arrays(*_arrays(*sky_position(ra, dec)))
-        away = in_degrees(margin, "margin")
-        near = self._inside(east, north)
-        return near | self._near(east, north, away) if away > 0 else near
+        return self._within(east, north, max(0.0, in_degrees(margin, "margin")))
 
     def touches(self, polygons: Polygons) -> Bools:
         """Tell which polygons have any point in common with the region, edges included.
@@ -97,12 +96,8 @@ class Region(ABC):
         return self._touches(polygons)
 
     @abstractmethod
-    def _inside(self, ra: Floats, dec: Floats) -> Bools:
-        """`contains_sky` for float64 arrays."""
-
-    @abstractmethod
-    def _near(self, ra: Floats, dec: Floats, margin: float) -> Bools:
-        """`near_sky` for positions that may be outside."""
+    def _within(self, ra: Floats, dec: Floats, margin: float) -> Bools:
+        """`contains_sky` for float64 arrays, or `near_sky` with a margin of 0 or more."""
 
     @abstractmethod
     def _touches(self, polygons: Polygons) -> Bools:
@@ -223,10 +218,7 @@ class CircularRegion(Region):
         """The circle itself: unit vector, shape (3,), and radius in radians."""
         return unit_vectors(self.ra, self.dec), float(np.deg2rad(self.radius))
 
-    def _inside(self, ra: Floats, dec: Floats) -> Bools:
-        return np.asarray(separation(self.ra, self.dec, ra, dec) < self.radius)
-
-    def _near(self, ra: Floats, dec: Floats, margin: float) -> Bools:
+    def _within(self, ra: Floats, dec: Floats, margin: float) -> Bools:
         return np.asarray(separation(self.ra, self.dec, ra, dec) < self.radius + margin)
 
     def _touches(self, polygons: Polygons) -> Bools:
@@ -371,10 +363,9 @@ class RectangularRegion(Region):
         centre, radius = min(caps, key=lambda cap: float(cap[1]))
         return centre, float(radius) + ROUNDING
 
-    def _inside(self, ra: Floats, dec: Floats) -> Bools:
-        return self._between_meridians(ra, np.zeros(())) & self._between_parallels(dec, 0.0)
-
-    def _near(self, ra: Floats, dec: Floats, margin: float) -> Bools:
+    def _within(self, ra: Floats, dec: Floats, margin: float) -> Bools:
+        if not margin:
+            return self._between_meridians(ra, np.zeros(())) & self._between_parallels(dec, 0.0)
         # How far from a meridian: the sine of the distance is cos(dec) times that of the angle.
         sine = np.sin(np.deg2rad(min(margin, 90.0))) / np.maximum(np.cos(np.deg2rad(dec)), 1e-9)
         slack = np.where(sine < 1, np.rad2deg(np.arcsin(np.minimum(sine, 1))), 360.0)
@@ -497,16 +488,11 @@ class PolygonRegion(Region):
     def _vertices(self) -> Floats:
         return unit_vectors(self.ra, self.dec)
 
-    def _inside(self, ra: Floats, dec: Floats) -> Bools:
+    def _within(self, ra: Floats, dec: Floats, margin: float) -> Bools:
         points = unit_vectors(ra, dec)
-        inside = Polygons.of(self._vertices[None]).contain(points.reshape(-1, 3))
+        own, flat = Polygons.of(self._vertices[None]), points.reshape(-1, 3)
+        inside = own.within(flat, float(np.deg2rad(margin))) if margin else own.contain(flat)
         return inside.reshape(points.shape[:-1])
-
-    def _near(self, ra: Floats, dec: Floats, margin: float) -> Bools:
-        points = unit_vectors(ra, dec)
-        outline = Polygons.of(self._vertices[None])
-        near = outline.near_outline(points.reshape(-1, 3), float(np.deg2rad(margin)))
-        return near.reshape(points.shape[:-1])
 
     def _touches(self, polygons: Polygons) -> Bools:
         return _touches_across_edges(
