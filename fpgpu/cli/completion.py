@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
     parser = build_parser()
     for command in parser.commands.values():
-        for action in command._actions:
+        for action in command.arguments:
             if action.type is path_name:
                 kind = shtab.DIRECTORY if action.metavar == "DIR" else shtab.FILE
                 action.complete = kind  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 __all__ = ["EXIT_CODES", "Command", "CommandParser", "add_command"]
 
@@ -64,16 +64,22 @@ class CommandParser(argparse.ArgumentParser):
         return super().parse_args(args, namespace)
 
     @property
+    def arguments(self) -> list[argparse.Action]:
+        """What it takes; argparse tells that by no public name."""
+        return self._actions
+
+    @property
     def options(self) -> list[str]:
         """Long options that it takes."""
-        return [word for word in self._option_string_actions if word.startswith("--")]
+        words = [word for action in self.arguments for word in action.option_strings]
+        return [word for word in words if word.startswith("--")]
 
     @property
     def commands(self) -> "dict[str, CommandParser]":
         """Parsers of its commands, by name."""
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                return dict(action.choices)
+        for action in self.arguments:
+            if action.dest == "command" and isinstance(action.choices, dict):
+                return action.choices
         return {}
 
     def error(self, message: str) -> NoReturn:
@@ -85,8 +91,8 @@ class CommandParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\nTo see what it takes: {self.prog} --help\n")
 
 
-def add_command(commands: "argparse._SubParsersAction[CommandParser]", command: Command) -> None:
-    """Add a command, with the options that all have."""
+def add_command(commands: Any, command: Command) -> None:
+    """Add a command, with the options that all have, to what `add_subparsers` has given."""
     name = command.__name__.rpartition(".")[2]
     parser = commands.add_parser(
         name,
