@@ -47,13 +47,14 @@ def assemble(
     """
     wcs = _astrometry(frame)
     weigher = _weigher(frame)
-    name = frame.name(frame.part)
+    frame.notes += weigher.notes()
+    band, expID = frame.name(frame.part)
+    if not isinstance(frame.header.get("FILTER"), str):
+        frame.header["FILTER"] = band
 
     def read(box: Box) -> Exposure:
         exposure = _read(frame, box, weigher, wcs)
-        exposure.band, exposure.expID = name
-        if not isinstance(exposure.hdr.get("FILTER"), str):
-            exposure.hdr["FILTER"] = exposure.band
+        exposure.band, exposure.expID = band, expID
         finish(exposure, box)
         return exposure
 
@@ -87,7 +88,6 @@ def _weigher(frame: Frame) -> Weigher:
     if "bkg" in frame.layers:
         frame.bkg_factor = _factor(frame, frame.layers["bkg"], 1, stated)
     weigher.measure_sky(frame.science, electrons)
-    frame.notes += _weight_notes(weigher)
     return weigher
 
 
@@ -104,17 +104,6 @@ def _factor(frame: Frame, layer: FitsImage, power: int, stated: object) -> float
             f"multiplied by {factor:.6g}"
         )
     return factor
-
-
-def _weight_notes(weigher: Weigher) -> list[str]:
-    """Tell where uncertainties come from, unless they are standard deviations."""
-    if weigher.kind == "err":
-        return []
-    what = {"variance": "variance", "ivm": "inverse variance", "exptime": "exposure time"}
-    if weigher.noise is not weigher.wht:
-        stated = weigher.noise.header["UTYPE"]
-        return [f"{weigher.noise.where}: UTYPE is {stated}: taken as {what[weigher.kind]}"]
-    return [f"uncertainties from weights, taken as {what[weigher.kind]} (option weight)"]
 
 
 def _nominal_solid_angle(frame: Frame) -> float:
@@ -140,6 +129,11 @@ def _read(frame: Frame, box: Box, weigher: Weigher, wcs: Astrometry) -> Exposure
     if bkg is not None and frame.bkg_factor != 1:
         bkg = bkg * frame.bkg_factor
     telescope = str(frame.header.get("TELESCOP", "")).strip().upper()
+    flags: dict[str, int] = {}
+    if mask is not None and mask.dtype == bool:
+        flags = {"masked": int(np.count_nonzero(mask))}
+    elif mask is not None:
+        flags = flags_for(telescope).count(mask)
     return Exposure(
         im=im,
         ierr=weigher.read(box, im),
@@ -155,20 +149,11 @@ def _read(frame: Frame, box: Box, weigher: Weigher, wcs: Astrometry) -> Exposure
         gwcs=wcs.gwcs,
         wcs_choice=wcs.kind,
         sip=wcs.sip,
-        flags=_flag_counts(mask, telescope),
+        flags=flags,
         telescope=telescope,
-        provenance=_provenance(wcs, weigher),
+        provenance=wcs.provenance() | weigher.provenance(),
         notes=[*wcs.notes, *frame.notes],
     )
-
-
-def _flag_counts(mask: Images | None, telescope: str) -> dict[str, int]:
-    """Count flagged pixels by flag."""
-    if mask is None:
-        return {}
-    if mask.dtype == bool:
-        return {"masked": int(np.count_nonzero(mask))}
-    return flags_for(telescope).count(mask)
 
 
 def _mask(frame: Frame, box: Box) -> Images | None:
@@ -199,15 +184,3 @@ def _astrometry(frame: Frame) -> Astrometry:
     if misfit:
         raise UnusableExposureError(f"{frame.path}: {misfit}")
     return wcs
-
-
-def _provenance(wcs: Astrometry, weigher: Weigher) -> dict[str, str | float | int]:
-    """What is stored beside the pixels about the WCS and the uncertainties."""
-    known: dict[str, str | float | int] = {"wcs": wcs.kind, "uncertainties": weigher.kind}
-    if wcs.residual is not None:
-        known["sip_residual_px"] = wcs.residual
-    if weigher.kind == "exptime":
-        known["sky_variance_times_exptime"] = weigher.sky
-    if weigher.scale != 1:
-        known["err_scale"] = weigher.scale
-    return known

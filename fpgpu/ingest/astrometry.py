@@ -44,6 +44,11 @@ class Astrometry:
     residual: float | None = None
     notes: list[str] = field(default_factory=list)
 
+    def provenance(self) -> dict[str, str | float | int]:
+        """What is stored beside the pixels about the WCS."""
+        residual = {} if self.residual is None else {"sip_residual_px": self.residual}
+        return {"wcs": self.kind, **residual}
+
 
 def choose_wcs(frame: Frame) -> Astrometry:
     """Choose the WCS of an exposure to store, and check it.

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import cast
 
 from fpgpu.errors import MissingFileError
-from fpgpu.ingest.inputs import CalibrationOptions, Input, ReadOptions, as_input, is_single
+from fpgpu.ingest.exposure import Exposure
+from fpgpu.ingest.inputs import CalibrationOptions, Input, ReadOptions
+from fpgpu.ingest.memory import exposure_from_ccddata
 from fpgpu.ingest.naming import FILE_ENDING
 from fpgpu.paths import absolute_path, as_path
 
@@ -44,21 +46,37 @@ def find_inputs(
 ) -> list[Input]:
     """Turn what a user names into inputs."""
     options, calibration = options or ReadOptions(), calibration or CalibrationOptions()
-    inputs = []
     # A name is not a list of characters, nor an image one of rows.
-    single = is_single(items) or not isinstance(items, Iterable)
+    single = not isinstance(items, Iterable) or isinstance(items, str) or _is_ccddata(items)
+    inputs = []
     for item in [items] if single else cast("Iterable[object]", items):
-        if isinstance(item, str) and not item:
-            raise MissingFileError(
-                "an input is an empty name, as of a variable that is not set; expected a file, a "
-                "folder or a pattern ('.' is the current folder)"
-            )
-        if isinstance(item, str | os.PathLike):
+        if isinstance(item, Input):
+            inputs.append(item)
+        elif isinstance(item, str | os.PathLike):
+            if not str(item):
+                raise MissingFileError(
+                    "an input is an empty name, as of a variable that is not set; expected a file, "
+                    "a folder or a pattern ('.' is the current folder)"
+                )
             for path, root in _files(as_path(item)):
                 inputs.append(_with_companions(path, root, options, calibration))
+        elif isinstance(item, Exposure) or _is_ccddata(item):
+            exposure = item
+            if not isinstance(exposure, Exposure):
+                exposure = exposure_from_ccddata(item, do_fluxcal=calibration.do_fluxcal)
+            label = Path(exposure.names.im or exposure.expID)
+            inputs.append(Input(label, {}, options, calibration, exposure=exposure))
         else:
-            inputs.append(as_input(item, options, calibration))
+            raise TypeError(
+                f"a {type(item).__name__} cannot be ingested; expected a file name, an Input, an "
+                "Exposure (see exposure_from_arrays) or a CCDData"
+            )
     return _each_once(inputs)
+
+
+def _is_ccddata(item: object) -> bool:
+    """Whether something is an image with its uncertainty, of astropy's NDData or like it."""
+    return all(hasattr(item, name) for name in ("uncertainty", "mask", "wcs", "header"))
 
 
 def companions_of(path: Path) -> dict[str, Path]:

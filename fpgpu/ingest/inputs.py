@@ -8,7 +8,6 @@ way that is asked for now.
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -21,10 +20,8 @@ import numpy as np
 from fpgpu.errors import FlagError, FpgpuError, UnusableExposureError, WCSError
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.flags import HST, JWST, ROMAN, BitSpec
-from fpgpu.ingest.memory import exposure_from_ccddata
 from fpgpu.ingest.naming import check_pattern
 from fpgpu.ingest.tiles import check_tile
-from fpgpu.paths import as_path
 from fpgpu.stores.names import check_band, each_band
 from fpgpu.superpixels import SUPER_PIXEL_SIZE
 
@@ -35,8 +32,6 @@ __all__ = [
     "Input",
     "Kind",
     "ReadOptions",
-    "as_input",
-    "is_single",
     "options_digest",
     "options_text",
 ]
@@ -400,35 +395,6 @@ class Input:
                     f"{path}: is a symbolic link that leaves {self.root} (to {target}); name the "
                     "file itself if it is wanted"
                 )
-
-
-def as_input(
-    item: object,
-    options: ReadOptions | None = None,
-    calibration: CalibrationOptions | None = None,
-) -> Input:
-    """Turn what a user hands to ingest into an `Input`; an `Input` keeps its options."""
-    if isinstance(item, Input):
-        return item
-    options, calibration = options or ReadOptions(), calibration or CalibrationOptions()
-    if isinstance(item, Exposure):
-        label = Path(item.names.im or item.expID)
-        return Input(label, {}, options, calibration, exposure=item)
-    if isinstance(item, str | os.PathLike):
-        return Input(as_path(item), {}, options, calibration)
-    if is_single(item):
-        exposure = exposure_from_ccddata(item, do_fluxcal=calibration.do_fluxcal)
-        return as_input(exposure, options, calibration)
-    raise TypeError(
-        f"a {type(item).__name__} cannot be ingested; expected a file name, an Input, an Exposure "
-        "(see exposure_from_arrays) or a CCDData"
-    )
-
-
-def is_single(item: object) -> bool:
-    """Tell one thing to ingest, which `as_input` takes, from several."""
-    is_ccddata = all(hasattr(item, name) for name in ("uncertainty", "mask", "wcs", "header"))
-    return is_ccddata or isinstance(item, str | os.PathLike | Input | Exposure)
 
 
 def options_text(item: Input) -> str:

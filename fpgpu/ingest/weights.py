@@ -32,6 +32,8 @@ _ROWS, _SAMPLE = 256, 1 << 20
 _UTYPES = {"VARIANCEUNCERTAINTY": "variance", "INVERSEVARIANCE": "ivm"}
 _POWERS = {"err": 1, "variance": 2, "ivm": -2, "exptime": 0}
 
+_WORDS = {"variance": "variance", "ivm": "inverse variance", "exptime": "exposure time"}
+
 _MAD_TO_SIGMA = 1.482602218505602
 
 
@@ -140,6 +142,22 @@ class Weigher:
                 wht = wht / (self.sky + self.poisson * np.maximum(im, 0).astype(np.float64))
             ierr = np.where(wht > 0, np.sqrt(wht) / (self.scale * self.unit), np.nan)
             return self._with_data(ierr.astype(np.float32), box)
+
+    def notes(self) -> list[str]:
+        """Tell where uncertainties come from, unless they are standard deviations."""
+        if self.kind == "err":
+            return []
+        if self.noise is not self.wht:
+            stated = self.noise.header["UTYPE"]
+            return [f"{self.noise.where}: UTYPE is {stated}: taken as {_WORDS[self.kind]}"]
+        return [f"uncertainties from weights, taken as {_WORDS[self.kind]} (option weight)"]
+
+    def provenance(self) -> dict[str, str | float | int]:
+        """What is stored beside the pixels about the uncertainties."""
+        known: dict[str, str | float | int] = {"uncertainties": self.kind}
+        if self.kind == "exptime":
+            known["sky_variance_times_exptime"] = self.sky
+        return known if self.scale == 1 else {**known, "err_scale": self.scale}
 
     def _with_data(self, ierr: npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
         """Make the inverse uncertainties NaN where weights beside them are zero."""

@@ -15,7 +15,8 @@ from fpgpu.errors import (
     UnusableExposureError,
     WCSError,
 )
-from fpgpu.ingest.inputs import CalibrationOptions, Input, ReadOptions, as_input, options_digest
+from fpgpu.ingest.find import find_inputs
+from fpgpu.ingest.inputs import CalibrationOptions, Input, ReadOptions, options_digest
 from fpgpu.ingest.naming import name_exposure
 from fpgpu.ingest.readers import read_exposure, read_exposures
 
@@ -81,7 +82,7 @@ def test_the_digest_tells_options_apart_but_not_files():
         (lambda: CalibrationOptions(max_snr=0), UnusableExposureError, "positive"),
         (lambda: CalibrationOptions(background_offset=np.nan), UnusableExposureError, "finite"),
         (lambda: Input("a", {"error": "b"}), UnusableExposureError, "expected one of err"),
-        (lambda: as_input(3), TypeError, "cannot be ingested"),
+        (lambda: find_inputs(3), TypeError, "cannot be ingested"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_at_once(make, error, match):
@@ -129,7 +130,7 @@ def test_only_the_bands_that_are_asked_for_are_read(cal_file):
 
 def test_an_exposure_in_memory_is_an_input_and_is_not_changed_into_a_file(cal_file):
     exposure = read_exposure(cal_file)
-    item = as_input(exposure, calibration=CalibrationOptions(bitmask="HOT"))
+    (item,) = find_inputs(exposure, calibration=CalibrationOptions(bitmask="HOT"))
     (again,) = read_exposures(item)
     assert pickle.loads(pickle.dumps(item)) == item
     assert item.files == ()
