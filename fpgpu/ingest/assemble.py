@@ -5,7 +5,7 @@ for, gives one after the other, and only the part of the files that a tile cover
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from fpgpu.ingest.exposure import Exposure, ImageNameSet
 from fpgpu.ingest.fitsfile import FitsImage
 from fpgpu.ingest.flags import flags_for
 from fpgpu.ingest.frame import Frame, leave_out
-from fpgpu.ingest.pixelarea import solid_angle
+from fpgpu.ingest.pixelarea import area_map, nominal_area, solid_angle
 from fpgpu.ingest.tiles import Box
 from fpgpu.ingest.units import electrons_per_second, factor_between, is_time, settle_units
 from fpgpu.ingest.weights import Weigher
@@ -28,14 +28,9 @@ __all__ = ["assemble"]
 Images = npt.NDArray[Any]
 
 
-def assemble(
-    frame: Frame, finish: Callable[[Exposure, Box], None] = lambda exposure, box: None
-) -> Iterator[Exposure]:
+def assemble(frame: Frame) -> Iterator[Exposure]:
     """Read a frame as one exposure, or as tiles; images are ``[x, y]``, in the byte order of the
     file.
-
-    `finish` is called with every exposure before it is padded, and the part of the image that it
-    is; a reader sets there what only it knows. The header's WCS is that of the whole image still.
 
     Raises
     ------
@@ -53,10 +48,7 @@ def assemble(
         frame.header["FILTER"] = band
 
     def read(box: Box) -> Exposure:
-        exposure = _read(frame, box, weigher, wcs)
-        exposure.band, exposure.expID = band, expID
-        finish(exposure, box)
-        return exposure
+        return _read(frame, box, weigher, wcs, (band, expID))
 
     def tile_name(tile: str) -> str:
         return frame.name(f"{frame.part}_{tile}".lstrip("_"))[1]
@@ -118,7 +110,9 @@ def _nominal_solid_angle(frame: Frame) -> float:
     return area / relative
 
 
-def _read(frame: Frame, box: Box, weigher: Weigher, wcs: Astrometry) -> Exposure:
+def _read(
+    frame: Frame, box: Box, weigher: Weigher, wcs: Astrometry, key: tuple[str, str]
+) -> Exposure:
     """Read a part of all images."""
     im = frame.science.read_numbers(box)
     mask = _mask(frame, box)
@@ -128,6 +122,13 @@ def _read(frame: Frame, box: Box, weigher: Weigher, wcs: Astrometry) -> Exposure
     )
     if bkg is not None and frame.bkg_factor != 1:
         bkg = bkg * frame.bkg_factor
+    provenance, notes = wcs.provenance() | weigher.provenance(), [*wcs.notes, *frame.notes]
+    if area is None and frame.has_distortion:
+        nominal, source = nominal_area(frame.header)
+        area = area_map(frame.header, box, nominal)
+        provenance["area_relative_to"] = source
+        if source == "CRPIX":
+            notes.append("no IDCSCALE: pixel areas are relative to the one at the reference pixel")
     telescope = str(frame.header.get("TELESCOP", "")).strip().upper()
     flags: dict[str, int] = {}
     if mask is not None and mask.dtype == bool:
@@ -140,8 +141,8 @@ def _read(frame: Frame, box: Box, weigher: Weigher, wcs: Astrometry) -> Exposure
         mask=mask,
         bkg=bkg,
         hdr=frame.header.copy(),
-        band="",
-        expID="",
+        band=key[0],
+        expID=key[1],
         names=ImageNameSet(
             frame.path.name, weigher.noise.file.path.name, frame.origin("mask"), frame.origin("bkg")
         ),
@@ -150,9 +151,10 @@ def _read(frame: Frame, box: Box, weigher: Weigher, wcs: Astrometry) -> Exposure
         wcs_choice=wcs.kind,
         sip=wcs.sip,
         flags=flags,
+        bitmask=frame.bitmask,
         telescope=telescope,
-        provenance=wcs.provenance() | weigher.provenance(),
-        notes=[*wcs.notes, *frame.notes],
+        provenance=provenance,
+        notes=notes,
     )
 
 

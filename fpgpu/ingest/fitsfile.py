@@ -149,11 +149,6 @@ class FitsFile:
         index = self.find(name, version)
         return None if index is None else FitsImage(self, index, shape)
 
-    def image(self, name: str, shape: tuple[int, int] | None = None) -> npt.NDArray[Any] | None:
-        """Read an image, of (nx, ny) pixels, as `FitsImage.read` does; None when there is none."""
-        layer = self.layer(name, shape)
-        return None if layer is None else layer.read()
-
     def table_bytes(self, name: str) -> bytes | None:
         """Read the bytes of an extension, without padding; None when there is none."""
         index = self.find(name)

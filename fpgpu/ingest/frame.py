@@ -49,6 +49,10 @@ class Frame:
         Factor by which PIXAR_SR and the area of a pixel by the WCS may differ.
     bkg_factor : float
         What brings the background into the unit of the image.
+    bitmask : int or None
+        Bits that are bad unless the user names some; None for any.
+    has_distortion : bool
+        Whether values are of pixels of several areas, which the WCS gives where no image does.
     notes : list of str
         What a user should know.
     """
@@ -62,6 +66,8 @@ class Frame:
     weights_are: str = "ivm"
     area_tolerance: float = 1.5
     bkg_factor: float = 1.0
+    bitmask: int | None = None
+    has_distortion: bool = False
     notes: list[str] = field(default_factory=list)
 
     @classmethod

@@ -21,8 +21,6 @@ from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.fitsfile import FitsFile
 from fpgpu.ingest.frame import Frame
 from fpgpu.ingest.inputs import ReadOptions
-from fpgpu.ingest.pixelarea import area_map, nominal_area
-from fpgpu.ingest.tiles import Box
 
 __all__ = ["is_hst", "read_hst"]
 
@@ -87,18 +85,8 @@ def _read_frame(frame: Frame) -> Iterator[Exposure]:
     if not is_drizzled:
         frame.require_mask("HST")
 
-    def finish(exposure: Exposure, box: Box) -> None:
-        if is_drizzled or exposure.area is not None:
-            return
-        nominal, source = nominal_area(exposure.hdr)
-        exposure.area = area_map(exposure.hdr, box, nominal)
-        exposure.provenance["area_relative_to"] = source
-        if source == "CRPIX":
-            exposure.notes.append(
-                "no IDCSCALE: pixel areas are relative to the one at the reference pixel"
-            )
-
-    yield from assemble(frame, finish)
+    frame.has_distortion = not is_drizzled
+    yield from assemble(frame)
 
 
 def _is_drizzled(frame: Frame) -> bool:

@@ -21,7 +21,6 @@ from fpgpu.ingest.fitsfile import FitsFile
 from fpgpu.ingest.flags import JWST
 from fpgpu.ingest.frame import Frame
 from fpgpu.ingest.inputs import ReadOptions
-from fpgpu.ingest.tiles import Box
 
 __all__ = ["SURFACE_BRIGHTNESS", "is_jwst", "read_jwst"]
 
@@ -66,10 +65,8 @@ def read_jwst(
     if "ASDF" not in file.names():
         frame.notes.append("no ASDF extension and so no gWCS; the FITS WCS is used")
 
-    def finish(exposure: Exposure, box: Box) -> None:
-        exposure.bitmask = None if is_mosaic else JWST.parse("DO_NOT_USE")
-
-    yield from assemble(frame, finish)
+    frame.bitmask = None if is_mosaic else JWST.parse("DO_NOT_USE")
+    yield from assemble(frame)
 
 
 def _is_resampled(file: FitsFile) -> bool:

@@ -167,12 +167,10 @@ def tell_strays(folder: Path) -> None:
     strays = [*find_orphans(folder), *find_parts(folder)]
     if strays:
         logger.warning(
-            "%s: %d file%s of a run that was killed belong%s to no commit; 'fpgpu verify "
+            "%s: %d of its files belong to no commit, as a killed run leaves them; 'fpgpu verify "
             "--repair' tells more and removes what is not complete",
             folder,
             len(strays),
-            "" if len(strays) == 1 else "s",
-            "s" if len(strays) == 1 else "",
         )
 
 

@@ -48,7 +48,7 @@ def put(tmp_path):
 def test_images_are_transposed_views_in_the_byte_order_of_the_file(content, put):
     with FitsFile(put(content)) as file:
         assert file.names() == ["PRIMARY", "SCI", "ERR", "DQ"]
-        image = file.image("SCI")
+        image = file.layer("SCI").read()
     assert image.shape == SHAPE
     assert image.dtype == np.dtype(">f4")
     assert image[3, 2] == 2 * 24 + 3
@@ -56,18 +56,18 @@ def test_images_are_transposed_views_in_the_byte_order_of_the_file(content, put)
 
 def test_unsigned_flags_stay_unsigned(content, put):
     with FitsFile(put(content)) as file:
-        assert file.image("DQ").dtype == np.uint32
-        assert (file.image("DQ") == 2**31).all()
+        assert file.layer("DQ").read().dtype == np.uint32
+        assert (file.layer("DQ").read() == 2**31).all()
 
 
 def test_a_compressed_file_is_the_same_whatever_its_name(content, put):
     with FitsFile(put(gzip.compress(content), "e.fits")) as file:
-        np.testing.assert_array_equal(file.image("ERR"), file.image("SCI") + 1)
+        np.testing.assert_array_equal(file.layer("ERR").read(), file.layer("SCI").read() + 1)
 
 
 def test_an_image_that_is_not_there_is_none(content, put):
     with FitsFile(put(content)) as file:
-        assert file.image("AREA") is None
+        assert file.layer("AREA") is None
         assert file.table_bytes("ASDF") is None
 
 
@@ -125,7 +125,7 @@ def test_a_size_that_the_file_does_not_have_is_refused(content, put, declared):
         where = content.index(keyword) + 20
         data = content[:where] + declared + content[where + 10 :]
         with pytest.raises(UnusableExposureError, match=r"e\.fits"), FitsFile(put(data)) as file:
-            file.image("SCI", SHAPE)
+            file.layer("SCI", SHAPE).read()
 
 
 def test_a_header_that_leads_back_to_itself_does_not_loop_for_ever(content, put):
@@ -185,7 +185,7 @@ def test_a_compressed_image_that_declares_too_much_is_refused(put, tmp_path):
     image = fits.CompImageHDU(np.zeros((16, 24), np.int16), name="SCI")
     fits.HDUList([fits.PrimaryHDU(), image]).writeto(path)
     with FitsFile(path) as file:
-        assert file.image("SCI").shape == SHAPE
+        assert file.layer("SCI").read().shape == SHAPE
     data = path.read_bytes()
     where = data.index(b"ZNAXIS1 = ") + 20
     with pytest.raises(UnusableExposureError, match="damaged"):
@@ -194,7 +194,7 @@ def test_a_compressed_image_that_declares_too_much_is_refused(put, tmp_path):
 
 def test_extensions_of_different_shapes_are_refused(content, put):
     with FitsFile(put(content)) as file, pytest.raises(UnusableExposureError) as caught:
-        file.image("ERR", (16, 24))
+        file.layer("ERR", (16, 24)).read()
     assert "extension ERR has 24 x 16 pixels, but the science image has 16 x 24" in str(
         caught.value
     )
@@ -208,7 +208,7 @@ def test_a_cube_and_a_table_are_no_images(put, tmp_path):
     with FitsFile(path) as file:
         for name in ("SCI", "ERR", "PRIMARY"):
             with pytest.raises(UnusableExposureError, match=f"{name} is no 2-dimensional image"):
-                file.image(name)
+                file.layer(name).read()
 
 
 def test_two_science_images_are_not_one_exposure(tmp_path):
@@ -216,7 +216,7 @@ def test_two_science_images_are_not_one_exposure(tmp_path):
     images = [fits.ImageHDU(np.zeros((8, 8), np.float32), name="SCI", ver=ver) for ver in (1, 2)]
     fits.HDUList([fits.PrimaryHDU(), *images]).writeto(path)
     with FitsFile(path) as file, pytest.raises(UnusableExposureError, match="2 extensions"):
-        file.image("SCI")
+        file.layer("SCI").read()
 
 
 def test_random_damage_gives_an_error_or_an_image_never_anything_else(content, put, long_form):
@@ -229,8 +229,8 @@ def test_random_damage_gives_an_error_or_an_image_never_anything_else(content, p
         try:
             with FitsFile(put(bytes(data))) as file:
                 for name in ("SCI", "ERR", "DQ"):
-                    image = file.image(name)
-                    assert image is None or image.ndim == 2
+                    layer = file.layer(name)
+                    assert layer is None or layer.read().ndim == 2
                 if file.find("SCI") is not None:
                     file.merged_header("SCI")
             n_read += 1
@@ -257,7 +257,7 @@ def test_a_part_of_an_image_is_that_part_of_the_whole(tmp_path, form, box):
         path.write_bytes(gzip.compress(path.read_bytes()))
     with FitsFile(path) as file:
         part = file.layer("SCI").read(box)
-        whole = file.image("SCI")
+        whole = file.layer("SCI").read()
     np.testing.assert_array_equal(whole, image.T)
     np.testing.assert_array_equal(part, whole[box.x0 : box.x1, box.y0 : box.y1])
     assert part.dtype.newbyteorder("=") == whole.dtype.newbyteorder("=")
@@ -306,7 +306,7 @@ def test_cards_that_fits_does_not_allow_are_read_and_told(content, put, tmp_path
         path = put(with_card((tmp_path / "c.fits").read_bytes(), card))
     with FitsFile(path) as file:
         header = file.merged_header("SCI")
-        np.testing.assert_array_equal(file.image("SCI")[0, 0], 1 if packed else 0)
+        np.testing.assert_array_equal(file.layer("SCI").read()[0, 0], 1 if packed else 0)
     found = header[keyword]
     assert (str(found) if keyword in ("COMMENT", "HISTORY") else found) == value
     assert fits.Header.fromstring(header.tostring()) == header
@@ -348,7 +348,7 @@ def test_many_such_cards_are_told_once(content, put):
     raw = raw[:blank] + cards + b"END".ljust(80) + raw[blank + 7 * 80 :]
     with FitsFile(put(raw)) as file:
         (note,) = file.notes
-        np.testing.assert_array_equal(file.image("ERR"), file.image("SCI") + 1)
+        np.testing.assert_array_equal(file.layer("ERR").read(), file.layer("SCI").read() + 1)
     assert note.endswith("and 4 more")
 
 

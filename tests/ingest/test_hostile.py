@@ -132,4 +132,4 @@ def test_what_is_expanded_is_in_memory_only_while_it_is_small(tmp_path, monkeypa
     image = np.arange(256 * 256, dtype=np.float32).reshape(256, 256)
     fits.PrimaryHDU(image).writeto(path)
     with FitsFile(path) as file:
-        np.testing.assert_array_equal(file.image("PRIMARY"), image.T)
+        np.testing.assert_array_equal(file.layer("PRIMARY").read(), image.T)

@@ -124,7 +124,7 @@ def test_a_mask_of_one_value_is_no_damaged_header(tmp_path):
     )
     with FitsFile(written(tmp_path / "e.fits", hdu)) as file:
         assert file.hdus[1].fileinfo()["datSpan"] < 6000
-        assert not file.image("DQ").any()
+        assert not file.layer("DQ").read().any()
 
 
 @pytest.mark.parametrize("ending", PACKERS)

@@ -199,7 +199,7 @@ def test_shards_of_a_killed_run_are_told_and_taken_up_by_resume(files, tmp_path,
     (stray.parent / ".half-written.h5.part").write_bytes(b"x")
     caplog.clear()
     ingest(files[:1], out)
-    assert "2 files of a run that was killed belong to no commit" in caplog.text
+    assert "2 of its files belong to no commit" in caplog.text
     assert stray.exists()
     report = ingest(files[:2], out, resume=True)
     assert statuses(report) == ["unchanged", "unchanged"]
