@@ -1,6 +1,7 @@
 """WCS of stored exposures: of the kind asked for, whole, celestial, never silently another."""
 
 import gc
+import re
 from types import SimpleNamespace
 
 import asdf
@@ -269,6 +270,39 @@ def test_what_is_no_gwcs_is_refused(gwcs):
     assert len(store) == 0
 
 
+def test_beside_a_new_gwcs_the_others_are_written_as_they_are(mixed, monkeypatch):
+    made, write_to = [], asdf.AsdfFile.write_to
+
+    def counted(*args, **options):
+        made.append(args)
+        write_to(*args, **options)
+
+    monkeypatch.setattr(asdf.AsdfFile, "write_to", counted)
+    with MetaStore(mixed) as store:
+        store.add_exposure(meta_set("e3", gwcs=sky_gwcs()))
+        store.write_to_file(mixed)
+    assert len(made) == 1
+    with MetaStore(mixed) as store:
+        assert [is_far(store.tree["F200W"][e]) for e in ("e1", "e2", "e3")] == [True, True, False]
+
+
+@pytest.mark.parametrize("form", ["inline", "internal", "without history"])
+def test_gwcs_of_another_program_stay_beside_a_new_one(mixed, form):
+    file = mixed.with_suffix(".asdf")
+    with MetaStore(mixed) as store:
+        tree = {band: dict(exposures) for band, exposures in store.tree.items()}
+    storage = "internal" if form == "internal" else "inline"
+    asdf.AsdfFile(tree).write_to(file, all_array_storage=storage)
+    if form == "without history":
+        file.write_bytes(re.sub(rb"\nhistory:(\n[ -].*)*", b"", file.read_bytes()))
+        assert b"extension_class" not in file.read_bytes()
+    with MetaStore(mixed) as store:
+        store.add_exposure(meta_set("e3", gwcs=sky_gwcs()))
+        store.write_to_file(mixed)
+    with asdf.open(file) as found:
+        assert [is_far(found["F200W"][e]) for e in ("e1", "e2", "e3")] == [True, True, False]
+
+
 # --- bad ASDF files --------------------------------------------------------------------------
 
 
@@ -286,7 +320,7 @@ def test_a_damaged_asdf_file_is_an_error_only_where_it_is_needed(mixed):
 @pytest.mark.parametrize(
     ("tree", "why"),
     [
-        ({"F200W": 3}, "'F200W'.*found int"),
+        ({"F200W": 3}, "'F200W'.*found a scalar"),
         ({"F200W": {"e1": {"a": 1}, "e2": 2}}, "F200W/e1.*gWCS"),
     ],
 )

@@ -14,7 +14,7 @@ import yaml
 
 from fpgpu.errors import UnusableExposureError
 
-__all__ = ["check_asdf"]
+__all__ = ["BLOCK_MAGIC", "check_asdf", "tree_of"]
 
 _MAX_NODES = 2_000_000
 _MOST_PER_NODE = 10
@@ -22,7 +22,7 @@ _MAX_EXPANDED = 1 << 28
 
 _TREE_END = re.compile(rb"\n\.\.\.\r?\n")
 _ALIAS = re.compile(rb"[\s,\[:]\*[A-Za-z0-9]")
-_BLOCK_MAGIC = b"\xd3BLK"
+BLOCK_MAGIC = b"\xd3BLK"
 _BLOCK_HEADER = struct.Struct(">I4sQQQ16s")
 
 # Bytes that a compressed block gives, at most one more than asked for.
@@ -32,13 +32,18 @@ _EXPAND: dict[bytes, Callable[[bytes, int], bytes]] = {
 }
 
 
+def tree_of(content: bytes) -> bytes:
+    """Return what an ASDF file has before its blocks."""
+    end = _TREE_END.search(content)
+    return content if end is None else content[: end.end()]
+
+
 def check_asdf(where: str, content: bytes) -> None:
     """Refuse an ASDF file that stands for far more than it holds."""
-    end = _TREE_END.search(content)
-    tree, blocks = (content, b"") if end is None else (content[: end.end()], content[end.end() :])
+    tree = tree_of(content)
     if _ALIAS.search(tree):
         _check_aliases(where, tree)
-    _check_blocks(where, blocks)
+    _check_blocks(where, content[len(tree) :])
 
 
 def _check_aliases(where: str, tree: bytes) -> None:
@@ -73,8 +78,8 @@ def _check_aliases(where: str, tree: bytes) -> None:
 
 def _check_blocks(where: str, content: bytes) -> None:
     """Follow the blocks and expand those that are compressed, up to what they declare."""
-    at = content.find(_BLOCK_MAGIC)
-    while 0 <= at <= len(content) - 6 - _BLOCK_HEADER.size and content.startswith(_BLOCK_MAGIC, at):
+    at = content.find(BLOCK_MAGIC)
+    while 0 <= at <= len(content) - 6 - _BLOCK_HEADER.size and content.startswith(BLOCK_MAGIC, at):
         (header_size,) = struct.unpack_from(">H", content, at + 4)
         _, compression, allocated, used, size, _ = _BLOCK_HEADER.unpack_from(content, at + 6)
         start = at + 6 + header_size

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fpgpu.errors import FpgpuError, NotInStoreError, StoreFormatError, UnusableExposureError
-from fpgpu.stores.metadata.asdfguard import check_asdf
+from fpgpu.stores.metadata.asdfguard import BLOCK_MAGIC, check_asdf, tree_of
 from fpgpu.stores.metadata.skyrecords import Key
 
 __all__ = ["ASDF_KEYS", "GwcsFile", "gwcs_from_bytes", "gwcs_to_bytes", "joined"]
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 # What the ASDF library itself puts at the top of every tree.
 ASDF_KEYS = {"asdf_library", "history"}
 NAME = "gwcs"
+_PREAMBLE = re.compile(rb"(#ASDF.*\n)*")
 
 
 def gwcs_to_bytes(gwcs: Any, place: object) -> bytes:
@@ -68,30 +70,40 @@ class GwcsFile:
         import asdf
 
         self._path = path
+        self._file: Any = None  # where arrays are in blocks, which YAML knows nothing of
         with asdf_errors(path, "cannot be read as ASDF"):
             check_asdf(str(path), content)
-            self._file = asdf.open(
-                io.BytesIO(content), mode="r", lazy_load=False, memmap=False, lazy_tree=True
-            )
-        self.keys: dict[Key, None] = {}
-        with asdf_errors(path, "holds a tree that cannot be read"):
-            for band, exposures in self._file.tree.items():
-                if band in ASDF_KEYS:
-                    continue
-                if not isinstance(band, str) or not hasattr(exposures, "keys"):
-                    raise StoreFormatError(
-                        f"{path}: entry {band!r}: expected a band with gWCS by expID, "
-                        f"found {type(exposures).__name__}"
-                    )
-                self.keys |= dict.fromkeys((band, str(expID)) for expID in exposures)
+            if BLOCK_MAGIC in content or not content.startswith(b"#ASDF"):
+                self._file = asdf.open(
+                    io.BytesIO(content), mode="r", lazy_load=False, memmap=False, lazy_tree=True
+                )
+            self._preamble, members = _members(tree_of(content))
+        self._head = {name: members.pop(name) for name in ASDF_KEYS & members.keys()}
+        self.keys: dict[Key, Any] = {}
+        for band, (_, exposures) in members.items():
+            if exposures.id != "mapping":
+                raise StoreFormatError(
+                    f"{path}: entry {band!r}: expected a band with gWCS by expID, "
+                    f"found a {exposures.id}"
+                )
+            self.keys |= {(band, str(expID.value)): node for expID, node in exposures.value}
 
     def get(self, key: Key) -> Any:
         """Make the gWCS of one exposure."""
         band, expID = key
         if key not in self.keys:
             raise NotInStoreError(f"{self._path}: no gWCS of exposure {band}/{expID}")
+        place = f"{self._path}: {band}/{expID}"
+        if self._file is None:
+            return gwcs_from_bytes(self.to_bytes(key), place)
         with asdf_errors(self._path, f"the gWCS of {band}/{expID} cannot be made"):
-            return checked_gwcs(self._file.tree[band][expID], f"{self._path}: {band}/{expID}")
+            return checked_gwcs(self._file.tree[band][expID], place)
+
+    def to_bytes(self, key: Key) -> bytes:
+        """Return the gWCS of one exposure as ASDF, its text as it is where that is all of it."""
+        if self._file is not None:
+            return gwcs_to_bytes(self.get(key), f"{self._path}: {'/'.join(key)}")
+        return self._preamble + _document([*self._head.values(), (_string(NAME), self.keys[key])])
 
 
 def joined(texts: Iterable[tuple[Key, bytes]]) -> bytes:
@@ -99,42 +111,58 @@ def joined(texts: Iterable[tuple[Key, bytes]]) -> bytes:
 
     The parts are put together as YAML nodes: no gWCS is made, and aliases stay within each.
     """
-    import yaml
-
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     bands: dict[str, list[Any]] = {}
     head: dict[str, Any] = {}
-    extensions: dict[str, Any] = {}
+    extensions: dict[bytes, Any] = {}
     preamble = b""
     for (band, expID), content in texts:
-        preamble, _, _ = content.partition(b"%YAML")
-        root = yaml.compose(content, Loader=loader)
-        members = {key.value: (key, value) for key, value in root.value}
+        preamble, members = _members(content)
         node = members.pop(NAME)[1]
         if node.tag.endswith(":map"):  # as shards of fpgpu 0.1 have it
             node = node.value[0][1]
         bands.setdefault(band, []).append((_string(expID), node))
         head |= members
-        for part, values in members["history"][1].value:
-            if part.value == "extensions":
-                extensions |= {yaml.serialize(item): item for item in values.value}
-    for part, values in head["history"][1].value:
-        if part.value == "extensions":
-            values.value = list(extensions.values())
+        for values in _extensions(members):
+            extensions |= {_written(item): item for item in values.value}
+    for values in _extensions(head):
+        values.value = list(extensions.values())
     tree = [*head.values(), *((_string(band), _mapping(found)) for band, found in bands.items())]
-    root = _mapping(tree)
+    return preamble + _document(tree)
+
+
+def _members(content: bytes) -> tuple[bytes, dict[str, Any]]:
+    """Return the first lines of an ASDF file, and the top of its tree by name, as YAML nodes."""
+    import yaml
+
+    root = yaml.compose(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    if not isinstance(root, yaml.MappingNode):
+        raise StoreFormatError("its tree is no mapping")
+    preamble = _PREAMBLE.match(content)
+    return preamble[0] if preamble else b"", {key.value: (key, value) for key, value in root.value}
+
+
+def _extensions(head: dict[str, Any]) -> list[Any]:
+    """Return the list of extensions at the top of a tree, which is in a list if there is one."""
+    history = head["history"][1].value if "history" in head else []
+    return [values for part, values in history if part.value == "extensions"]
+
+
+def _document(members: list[Any]) -> bytes:
+    """Write a tree of YAML nodes as ASDF has it."""
+    root = _mapping(members)
     root.tag = "tag:stsci.edu:asdf/core/asdf-1.1.0"
+    return _written(root, version=(1, 1), tags={"!": "tag:stsci.edu:asdf/"}, explicit_start=True)
+
+
+def _written(node: Any, **options: Any) -> bytes:
+    """Write a YAML node."""
+    import yaml
+
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     text: bytes = yaml.serialize(
-        root,
-        Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper),
-        explicit_start=True,
-        explicit_end=True,
-        version=(1, 1),
-        tags={"!": "tag:stsci.edu:asdf/"},
-        encoding="utf-8",
-        width=1 << 16,
+        node, Dumper=dumper, explicit_end=True, encoding="utf-8", width=1 << 16, **options
     )
-    return preamble + text
+    return text
 
 
 def _string(text: str) -> Any:

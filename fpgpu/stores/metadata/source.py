@@ -13,7 +13,7 @@ from fpgpu.errors import (
 )
 from fpgpu.stores.disk import StrPath, read_errors, read_regular, signature
 from fpgpu.stores.legacy import sidecar_records
-from fpgpu.stores.metadata.gwcs import GwcsFile, gwcs_from_bytes, gwcs_to_bytes
+from fpgpu.stores.metadata.gwcs import GwcsFile, gwcs_from_bytes
 from fpgpu.stores.metadata.headers import Texts, read_texts
 from fpgpu.stores.metadata.skyrecords import Key, StoredRecords
 from fpgpu.stores.state import State
@@ -87,13 +87,17 @@ class FileSource:
 
     def gwcs(self, key: Key) -> Any:
         """Make the gWCS of an exposure."""
-        if self._file is None:
-            raise NotInStoreError(f"{self.paths.asdf}: no such file")
-        return self._file.get(key)
+        return self._opened().get(key)
 
     def gwcs_bytes(self, key: Key) -> bytes:
         """Return the gWCS of an exposure as ASDF."""
-        return gwcs_to_bytes(self.gwcs(key), f"{self.paths.asdf}: {'/'.join(key)}")
+        return self._opened().to_bytes(key)
+
+    def _opened(self) -> GwcsFile:
+        """Return the file of gWCS."""
+        if self._file is None:
+            raise NotInStoreError(f"{self.paths.asdf}: no such file")
+        return self._file
 
 
 class IndexSource:
