@@ -58,7 +58,7 @@ def run(size: str, out: Path, backend: str, chosen: str | None, minutes: float) 
         gather_facts(_command(size, backend, chosen), size, seconds),
         tuple(keeper.measured.measurements),
         keeper.measured.skipped,
-        diagnose().as_dict() if problem is None and backend != "cpu" else None,
+        diagnose() if problem is None and backend != "cpu" else None,
         keeper.measured.failed,
     )
     for path in write_report(report, out):

@@ -1,9 +1,10 @@
 """What this machine can do for fpgpu, and what to install where it cannot."""
 
+import itertools
 import platform
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
@@ -13,157 +14,20 @@ from fpgpu import __version__
 from fpgpu.backends.arena import Arena, ArenaLayout
 from fpgpu.backends.availability import CudaStatus, cuda_status, driver_release
 from fpgpu.backends.base import Backend, MemoryState
-from fpgpu.backends.choose import UsableName, auto_choice, get_backend
-from fpgpu.backends.compiler import ARCHITECTURES, compile_source, read_sources
+from fpgpu.backends.choose import auto_choice, get_backend
+from fpgpu.backends.compiler import ARCHITECTURES, KernelUsage, compile_source, read_sources
 from fpgpu.backends.nvrtc import load_nvrtc
 from fpgpu.errors import FpgpuError, KernelCompileError
 from fpgpu.layout import PATCH_DTYPE
 
-__all__ = ["BackendReport", "CopySpeed", "Diagnosis", "KernelReport", "Missing", "diagnose"]
+__all__ = ["diagnose"]
 
 _COPY_BYTES = 64 << 20
 
 
-@dataclass(frozen=True)
-class Missing:
-    """Something that is not there.
-
-    Attributes
-    ----------
-    what : str
-        What is missing, and why it matters.
-    fix : str
-        The line that changes it.
-    """
-
-    what: str
-    fix: str
-
-
-@dataclass(frozen=True)
-class KernelReport:
-    """One kernel compiled for one architecture.
-
-    Attributes
-    ----------
-    source, kernel : str
-        File, and name in it; ``"-"`` for a file that does not compile.
-    arch : int
-        Compute capability, as 90.
-    registers : int
-        Of a thread.
-    shared_bytes : int
-        Shared memory of a block.
-    spill_bytes : int
-        Of a thread: what did not fit into registers.
-    error : str or None
-        Why it did not compile.
-    """
-
-    source: str
-    kernel: str
-    arch: int
-    registers: int = 0
-    shared_bytes: int = 0
-    spill_bytes: int = 0
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class CopySpeed:
-    """The speed of one kind of copy.
-
-    Attributes
-    ----------
-    what : str
-        From where to where.
-    n_bytes : int
-        Bytes of each copy.
-    bytes_per_second : float
-        Median; each byte is counted once.
-    """
-
-    what: str
-    n_bytes: int
-    bytes_per_second: float
-
-
-@dataclass(frozen=True)
-class BackendReport:
-    """One backend at work.
-
-    Attributes
-    ----------
-    name, description : str
-        The backend, and its device in words.
-    memory_total, memory_free : int
-        Bytes.
-    limits : dict
-        What one launch may ask of the device.
-    error : str or None
-        What failed in a small trial.
-    copies : tuple of CopySpeed
-        What was measured.
-    """
-
-    name: str
-    description: str
-    memory_total: int
-    memory_free: int
-    limits: dict[str, Any]
-    error: str | None
-    copies: tuple[CopySpeed, ...]
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """All that `diagnose` found out.
-
-    Attributes
-    ----------
-    choice : {"cpu", "cuda"}
-        The backend that "auto" takes.
-    reason : str
-        Why.
-    versions : dict of str to str or None
-        Of everything that matters; None for what was not found.
-    cuda_problem : str or None
-        Why CUDA cannot be used.
-    backends : tuple of BackendReport
-        Those that can be made here.
-    kernels : tuple of KernelReport
-        Every kernel, for every architecture asked for.
-    missing : tuple of Missing
-        What to install or change.
-    """
-
-    choice: UsableName
-    reason: str
-    versions: dict[str, str | None]
-    cuda_problem: str | None
-    backends: tuple[BackendReport, ...]
-    kernels: tuple[KernelReport, ...]
-    missing: tuple[Missing, ...]
-
-    @property
-    def works(self) -> bool:
-        """Whether the backend that "auto" takes passed its trial."""
-        return any(report.name == self.choice and not report.error for report in self.backends)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give everything as plain values, for JSON.
-
-        Returns
-        -------
-        dict
-            Strings, numbers, lists and dicts.
-        """
-        return asdict(self) | {"works": self.works}
-
-
 def diagnose(
     device: int = 0, archs: Sequence[int] | None = None, measure: bool = True
-) -> Diagnosis:
+) -> dict[str, Any]:
     """Try out what can be tried here.
 
     Parameters
@@ -178,35 +42,38 @@ def diagnose(
 
     Returns
     -------
-    Diagnosis
-        What was found.
+    dict
+        Plain values, as ``fpgpu doctor --json`` prints them: the ``choice`` that "auto" makes,
+        the ``reason``, and whether it ``works``; ``versions``, None for what was not found;
+        ``cuda_problem``, why CUDA cannot be used, or None; and a dict each for the ``backends``
+        that can be made here, for each of the ``kernels`` and architectures, and for what is
+        ``missing``.
     """
     cuda = cuda_status(device)
     choice, reason = auto_choice(device)
-    missing = []
-    if cuda.problem is not None and cuda.fix is not None:
-        missing.append(Missing(cuda.problem, cuda.fix))
-    backends = [get_backend("cpu")]
+    missing = {cuda.problem: cuda.fix} if cuda.problem and cuda.fix else {}
+    backends, kernels = [get_backend("cpu")], []
     if cuda.problem is None:
         try:
             backends.append(get_backend("cuda", device))
         except FpgpuError as error:
-            missing.append(Missing("a device that can be used", str(error)))
+            missing["a device that can be used"] = str(error)
     try:
         archs = archs or ([cuda.capability] if cuda.capability else ())
         kernels = _compile_all(archs, cuda.cupy_cuda[0] if cuda.cupy_cuda else None)
     except FpgpuError as error:
-        kernels = []
-        missing.append(Missing("the kernels were not compiled", str(error)))
-    return Diagnosis(
-        choice,
-        reason,
-        _versions(cuda),
-        cuda.problem,
-        tuple(_try_out(backend, measure) for backend in backends),
-        tuple(kernels),
-        tuple(missing),
-    )
+        missing["the kernels were not compiled"] = str(error)
+    tried = [_try_out(backend, measure) for backend in backends]
+    return {
+        "choice": choice,
+        "reason": reason,
+        "versions": _versions(cuda),
+        "cuda_problem": cuda.problem,
+        "backends": tried,
+        "kernels": kernels,
+        "missing": [{"what": what, "fix": fix} for what, fix in missing.items()],
+        "works": any(one["name"] == choice and not one["error"] for one in tried),
+    }
 
 
 def _versions(cuda: CudaStatus) -> dict[str, str | None]:
@@ -233,28 +100,27 @@ def _versions(cuda: CudaStatus) -> dict[str, str | None]:
     }
 
 
-def _try_out(backend: Backend, measure: bool) -> BackendReport:
+def _try_out(backend: Backend, measure: bool) -> dict[str, Any]:
     """Move data through a backend and see whether they arrive."""
-    error = None
-    copies = []
+    error, copies = None, []
     description, memory = backend.name, MemoryState(0, 0, 0)
     try:
         description, memory = backend.description, backend.memory_state()
         _move_something(backend)
         for what, call in backend.copies_to_time(_COPY_BYTES).items() if measure else ():
-            seconds = statistics.median(backend.time(call))
-            copies.append(CopySpeed(what, _COPY_BYTES, _COPY_BYTES / seconds))
+            speed = _COPY_BYTES / statistics.median(backend.time(call))
+            copies.append({"what": what, "n_bytes": _COPY_BYTES, "bytes_per_second": speed})
     except Exception as found:  # noqa: BLE001 - whatever it is, it is what was to be found out
         error = f"{type(found).__name__}: {found}"
-    return BackendReport(
-        backend.name,
-        description,
-        memory.total,
-        memory.free,
-        asdict(backend.limits),
-        error,
-        tuple(copies),
-    )
+    return {
+        "name": backend.name,
+        "description": description,
+        "memory_total": memory.total,
+        "memory_free": memory.free,
+        "limits": asdict(backend.limits),
+        "error": error,
+        "copies": copies,
+    }
 
 
 def _move_something(backend: Backend) -> None:
@@ -279,26 +145,29 @@ def _move_something(backend: Backend) -> None:
         raise FpgpuError(f"a kernel on {backend.description} does not see the patch it was given")
 
 
-def _compile_all(archs: Sequence[int], cuda_major: int | None) -> list[KernelReport]:
+def _compile_all(archs: Sequence[int], cuda_major: int | None) -> list[dict[str, Any]]:
     """Compile every kernel, for every supported architecture if none is given; needs no GPU."""
     nvrtc = load_nvrtc(cuda_major)
-    reports = []
-    for arch in archs or [arch for arch in ARCHITECTURES if arch in nvrtc.architectures()]:
-        for source in (name for name in read_sources() if name.endswith(".cu")):
-            try:
-                usages = compile_source(source, arch, cuda_major=cuda_major).usage
-            except KernelCompileError as error:
-                reports.append(KernelReport(source, "-", arch, error=str(error)))
-                continue
-            reports += [
-                KernelReport(
-                    source,
-                    kernel,
-                    arch,
-                    usage.registers,
-                    usage.shared_bytes,
-                    usage.spill_store_bytes + usage.spill_load_bytes,
-                )
-                for kernel, usage in usages.items()
-            ]
-    return reports
+    archs = archs or [arch for arch in ARCHITECTURES if arch in nvrtc.architectures()]
+    found = []
+    for arch, source in itertools.product(archs, read_sources()):
+        if not source.endswith(".cu"):
+            continue
+        error, usages = None, {"-": KernelUsage(0, 0, 0, 0, 0)}
+        try:
+            usages = compile_source(source, arch, cuda_major=cuda_major).usage
+        except KernelCompileError as failure:
+            error = str(failure)
+        found += [
+            {
+                "source": source,
+                "kernel": kernel,
+                "arch": arch,
+                "registers": usage.registers,
+                "shared_bytes": usage.shared_bytes,
+                "spill_bytes": usage.spill_store_bytes + usage.spill_load_bytes,
+                "error": error,
+            }
+            for kernel, usage in usages.items()
+        ]
+    return found

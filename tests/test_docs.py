@@ -17,7 +17,8 @@ from astropy.io import fits
 from astropy.table import Table
 
 from fpgpu import MetaStore, errors, ingest, layout
-from fpgpu.cli.main import build_parser, main
+from fpgpu.cli.main import main
+from fpgpu.cli.parser import build_parser
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -37,14 +37,14 @@ def fail(*args: object, **kwargs: object) -> Any:
 
 def test_the_choice_and_its_reason() -> None:
     diagnosis = diagnose(archs=[90], measure=False)
-    assert (diagnosis.choice, diagnosis.reason) == ("cpu", "there is no CuPy")
-    assert diagnosis.works
+    assert (diagnosis["choice"], diagnosis["reason"]) == ("cpu", "there is no CuPy")
+    assert diagnosis["works"]
 
 
 def test_versions_are_those_of_the_modules() -> None:
     import h5py
 
-    versions = diagnose(archs=[90], measure=False).versions
+    versions = diagnose(archs=[90], measure=False)["versions"]
     assert versions["numpy"] == np.__version__
     assert versions["h5py"] == h5py.__version__
     assert versions["CuPy"] is None
@@ -70,16 +70,16 @@ def test_the_release_of_the_driver(
     if text is not None:
         (tmp_path / "version").write_text(text)
     monkeypatch.setattr(availability, "_KERNEL_MODULE", tmp_path / "version")
-    assert diagnose(archs=[90], measure=False).versions["NVIDIA driver"] == release
+    assert diagnose(archs=[90], measure=False)["versions"]["NVIDIA driver"] == release
 
 
 def test_every_kernel_compiles_without_spills() -> None:
-    kernels = diagnose(archs=[80, 90], measure=False).kernels
-    names = {kernel.kernel for kernel in kernels}
+    kernels = diagnose(archs=[80, 90], measure=False)["kernels"]
+    names = {kernel["kernel"] for kernel in kernels}
     assert names >= {"superpixelize", "unpack", "calibrate", "check_layout", "evaluate_patch"}
-    assert {kernel.arch for kernel in kernels} == {80, 90}
-    assert all(kernel.error is None and kernel.registers > 0 for kernel in kernels)
-    assert all(kernel.spill_bytes == 0 for kernel in kernels)
+    assert {kernel["arch"] for kernel in kernels} == {80, 90}
+    assert all(kernel["error"] is None and kernel["registers"] > 0 for kernel in kernels)
+    assert all(kernel["spill_bytes"] == 0 for kernel in kernels)
 
 
 def test_without_a_device_every_supported_architecture_is_compiled_for(
@@ -99,9 +99,9 @@ def test_a_device_is_compiled_for_alone(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(doctor, "cuda_status", lambda device: works)
     monkeypatch.setattr(doctor, "get_backend", lambda *args: CpuBackend())
     diagnosis = diagnose(measure=False)
-    assert {kernel.arch for kernel in diagnosis.kernels} == {86}
-    assert diagnosis.versions["CUDA of the driver"] == "12.8"
-    assert diagnosis.missing == ()
+    assert {kernel["arch"] for kernel in diagnosis["kernels"]} == {86}
+    assert diagnosis["versions"]["CUDA of the driver"] == "12.8"
+    assert diagnosis["missing"] == []
 
 
 def test_a_device_that_takes_no_kernel_is_told_and_the_rest_examined(
@@ -116,26 +116,26 @@ def test_a_device_that_takes_no_kernel_is_told_and_the_rest_examined(
     monkeypatch.setattr(doctor, "cuda_status", lambda device: works)
     monkeypatch.setattr(doctor, "get_backend", get_backend)
     diagnosis = diagnose(measure=False)
-    assert [report.name for report in diagnosis.backends] == ["cpu"]
-    assert diagnosis.missing[0].fix == "check_layout.cu is not taken by the driver"
+    assert [report["name"] for report in diagnosis["backends"]] == ["cpu"]
+    assert diagnosis["missing"][0]["fix"] == "check_layout.cu is not taken by the driver"
 
 
 def test_copies_are_measured() -> None:
-    (report,) = diagnose(archs=[90]).backends
-    (memcpy,) = report.copies
-    assert memcpy.bytes_per_second > 0
-    assert memcpy.n_bytes == 64 << 20
+    (report,) = diagnose(archs=[90])["backends"]
+    (memcpy,) = report["copies"]
+    assert memcpy["bytes_per_second"] > 0
+    assert memcpy["n_bytes"] == 64 << 20
 
 
 def test_the_line_that_installs_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "load_nvrtc", fail)
     diagnosis = diagnose(measure=False)
-    assert diagnosis.kernels == ()
-    fixes = [missing.fix for missing in diagnosis.missing]
+    assert diagnosis["kernels"] == []
+    fixes = [missing["fix"] for missing in diagnosis["missing"]]
     assert fixes[0] == 'pip install "fpgpu[cuda12]"'
     assert "pip install nvidia-cuda-nvrtc-cu12" in fixes[1]
-    assert diagnosis.versions["NVRTC"] is None
-    assert diagnosis.works, "a CPU needs no compiler"
+    assert diagnosis["versions"]["NVRTC"] is None
+    assert diagnosis["works"], "a CPU needs no compiler"
 
 
 def test_a_device_taken_by_others_is_told_and_the_rest_examined(
@@ -147,8 +147,8 @@ def test_a_device_taken_by_others_is_told_and_the_rest_examined(
         doctor, "get_backend", lambda name, *args: CpuBackend() if name == "cpu" else fail()
     )
     diagnosis = diagnose(measure=False)
-    assert [report.name for report in diagnosis.backends] == ["cpu"]
-    assert [missing.what for missing in diagnosis.missing] == ["a device that can be used"]
+    assert [report["name"] for report in diagnosis["backends"]] == ["cpu"]
+    assert [missing["what"] for missing in diagnosis["missing"]] == ["a device that can be used"]
 
 
 def break_images(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,11 +193,11 @@ def test_a_backend_that_does_not_work_is_found_out(
     monkeypatch: pytest.MonkeyPatch, spoil: Any, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spoil(monkeypatch)
-    (report,) = diagnose(archs=[90], measure=False).backends
-    assert message in str(report.error)
+    (report,) = diagnose(archs=[90], measure=False)["backends"]
+    assert message in str(report["error"])
     assert main(["doctor", "--arch", "90"]) == 1
     printed = capsys.readouterr().out
-    assert f"trial failed: {report.error}" in printed
+    assert f"trial failed: {report['error']}" in printed
     assert "the cpu backend does NOT work" in printed
 
 
@@ -206,8 +206,8 @@ def test_a_cuda_backend_passes_the_same_trial(tmp_path_factory: pytest.TempPathF
         pytest.skip("kernels cannot run on the CPU: g++ is not installed")
     kernels = HostKernels(tmp_path_factory.mktemp("doctor_kernels"))
     report = doctor._try_out(standin_cupy.install(kernels)(0), measure=False)
-    assert report.error is None
-    assert report.memory_total == standin_cupy.TOTAL
+    assert report["error"] is None
+    assert report["memory_total"] == standin_cupy.TOTAL
 
 
 def test_the_command_says_all_of_it(capsys: pytest.CaptureFixture[str]) -> None:

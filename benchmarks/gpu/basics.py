@@ -14,11 +14,10 @@ __all__ = ["conformance", "doctor"]
 def doctor(job: Job) -> None:
     """Compile and load every kernel, and move something."""
     found = diagnose()
-    job.note(cuda_problem=found.cuda_problem, diagnosis=found.as_dict())
-    bad = [kernel.error for kernel in found.kernels if kernel.error]
-    bad += [report.error for report in found.backends if report.error]
-    if found.choice != "cuda" or bad:
-        raise AssertionError("; ".join([found.reason, *bad]))
+    job.note(cuda_problem=found["cuda_problem"], diagnosis=found)
+    bad = [tried["error"] for tried in found["kernels"] + found["backends"] if tried["error"]]
+    if found["choice"] != "cuda" or bad:
+        raise AssertionError("; ".join([found["reason"], *bad]))
 
 
 class _Counts:

@@ -1,53 +1,25 @@
-"""The command line, ``fpgpu COMMAND``: all commands, and how each of them may end."""
+"""The command line, ``fpgpu COMMAND``: how each command is run, and how it may end."""
 
+import json
 import logging
+import math
 import os
 import signal
 import sys
-import threading
 import traceback
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from importlib import import_module
-from pathlib import Path
-from typing import cast
+from typing import Any
 
-from fpgpu import __version__
-from fpgpu.cli.console import results_alone
-from fpgpu.cli.parser import EXIT_CODES, Command, CommandParser, add_command
+from fpgpu.cli.console import Result
+from fpgpu.cli.parser import build_parser
 from fpgpu.errors import FpgpuError
 
 __all__ = ["main"]
 
-# In the order in which they are listed: exposures in, stores cared for, patches out.
-NAMES = (
-    "ingest", "info", "verify", "views", "consolidate", "remove", "merge", "psf", "patch", "plot",
-    "ds9", "demo", "doctor", "completion",
-)  # fmt: skip
-COMMANDS = tuple(import_module(f"fpgpu.cli.{name}") for name in NAMES)
 OK, REFUSED, INTERRUPTED = 0, 2, 130
-
-EXAMPLES = """examples:
-  fpgpu demo
-  fpgpu ingest jw*_cal.fits --out stores
-  fpgpu info stores
-  fpgpu COMMAND --help     options and examples of a command
-"""
-
-
-def build_parser() -> CommandParser:
-    """Build the parser of all commands."""
-    parser = CommandParser(
-        prog="fpgpu",
-        description="Storage of survey exposures for forcepho, on the GPU.",
-        epilog=f"{EXAMPLES}\n{EXIT_CODES}",
-    )
-    parser.add_argument("--version", action="version", version=f"fpgpu {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        add_command(commands, cast("Command", command))
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,10 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(words)
     level = logging.INFO if args.verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    as_json = getattr(args, "json", False)
     try:
-        with _ended_in_order(), results_alone() if getattr(args, "json", False) else nullcontext():
-            code: int = args.run(args)
-            sys.stdout.flush()  # a full disk or a closed pipe is told here, not at exit
+        with _ended_in_order(), _output_to_errors() if as_json else nullcontext():
+            result: Result = import_module(f"fpgpu.cli.{args.command}").run(args)
+        text = json.dumps(_finite(result.json), indent=2) if as_json else result.text
+        if text:
+            print(text)
+        sys.stdout.flush()  # a full disk or a closed pipe is told here, not at exit
     except BrokenPipeError:
         # `fpgpu info DIR | head` closes the pipe early; that is not a user's mistake.
         return OK
@@ -76,15 +52,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     finally:
         _settle_output()
-    return code
+    return result.code
 
 
 def _require_streams() -> None:
     """Send what would be printed nowhere, where the process was started without an output."""
-    for name in ("stdout", "stderr"):
+    for name in ("stdin", "stdout", "stderr"):  # each opens as the lowest number that is free
         if getattr(sys, name) is None:
-            nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - to the end
-            setattr(sys, name, nowhere)
+            setattr(sys, name, open(os.devnull, "r+", encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
+@contextmanager
+def _output_to_errors() -> Iterator[None]:
+    """Send what is printed meanwhile to standard error: only the result is for standard output.
+
+    Libraries print, readers of other packages, and what is compiled, also in other processes.
+    """
+    sys.stdout.flush()
+    own = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(own, 1)
+        os.close(own)
+
+
+def _finite(value: Any) -> Any:
+    """Replace what JSON cannot hold."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _settle_output() -> None:
@@ -108,9 +109,6 @@ def _tell(args: Namespace, message: str) -> None:
 @contextmanager
 def _ended_in_order() -> Iterator[None]:
     """Take TERM, which a batch system sends before it kills, for an interrupt as of Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

@@ -13,7 +13,6 @@ import fpgpu.survey
 from fpgpu.backends.choose import BackendName, get_backend
 from fpgpu.demo.check import TOLERANCE, compare, read_truth
 from fpgpu.demo.field import Field, make_field, write_psfs
-from fpgpu.demo.page import write_page
 from fpgpu.errors import UnusableExposureError
 from fpgpu.ingest.pipeline import IngestReport, ingest
 from fpgpu.likelihood.reference import evaluate
@@ -65,9 +64,12 @@ class Check(NamedTuple):
 class DemoReport:
     """All that a demo did and found, each shown as soon as it is known."""
 
+    region: CircularRegion
+
     def __init__(self, show: Callable[[Step | Check], None] = lambda line: None) -> None:
         self.steps: list[Step] = []
         self.checks: list[Check] = []
+        self.has_sources = False
         self._show = show
 
     @property
@@ -103,7 +105,6 @@ def run_demo(
     wcs: str = "auto",
     pad: bool = False,
     backend: BackendName = "auto",
-    page: Path | None = None,
     show: Callable[[Step | Check], None] = lambda line: None,
 ) -> DemoReport:
     """Ingest exposures, read them back through regions of sky, and check every value."""
@@ -140,13 +141,10 @@ def run_demo(
         _check_values(tell, ingested, survey.pixels)
         for place, (x, y) in PLACES.items():
             _check_place(tell, survey, place, _region_at(survey, x, y))
-        region, catalog = _region_at(survey, 0.5, 0.5), None
+        tell.region = _region_at(survey, 0.5, 0.5)
         if field is not None:
-            region, catalog = densest(field.truth), field.truth
-            check_patch(tell, survey, region, catalog)
-        if page is not None:
-            with tell.step("drew a page") as detail:
-                detail.append(str(write_page(page, tell, survey, region, catalog)))
+            tell.region, tell.has_sources = densest(field.truth), True
+            check_patch(tell, survey, tell.region, field.truth)
     return tell
 
 

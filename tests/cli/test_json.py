@@ -12,7 +12,9 @@ from astropy.io import fits
 from astropy.table import Table
 
 from fpgpu import PSFStore
+from fpgpu.cli.console import Result
 from fpgpu.layout import PSF_DTYPE
+from tests.cli.conftest import Run
 
 CARDS = {
     "FILTER": "F200W", "ABMAG": 31.4, "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN",
@@ -107,11 +109,13 @@ def test_what_anybody_else_prints_goes_to_standard_error(files: list[Path], tmp_
     assert "so was a compiled one" in done.stderr
 
 
-def test_a_number_that_json_does_not_have_is_null(capsys: pytest.CaptureFixture[str]) -> None:
-    from fpgpu.cli.console import print_json
-
-    print_json({"a": [1.5, float("nan")], "b": (float("-inf"), {"c": None})})
-    assert json.loads(capsys.readouterr().out) == {"a": [1.5, None], "b": [None, {"c": None}]}
+def test_a_number_that_json_does_not_have_is_null(
+    fpgpu_command: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"a": [1.5, float("nan")], "b": (float("-inf"), {"c": None})}
+    monkeypatch.setattr("fpgpu.cli.info.run", lambda args: Result(json=found))
+    told = fpgpu_command("info", "stores", "--json")
+    assert json.loads(told.out) == {"a": [1.5, None], "b": [None, {"c": None}]}
 
 
 def test_a_pipe_that_is_closed_and_a_full_disk_are_told(survey: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from fpgpu.cli.plot import OF_A_CIRCLE, WHOLE
+from fpgpu.cli.page import CAPTIONS
 from fpgpu.psf import make_profiles
 from tests.cli.conftest import Run
 
@@ -25,7 +25,7 @@ def is_png(path: Path) -> bool:
 
 
 def test_every_kind_is_drawn_and_named(fpgpu_command: Run, demo_folder: Path) -> None:
-    kinds = [*WHOLE, *OF_A_CIRCLE]
+    kinds = list(CAPTIONS)
     sources = ("--catalog", demo_folder / "sources.fits")
     done = fpgpu_command("plot", demo_folder / "stores", *kinds, *PLACE, *sources, "--out", "look")
     assert done.code == 0, done.err
@@ -71,7 +71,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("args", "reason"),
         [
-            (("coverage", "--ra", 53.16), "coverage show a circle of sky: give --dec, --radius"),
+            (("coverage", "--ra", 53.16), "coverage are of a circle of sky: give --dec, --radius"),
             (("survey", "--ra", 53.16), "a circle needs --ra, --dec and --radius together"),
             (("residuals", *PLACE), "give its sources with --catalog, too"),
             (("exposure", "--exposure", "F444W/exp_f444w_07"), "did you mean F444W/exp_f444w_0"),
