@@ -17,7 +17,6 @@ from fpgpu.backends.base import Backend
 from fpgpu.backends.choose import BackendName
 from fpgpu.errors import ExecutorError, FpgpuError, StoreError, UnusableExposureError
 from fpgpu.ingest.inputs import Input
-from fpgpu.ingest.record import absolute
 from fpgpu.ingest.report import IngestReport, IngestRow
 from fpgpu.ingest.resume import Admission, Earlier, Present
 from fpgpu.ingest.work import ShardResult, Task, discard, make_shards, refused
@@ -141,7 +140,7 @@ class Coordinator:
 
     def _begin(self, given: Input) -> _Job:
         """Start on an input, unless there is nothing to do."""
-        item = absolute(given)
+        item = self.present.settle(given)
         unchanged = self.earlier.rows(item) if self.earlier else []
         if not unchanged:
             return _Job(given, item, self._submit(item))
@@ -159,7 +158,6 @@ class Coordinator:
             item,
             self.folder,
             self._admission.shape,
-            self.present.super_pixel_size,
             backend,
             self.run_id,
         )

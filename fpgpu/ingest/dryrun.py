@@ -9,7 +9,6 @@ from fpgpu.fluxes import flux_calibration
 from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.flags import flags_for
 from fpgpu.ingest.inputs import Input
-from fpgpu.ingest.record import absolute
 from fpgpu.ingest.resume import Admission, look
 from fpgpu.ingest.work import ShardResult, each_exposure, refused
 from fpgpu.stores.meta import MetaStore
@@ -89,7 +88,7 @@ def plan_ingest(
             admission.admit(key, exposure.shape, item.path)
             return _planned(item, exposure, "replace" if key in known else "new")
 
-        found = absolute(item)
+        found = present.settle(item)
         try:
             for made in each_exposure(found, plan):
                 yield made if isinstance(made, PlannedExposure) else _told(item, made)

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Executor
-from dataclasses import replace
 from pathlib import Path
 
 from fpgpu.backends.base import Backend
@@ -157,10 +156,10 @@ def ingest(
             told.add(row.file)
             on_progress(row)
 
-        if resume:
-            take_up(folder, items)
-        tell_strays(folder)
         present = look(folder, nside_full)
+        if resume and take_up(folder, map(present.settle, items)):
+            present = look(folder, nside_full)
+        tell_strays(folder)
         earlier = Earlier(folder, present) if resume else None
         if executor is None and registered_readers():
             executor = "serial"
@@ -176,12 +175,7 @@ def ingest(
             earlier=earlier,
         )
         try:
-            # The super-pixel size of an existing store holds for what is read into it.
-            size = present.super_pixel_size
-            coordinator.run(
-                replace(item, options=replace(item.options, super_pixel_size=size))
-                for item in items
-            )
+            coordinator.run(items)
         finally:
             pool.close()
             if coordinator.ended_early and pool.ends_when_told:

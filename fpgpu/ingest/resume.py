@@ -8,12 +8,13 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from fpgpu.errors import MissingStoreError, StoreError, UnusableExposureError
 from fpgpu.ingest.inputs import Input
-from fpgpu.ingest.record import is_current
+from fpgpu.ingest.record import absolute, is_current
 from fpgpu.ingest.report import IngestRow, stored_row
 from fpgpu.stores.commit import commit_shards
 from fpgpu.stores.folder import StoreFolder
@@ -49,6 +50,11 @@ class Present(NamedTuple):
     super_pixel_size: int
     in_pixels: set[Key]
     in_meta: set[Key]
+
+    def settle(self, item: Input) -> Input:
+        """Make an input mean the same in every process, for exposures of this store."""
+        item = absolute(item)
+        return replace(item, options=replace(item.options, super_pixel_size=self.super_pixel_size))
 
 
 def look(path: Path, nside_full: int | tuple[int, int] | None) -> Present:
@@ -142,8 +148,10 @@ class Earlier:
         return [stored_row(item.path, "unchanged", record) for record in current]
 
 
-def take_up(folder: Path, items: Iterable[Input]) -> None:
-    """Commit the complete shards that a killed run has written of inputs that are the same now."""
+def take_up(folder: Path, items: Iterable[Input]) -> bool:
+    """Commit the complete shards that a killed run has written of inputs, settled, that are the
+    same now; whether there were any.
+    """
     inputs = {str(item.path): item for item in items if item.exposure is None}
     shards = []
     for path in find_orphans(folder):
@@ -157,6 +165,7 @@ def take_up(folder: Path, items: Iterable[Input]) -> None:
     if shards:
         commit_shards(StoreFolder(folder).pixels, shards)
         logger.info("%s: %d shards of a run that was killed are taken up", folder, len(shards))
+    return bool(shards)
 
 
 def tell_strays(folder: Path) -> None:

@@ -63,13 +63,11 @@ class Task:
     Attributes
     ----------
     item : Input
-        With absolute paths.
+        As `Present.settle` gives it.
     folder : Path
         The store folder.
     shape : tuple of int or None
         Pixels (nx, ny) of every exposure of the store; None where there is no store yet.
-    super_pixel_size : int
-        Pixels along a side of a super-pixel.
     backend : str or Backend
         Where to calibrate.
     run_id : str
@@ -79,7 +77,6 @@ class Task:
     item: Input
     folder: Path
     shape: tuple[int, int] | None
-    super_pixel_size: int
     backend: BackendName | Backend
     run_id: str = ""
 
@@ -218,7 +215,7 @@ def _make(
         bitmask=exposure.bitmask,
         do_fluxcal=task.item.calibration.do_fluxcal,
         shape=task.shape or exposure.shape,
-        super_pixel_size=task.super_pixel_size,
+        super_pixel_size=task.item.options.super_pixel_size,
         backend=backend,
         run_id=task.run_id,
     )

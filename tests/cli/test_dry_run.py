@@ -5,12 +5,14 @@ import json
 import pytest
 from astropy.io import fits
 
+from fpgpu import PixelStore
 from fpgpu.cli.main import main
 from fpgpu.demo.field import make_field
 from fpgpu.ingest.dryrun import plan_ingest
-from fpgpu.ingest.inputs import Input
+from fpgpu.ingest.inputs import Input, ReadOptions
 from fpgpu.ingest.pipeline import ingest
 from tests.ingest.hstfiles import SIZE, write_flc
+from tests.ingest.smallfiles import make_small_files
 
 
 @pytest.fixture
@@ -70,6 +72,15 @@ def test_what_only_the_store_knows_is_planned_too(files, cal_of_another_size, tm
     assert [one.status for one in plan] == ["new", "refused", "refused"]
     assert "all images of a store have one size" in plan[1].reason
     assert "gave in this run" in plan[2].reason
+
+
+def test_exposures_are_padded_to_the_super_pixels_of_the_store(tmp_path):
+    file = make_small_files(tmp_path, 1, side=40)[0]
+    PixelStore(tmp_path / "stores" / "pixels.h5", 48, super_pixel_size=16).close()
+    (plan,) = plan_ingest(Input(file, options=ReadOptions(pad=True)), tmp_path / "stores")
+    assert (plan.status, plan.nx, plan.ny) == ("new", 48, 48)
+    (row,) = ingest(file, tmp_path / "stores", pad=True).rows
+    assert (row.status, row.n_pixels) == ("stored", 48 * 48)
 
 
 @pytest.fixture

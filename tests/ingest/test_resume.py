@@ -185,7 +185,10 @@ def test_exposures_in_memory_are_always_done(files, tmp_path):
     assert statuses(ingest([exposure], tmp_path / "s", resume=True)) == ["replaced"]
 
 
-def test_shards_of_a_killed_run_are_told_and_taken_up_by_resume(files, tmp_path, caplog):
+@pytest.mark.parametrize("relative", [False, True])
+def test_shards_of_a_killed_run_are_told_and_taken_up_by_resume(
+    relative, files, tmp_path, monkeypatch, caplog
+):
     out = tmp_path / "s"
     ingest(files, tmp_path / "whole")
     ingest(files[:1], out)
@@ -201,7 +204,9 @@ def test_shards_of_a_killed_run_are_told_and_taken_up_by_resume(files, tmp_path,
     ingest(files[:1], out)
     assert "2 of its files belong to no commit" in caplog.text
     assert stray.exists()
-    report = ingest(files[:2], out, resume=True)
+    monkeypatch.chdir(files[0].parent)
+    given = [path.name if relative else path for path in files[:2]]
+    report = ingest(given, out, resume=True)
     assert statuses(report) == ["unchanged", "unchanged"]
     assert list(contents(out)) == list(contents(tmp_path / "whole"))[:2]
     assert find_orphans(out) == []
