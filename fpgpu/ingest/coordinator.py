@@ -161,9 +161,7 @@ class Coordinator:
             backend,
             self.run_id,
         )
-        if is_sent:
-            return self.workers.submit(make_shards, task)
-        return InProcess().submit(make_shards, task)
+        return (self.workers if is_sent else InProcess()).submit(make_shards, task)
 
     # --- taking in ---------------------------------------------------------------------------
 

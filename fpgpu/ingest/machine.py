@@ -46,10 +46,10 @@ def available_memory() -> int | None:
     return min(found, default=None)
 
 
-def suggested_workers(files: Path | Iterable[Path]) -> int:
+def suggested_workers(files: Iterable[Path]) -> int:
     """Suggest how many processes should read exposures here."""
     sizes = []
-    for file in [files] if isinstance(files, Path) else files:
+    for file in files:
         with suppress(OSError):
             expanded = _COMPRESSION if file.suffix in _COMPRESSED else 1
             sizes.append(file.stat().st_size * expanded)
