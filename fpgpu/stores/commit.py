@@ -289,7 +289,10 @@ def _attempt(state: State, number: int, change: Callable[[State], Change]) -> St
         except FileNotFoundError:
             return None
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(
+            OSError
+        ):  # after the rename there is none, and a store that is as it is to be
+            draft.unlink()
     with write_errors(
         store, "the change is made, but a power failure may bring the old state back"
     ):

@@ -23,6 +23,7 @@ __all__ = [
     "DRAFT",
     "Signature",
     "StrPath",
+    "after_commit",
     "fsync",
     "inside",
     "make_folders",
@@ -83,6 +84,15 @@ def write_errors(place: StrPath, outcome: str = "it is as it was before") -> Ite
         raise
     except OSError as exc:
         raise StoreWriteError(f"{place}: cannot be written: {exc}; {outcome}") from exc
+
+
+@contextmanager
+def after_commit(outcome: str) -> Iterator[None]:
+    """Say in an error of what is written after a commit that this one is made."""
+    try:
+        yield
+    except StoreWriteError as exc:
+        raise StoreWriteError(f"{exc}; {outcome}") from exc
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from fpgpu.errors import (
     StoreConflictError,
     StoreWriteError,
 )
-from fpgpu.stores.commit import Change, commit
+from fpgpu.stores.commit import Change, commit, holding
 from fpgpu.stores.disk import StrPath, signature, write_beside
 from fpgpu.stores.index import Entry
 from fpgpu.stores.metadata.catalog import ExposureCatalog
@@ -311,8 +311,9 @@ class MetaStore(ExposureCatalog):
         with self._lock:
             beside = state_beside(paths.json)
             if beside is not None:
-                state = commit(beside.store, self._change)
-                write_views(beside.store)
+                with holding(beside.store):
+                    state = commit(beside.store, self._change)
+                    write_views(beside.store)
                 if self.state is not None or self._source is None:
                     self._source = IndexSource(state, paths)
             else:

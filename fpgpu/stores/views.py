@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from fpgpu.errors import StoreError
 from fpgpu.stores.commit import Change, commit, holding
-from fpgpu.stores.disk import StrPath, real_path
+from fpgpu.stores.disk import StrPath, after_commit, real_path, write_errors
 from fpgpu.stores.metadata.gwcs import joined
 from fpgpu.stores.metadata.skyrecords import Key
 from fpgpu.stores.metafiles import meta_paths, write_json, write_view
@@ -32,16 +32,17 @@ def write_views(store: StrPath, *, asdf: bool = True) -> None:
             return
         index = state.index
         keys = [key for key, row in index.rows.items() if row.meta is not None]
-        write_json(main, paths.json, ((key, text) for key, text, _ in _records(state, keys)))
         with_gwcs = [key for key in keys if index.has_gwcs(key)]
-        if not with_gwcs:
-            with suppress(FileNotFoundError):
-                paths.asdf.unlink()
-        elif asdf:
-            found = _records(state, with_gwcs)
-            parts = [(key, gwcs) for key, _, gwcs in found if gwcs is not None]
-            if parts:
-                write_view(main, paths.asdf, joined(parts))
+        with after_commit("pixels.h5 is complete, and 'fpgpu views' writes forcepho's files again"):
+            write_json(main, paths.json, ((key, text) for key, text, _ in _records(state, keys)))
+            if not with_gwcs:
+                with write_errors(paths.asdf), suppress(FileNotFoundError):
+                    paths.asdf.unlink()
+            elif asdf:
+                found = _records(state, with_gwcs)
+                parts = [(key, gwcs) for key, _, gwcs in found if gwcs is not None]
+                if parts:
+                    write_view(main, paths.asdf, joined(parts))
 
 
 def _records(state: State, keys: Iterable[Key]) -> Iterator[tuple[Key, str, bytes | None]]:

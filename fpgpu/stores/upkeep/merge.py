@@ -9,6 +9,7 @@ import numpy as np
 
 from fpgpu.errors import StoreConflictError, StoreFormatError
 from fpgpu.stores.commit import commit_shards, discard, holding
+from fpgpu.stores.disk import after_commit
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.metadata.skyrecords import Key
@@ -135,7 +136,8 @@ def merge(
             discard(store, made)
             raise
         if new := {band: path for band, path in psfs.items() if path != target.psf}:
-            copy_bands(target.psf, new)
+            with after_commit("the exposures are merged, the PSFs are not: merge again"):
+                copy_bands(target.psf, new)
         if made:
             write_views(store)
     done.psf_bands = {band: str(path) for band, path in psfs.items()}

@@ -4,8 +4,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fpgpu.errors import FpgpuError, StoreBusyError
+from fpgpu.errors import FpgpuError, StoreBusyError, StoreWriteError
 from fpgpu.stores.commit import commit_shards, holding
+from fpgpu.stores.disk import write_errors
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.metadata.skyrecords import Key
 from fpgpu.stores.metadata.source import MetaPaths
@@ -129,7 +130,10 @@ def repair(
     if not place.holds_anything():
         place.require()
     done = Repaired(str(folder))
-    with holding(place.pixels, timeout=1.0, break_lease=break_lock):
+    with (
+        holding(place.pixels, timeout=1.0, break_lease=break_lock),
+        write_errors(place.path, "what was mended before that stays; try again"),
+    ):
         for part in find_parts(place.path):
             part.unlink(missing_ok=True)
             done.did(part.relative_to(place.path), "deleted: its writer was killed")
@@ -182,7 +186,7 @@ def _settle_orphans(place: StoreFolder, done: Repaired, delete: bool) -> None:
             # One by one, so that a name that collides with another does not keep the others out.
             try:
                 commit_shards(place.pixels, shards[:1])
-            except StoreBusyError:
+            except (StoreBusyError, StoreWriteError):
                 raise
             except FpgpuError as exc:
                 done.left(shards[0].path, f"cannot be committed: {exc}")
