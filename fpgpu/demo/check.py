@@ -4,8 +4,6 @@ Nothing here uses fpgpu's readers, calibration or super-pixel code, so that an e
 them cannot hide itself.
 """
 
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import numpy.typing as npt
 
 from fpgpu.errors import UnusableExposureError
 
-__all__ = ["Comparison", "Truth", "compare", "read_truth"]
+__all__ = ["TOLERANCE", "count_wrong", "read_truth"]
 
 Image = npt.NDArray[np.float64]
 
@@ -22,70 +20,27 @@ Image = npt.NDArray[np.float64]
 TOLERANCE = 4 * float(np.finfo(np.float32).eps)
 
 
-@dataclass(frozen=True)
-class Truth:
-    """What a store should hold for one exposure, computed in float64.
-
-    Parameters
-    ----------
-    flux : ndarray, shape (nx, ny)
-        Flux in nJy, indexed ``[x, y]``; unmasked pixels only count.
-    ierr : ndarray, shape (nx, ny)
-        Inverse uncertainty in 1/nJy; 0 where masked.
-    masked : ndarray of bool, shape (nx, ny)
-        Pixels that must not be fitted.
-    """
-
-    flux: Image
-    ierr: Image
-    masked: npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """How stored images differ from the truth.
-
-    Parameters
-    ----------
-    n_pixels : int
-        Pixels compared, padding included.
-    n_wrong : int
-        Pixels that differ by more than float32 rounding, are not finite, or are masked wrongly.
-    largest : float
-        Largest relative difference of an unmasked flux or inverse uncertainty.
-    """
-
-    n_pixels: int
-    n_wrong: int
-    largest: float
-
-
-def read_truth(path: str | Path, bitmask: int) -> Truth:
-    """Read one exposure file and compute what a store should hold of it."""
+def read_truth(path: str | Path, bitmask: int) -> tuple[Image, Image]:
+    """Compute what a store should hold of a file: flux, and 1 / sigma, 0 where it is masked."""
     from astropy.io import fits
 
     with fits.open(path) as hdus, np.errstate(all="ignore"):
-        present = Counter(hdu.name for hdu in hdus)
-        if present["SCI"] != 1 or present["ERR"] != 1:
-            raise _unknown(path, f"{present['SCI']} extensions SCI and {present['ERR']} ERR")
-        science = _image(hdus["SCI"])
-        error = _image(hdus["ERR"])
-        area = _image(hdus["AREA"]) if "AREA" in present else np.ones_like(science)
-        background = _image(hdus["BKG"]) if "BKG" in present else np.zeros_like(science)
-        quality = hdus["DQ"].data.T if "DQ" in present else np.zeros(science.shape, np.uint32)
-        factor = _to_nanojansky(path, hdus[0].header, hdus["SCI"].header)
-        flux = (science - background) * factor * area
-        ierr = 1 / (error * factor * area)
+        names = [hdu.name for hdu in hdus]
+        if names.count("SCI") != 1 or names.count("ERR") != 1:
+            found = f"{names.count('SCI')} extensions SCI and {names.count('ERR')} ERR"
+            raise _unknown(path, found)
+
+        def image(name: str, default: float = 0.0) -> Image:
+            hdu = hdus[name if name in names else "SCI"]
+            values = np.asarray(hdu.data.T, np.float64)
+            return values if name in names else np.full_like(values, default)
+
+        science, error, area = image("SCI"), image("ERR"), image("AREA", 1.0)
+        factor = _to_nanojansky(path, hdus[0].header, hdus["SCI"].header) * area
+        flux, ierr = (science - image("BKG")) * factor, 1 / (error * factor)
         good = np.isfinite(flux) & np.isfinite(ierr) & (error > 0) & (area > 0)
-        if "WHT" in present:
-            good &= _image(hdus["WHT"]) > 0
-        masked = ~good | ((quality.astype(np.int64) & bitmask) != 0)
-    return Truth(flux, np.where(masked, 0.0, ierr), masked)
-
-
-def _image(hdu: Any) -> Image:
-    """Pixels of an extension as float64, indexed [x, y]."""
-    return np.asarray(hdu.data.T, np.float64)
+        good &= (image("WHT", 1.0) > 0) & ((image("DQ").astype(np.int64) & bitmask) == 0)
+    return flux, np.where(good, ierr, 0.0)
 
 
 def _to_nanojansky(path: str | Path, primary: Any, science: Any) -> float:
@@ -115,42 +70,17 @@ def _unknown(path: str | Path, found: str) -> UnusableExposureError:
     )
 
 
-def compare(
-    truth: Truth, flux: npt.NDArray[np.float32], ierr: npt.NDArray[np.float32]
-) -> Comparison:
-    """Compare images read back from a store with the truth.
+def count_wrong(
+    truth: tuple[Image, Image], flux: npt.NDArray[np.float32], ierr: npt.NDArray[np.float32]
+) -> int:
+    """Count the stored pixels that are not the truth to rounding, not finite, or masked wrongly.
 
-    Parameters
-    ----------
-    truth : Truth
-        What the input file says, shape (nx, ny).
-    flux : ndarray of float32, shape (mx, my)
-        Stored flux in nJy, at least as large as the truth; pixels beyond it are padding and must
-        be zero.
-    ierr : ndarray of float32, shape (mx, my)
-        Stored inverse uncertainty in 1/nJy.
-
-    Returns
-    -------
-    Comparison
-        Counts over all stored pixels.
+    Pixels beyond the truth are padding and must be zero.
     """
-    nx, ny = truth.flux.shape
-    used = ~truth.masked
-    wrong = np.ones(flux.shape, bool)
-    difference_flux = _relative(flux[:nx, :ny], truth.flux)
-    difference_ierr = _relative(ierr[:nx, :ny], truth.ierr)
-    agrees = (difference_flux <= TOLERANCE) & (difference_ierr <= TOLERANCE)
-    zero_weight = (ierr[:nx, :ny] == 0) & np.isfinite(flux[:nx, :ny])
-    wrong[:nx, :ny] = ~np.where(used, agrees, zero_weight)
-    for padding in (np.s_[nx:, :], np.s_[:, ny:]):
-        wrong[padding] = (flux[padding] != 0) | (ierr[padding] != 0)
-    largest = np.maximum(difference_flux, difference_ierr)[used].max(initial=0.0)
-    return Comparison(flux.size, int(wrong.sum()), float(largest))
-
-
-def _relative(found: npt.NDArray[np.float32], expected: Image) -> Image:
-    """Relative difference; zero where both are zero."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        difference = np.abs(found - expected) / np.abs(expected)
-    return np.where(found == expected, 0.0, difference)
+    padding = [(0, stored - n) for stored, n in zip(flux.shape, truth[0].shape, strict=True)]
+    expected, weight = (np.pad(image, padding) for image in truth)
+    beyond = np.pad(np.zeros(truth[0].shape, bool), padding, constant_values=True)
+    agrees = np.isclose(flux, expected, rtol=TOLERANCE, atol=0)
+    agrees &= np.isclose(ierr, weight, rtol=TOLERANCE, atol=0)
+    unused = (ierr == 0) & np.isfinite(flux) & ~(beyond & (flux != 0))
+    return int(np.count_nonzero(~np.where(weight > 0, agrees, unused)))

@@ -23,9 +23,8 @@ from fpgpu.sky.sip import fit_sip
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.names import each_band
 
-__all__ = ["CENTER", "Field", "Scene", "make_field", "pixel_scale", "psf_sigma", "write_psfs"]
+__all__ = ["CENTER", "Field", "make_field", "pixel_scale", "psf_sigma", "write_psfs"]
 
-Image = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
 
 BANDS = ("F090W", "F200W", "F444W")
@@ -35,31 +34,9 @@ _NANOJANSKY_PER_MEGAJANSKY = 1e15
 _SHORT_SCALE, _LONG_SCALE = 0.031, 0.063
 _BORDER = 4
 _PSF_REACH = 16  # pixels from the middle of a PSF's image to its edge
-_STAMP_SIGMAS = 7
 _LEAST_SHARE = 1e-9  # of a source's light in a Gaussian that is drawn
 _SKY_NOISE = 0.8  # nJy a pixel
 _NOISE_PER_FLUX = 0.05  # nJy of variance for every nJy
-
-
-@dataclass(frozen=True)
-class Scene:
-    """Round Sersic profiles, made of the Gaussians of `fpgpu.psf.default_profiles`.
-
-    Attributes
-    ----------
-    ra, dec : ndarray, shape (n_sources,)
-        Degrees, ICRS.
-    sersic, rhalf : ndarray, shape (n_sources,)
-        Index, and half-light radius in arcseconds.
-    flux : dict of str to ndarray, shape (n_sources,)
-        Total flux in nJy, by band.
-    """
-
-    ra: Floats
-    dec: Floats
-    sersic: Floats
-    rhalf: Floats
-    flux: dict[str, Floats]
 
 
 @dataclass(frozen=True)
@@ -73,13 +50,10 @@ class Field:
     truth : astropy.table.Table
         The sources, as a catalogue: ra, dec (deg), q, pa (rad), sersic, rhalf (arcsec), and a
         flux for each band (nJy).
-    center : tuple of float
-        RA, Dec in degrees.
     """
 
     files: list[Path]
     truth: Any
-    center: tuple[float, float]
 
     @property
     def bands(self) -> list[str]:
@@ -102,17 +76,16 @@ def make_field(
     folder.mkdir(parents=True, exist_ok=True)
     shape = (size, size) if isinstance(size, int) else size
     random = np.random.default_rng(seed)
-    scene = _random_scene(random, bands, shape, center, n_sources)
+    truth = _random_sources(random, bands, 0.35 * min(shape) * _SHORT_SCALE, center, n_sources)
     files = []
     for band in bands:
         for number in range(n_per_band):
             # A little beside the centre, each with a roll of its own.
-            east, north = random.uniform(-0.05, 0.05, 2) * min(shape) * pixel_scale(band) / 3600
-            ra, dec = _beside(center, east, north)
-            roll = (17.0 + 31.0 * number) % 360
-            pointing = Pointing(ra, dec, roll, pixel_scale(band), shape)
-            files.append(_write_exposure(folder, band, number, pointing, scene, random))
-    return Field(files, _catalog(scene), center)
+            reach = 0.05 * min(shape) * pixel_scale(band)
+            ra, dec = _beside(center, *random.uniform(-reach, reach, 2))
+            pointing = Pointing(ra, dec, (17.0 + 31.0 * number) % 360, pixel_scale(band), shape)
+            files.append(_write_exposure(folder, band, number, pointing, truth, random))
+    return Field(files, truth)
 
 
 def write_psfs(folder: str | Path, bands: Sequence[str] | str) -> list[Path]:
@@ -149,29 +122,33 @@ def _is_long(band: str) -> bool:
 
 
 def _beside(center: tuple[float, float], east: Any, north: Any) -> tuple[Any, Any]:
-    """RA, Dec at small offsets from a centre, degrees."""
-    return (center[0] + east / np.cos(np.deg2rad(center[1]))) % 360, center[1] + north
+    """RA, Dec in degrees at small offsets from a centre, arcsec."""
+    dec = center[1] + north / 3600
+    return (center[0] + east / 3600 / np.cos(np.deg2rad(center[1]))) % 360, dec
 
 
-def _random_scene(
+def _random_sources(
     random: np.random.Generator,
     bands: Sequence[str],
-    shape: tuple[int, int],
+    reach: float,
     center: tuple[float, float],
     n_sources: int,
-) -> Scene:
-    """Draw sources over the part of the sky that every exposure sees."""
-    reach = 0.35 * min(shape) * _SHORT_SCALE / 3600
-    east, north = random.uniform(-reach, reach, (2, n_sources))
-    brightness = 10 ** random.uniform(2, 4, n_sources)
-    ra, dec = _beside(center, east, north)
-    return Scene(
-        ra=ra,
-        dec=dec,
-        sersic=random.uniform(0.5, 2, n_sources),
-        rhalf=random.uniform(0.03, 0.15, n_sources),
-        flux={band: brightness * random.uniform(0.5, 2, n_sources) for band in bands},
-    )
+) -> Any:
+    """Draw round sources over the part of the sky that every exposure sees."""
+    from astropy.table import Table
+
+    ra, dec = _beside(center, *random.uniform(-reach, reach, (2, n_sources)))
+    brightness, ones = 10 ** random.uniform(2, 4, n_sources), np.ones(n_sources)
+    columns = {
+        "ra": ra,
+        "dec": dec,
+        "q": ones,
+        "pa": 0 * ones,
+        "sersic": random.uniform(0.5, 2, n_sources),
+        "rhalf": random.uniform(0.03, 0.15, n_sources),
+        **{band: brightness * random.uniform(0.5, 2, n_sources) for band in bands},
+    }
+    return Table(columns, units=UNITS | dict.fromkeys(bands, "nJy"))
 
 
 def _write_exposure(
@@ -179,14 +156,14 @@ def _write_exposure(
     band: str,
     number: int,
     pointing: Pointing,
-    scene: Scene,
+    truth: Any,
     random: np.random.Generator,
 ) -> Path:
     """Simulate one exposure and write it as a stage-2 file."""
     from astropy.io import fits
 
     wcs = pointing.gwcs()
-    images = _simulate(pointing, wcs, band, scene, random)
+    images = _simulate(pointing, wcs, truth, band, random)
     detector = "NRCBLONG" if _is_long(band) else "NRCB1"
     visit = f"jw01234001001_02101_{number + 1:05d}"
     path = folder / f"{visit}_{detector.lower()}_{band.lower()}_cal.fits"
@@ -201,56 +178,47 @@ def _write_exposure(
 
 
 def _simulate(
-    pointing: Pointing, wcs: Any, band: str, scene: Scene, random: np.random.Generator
+    pointing: Pointing, wcs: Any, truth: Any, band: str, random: np.random.Generator
 ) -> dict[str, npt.NDArray[Any]]:
     """Give the images of an exposure by extension, ``im[x, y]``, in surface brightness."""
-    area = pointing.area_map()
-    x, y = wcs.invert(scene.ra, scene.dec, with_bounding_box=False)
+    ra, dec, sersic, rhalf, flux = (
+        np.asarray(truth[name]) for name in ("ra", "dec", "sersic", "rhalf", band)
+    )
+    x, y = wcs.invert(ra, dec, with_bounding_box=False)
     profiles = default_profiles()
-    shares = profiles.evaluate(scene.sersic, scene.rhalf).amplitudes
+    shares = profiles.evaluate(sersic, rhalf).amplitudes
     source, radius = np.nonzero(np.abs(shares) > _LEAST_SHARE)
     width = np.hypot(profiles.radii[radius], psf_sigma(band)) / pointing.scale
-    light = scene.flux[band][source] * shares[source, radius]
-    flux = _render(pointing.shape, x[source], y[source], width, light)
-    var_sky, var_poisson = np.full(pointing.shape, _SKY_NOISE**2), _NOISE_PER_FLUX * flux
+    light = flux[source] * shares[source, radius]
+    image = _render(pointing.shape, x[source], y[source], width, light)
+    var_sky, var_poisson = np.full(pointing.shape, _SKY_NOISE**2), _NOISE_PER_FLUX * image
     error = np.sqrt(var_sky + var_poisson)
-    flux += error * random.standard_normal(pointing.shape)
-    quality = _defects(random, flux)
+    image += error * random.standard_normal(pointing.shape)
+    quality = _defects(random, image)
     blind = (quality & JWST.parse("REFERENCE_PIXEL")) != 0
-    flux[blind] = error[blind] = np.nan
+    image[blind] = error[blind] = np.nan
+    area = pointing.area_map()
     to_brightness = 1 / (_NANOJANSKY_PER_MEGAJANSKY * pointing.pixel_steradian * area)
-
-    def single(image: Floats) -> Image:
-        return image.astype(np.float32)
-
     return {
-        "SCI": single(flux * to_brightness),
-        "ERR": single(error * to_brightness),
+        "SCI": (image * to_brightness).astype(np.float32),
+        "ERR": (error * to_brightness).astype(np.float32),
         "DQ": quality,
         "AREA": area,
-        "VAR_POISSON": single(var_poisson * to_brightness**2),
-        "VAR_RNOISE": single(var_sky * to_brightness**2),
+        "VAR_POISSON": (var_poisson * to_brightness**2).astype(np.float32),
+        "VAR_RNOISE": (var_sky * to_brightness**2).astype(np.float32),
         "VAR_FLAT": np.zeros(pointing.shape, np.float32),
     }
 
 
-def _render(
-    shape: tuple[int, int], x: Floats, y: Floats, width: Floats, flux: Floats
-) -> npt.NDArray[np.float64]:
+def _render(shape: tuple[int, int], x: Floats, y: Floats, width: Floats, flux: Floats) -> Floats:
     """Integrate Gaussians over the pixels; fluxes in nJy a pixel, ``im[x, y]``."""
     from scipy.special import ndtr
 
-    image = np.zeros(shape)
-    for x0, y0, sigma, total in zip(x, y, width, flux, strict=True):
-        profiles, slices = [], []
-        for middle, n in ((x0, shape[0]), (y0, shape[1])):
-            reach = _STAMP_SIGMAS * sigma
-            low, high = max(int(middle - reach), 0), min(int(middle + reach) + 2, n)
-            edges = (np.arange(low, max(low, high) + 1) - 0.5 - middle) / sigma
-            profiles.append(np.diff(ndtr(edges)))
-            slices.append(slice(low, max(low, high)))
-        image[slices[0], slices[1]] += total * np.outer(*profiles)
-    return image
+    shares = [
+        np.diff(ndtr((np.arange(n + 1) - 0.5 - middle[:, None]) / width[:, None]))
+        for middle, n in zip((x, y), shape, strict=True)
+    ]
+    return np.asarray((flux[:, None] * shares[0]).T @ shares[1])
 
 
 def _defects(random: np.random.Generator, flux: Floats) -> npt.NDArray[np.uint32]:
@@ -262,24 +230,18 @@ def _defects(random: np.random.Generator, flux: Floats) -> npt.NDArray[np.uint32
         quality[x, y] |= JWST.parse(f"DO_NOT_USE+{name}")
         flux[x, y] = 0 if name == "DEAD" else 500
     for _ in range(nx * ny // 5000 + 2):
-        _cosmic_ray(random, flux, quality)
+        # The track of a cosmic ray: its core is lost, its rims the jump detection has repaired.
+        start, angle = random.uniform(0.2, 0.8, 2) * (nx, ny), random.uniform(0, 2 * np.pi)
+        steps = np.arange(random.integers(2, 12))
+        x = np.clip(start[0] + steps * np.cos(angle), 1, nx - 2).astype(int)
+        y = np.clip(start[1] + steps * np.sin(angle), 1, ny - 2).astype(int)
+        quality[x[:, None] + (-1, 0, 1), y[:, None]] |= JWST.parse("JUMP_DET")
+        quality[x, y] |= JWST.parse("DO_NOT_USE")
+        flux[x, y] += 2000
     border = np.ones((nx, ny), bool)
     border[_BORDER:-_BORDER, _BORDER:-_BORDER] = False
     quality[border] = JWST.parse("DO_NOT_USE+REFERENCE_PIXEL")
     return quality
-
-
-def _cosmic_ray(random: np.random.Generator, flux: Floats, quality: npt.NDArray[np.uint32]) -> None:
-    """Draw a track; its core is lost, its rims were repaired by the jump detection."""
-    nx, ny = flux.shape
-    start, angle = random.uniform(0.2, 0.8, 2) * (nx, ny), random.uniform(0, 2 * np.pi)
-    steps = np.arange(random.integers(2, 12))
-    x = np.clip(start[0] + steps * np.cos(angle), 1, nx - 2).astype(int)
-    y = np.clip(start[1] + steps * np.sin(angle), 1, ny - 2).astype(int)
-    for offset in (-1, 0, 1):
-        quality[x + offset, y] |= JWST.parse("JUMP_DET")
-    quality[x, y] |= JWST.parse("DO_NOT_USE")
-    flux[x, y] += 2000
 
 
 def _primary_header(name: str, band: str, detector: str, number: int) -> dict[str, Any]:
@@ -296,12 +258,10 @@ def _primary_header(name: str, band: str, detector: str, number: int) -> dict[st
 
 def _science_header(pointing: Pointing, wcs: Any) -> Any:
     """Build the SCI header: units, outline, SIP approximation of the gWCS."""
-    sip = fit_sip(SkyWCS.from_gwcs(wcs, pointing.shape), pointing.shape)
+    sky = SkyWCS.from_gwcs(wcs, pointing.shape)
+    sip = fit_sip(sky, pointing.shape)
     header = sip.to_header()
-    nx, ny = pointing.shape
-    corners = np.array([(0, 0), (nx, 0), (nx, ny), (0, ny)]) - 0.5
-    ra, dec = wcs(*corners.T, with_bounding_box=False)
-    outline = " ".join(f"{r:.9f} {d:.9f}" for r, d in zip(ra, dec, strict=True))
+    outline = " ".join(f"{ra:.9f} {dec:.9f}" for ra, dec in sky.footprint(1))
     header.update(
         BUNIT="MJy/sr",
         PIXAR_SR=pointing.pixel_steradian,
@@ -323,22 +283,3 @@ def _asdf_extension(wcs: Any) -> Any:
     content = np.frombuffer(stream.getvalue(), np.uint8)
     column = fits.Column("ASDF_METADATA", format=f"{content.size}B", array=content[None, :])
     return fits.BinTableHDU.from_columns([column], name="ASDF")
-
-
-def _catalog(scene: Scene) -> Any:
-    """Give the scene as a catalogue."""
-    import astropy.units as u
-    from astropy.table import Table
-
-    round_ = np.ones_like(scene.ra)
-    return Table(
-        {
-            "ra": scene.ra * u.deg,
-            "dec": scene.dec * u.deg,
-            "q": round_,
-            "pa": 0 * round_ * u.rad,
-            "sersic": scene.sersic,
-            "rhalf": scene.rhalf * u.arcsec,
-            **{band: flux * u.nJy for band, flux in scene.flux.items()},
-        }
-    )

@@ -5,19 +5,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numpy.polynomial.polynomial import polyder, polyval2d
 
 __all__ = ["Pointing"]
 
-Floats = npt.NDArray[np.float64]
-
-# Shifts in pixels at the middle of the detector's edges, by power [i, j] of the normalised
-# coordinates (u, v): small enough for a 5th-order inverse, too large for any linear WCS.
-_DISTORTION_X = np.array([[0, 0, 0.6, 0], [0, -0.8, -0.1, 0], [1.1, 0, 0, 0], [0.15, 0, 0, 0]])
-_DISTORTION_Y = np.array([[0, 0, 1.2, -0.15], [0, 0.9, 0, 0], [-0.7, 0.12, 0, 0], [0, 0, 0, 0]])
-
-_INVERSE_DEGREE = 5
-_FIT_POINTS = 25
+# Shifts in pixels at the middle of the detector's edges, by powers (i, j) of the coordinates there:
+# small enough for a 5th-order inverse, too large for any linear WCS.
+_DISTORTION_X = {(0, 2): 0.6, (1, 1): -0.8, (1, 2): -0.1, (2, 0): 1.1, (3, 0): 0.15}
+_DISTORTION_Y = {(0, 2): 1.2, (0, 3): -0.15, (1, 1): 0.9, (2, 0): -0.7, (2, 1): 0.12}
 
 
 @dataclass(frozen=True)
@@ -47,11 +41,6 @@ class Pointing:
         """Solid angle of the pixel in the middle, in steradians."""
         return float(np.deg2rad(self.scale / 3600) ** 2)
 
-    @property
-    def middle(self) -> tuple[float, float]:
-        """Zero-based pixel coordinates of the middle."""
-        return (self.shape[0] - 1) / 2, (self.shape[1] - 1) / 2
-
     def gwcs(self) -> Any:
         """Build the WCS as the JWST pipeline does: from the detector through a distortion."""
         import astropy.units as u
@@ -63,10 +52,10 @@ class Pointing:
         angle, step = np.deg2rad(self.roll), self.scale / 3600
         # East is to the left of north: the first axis of the tangent plane is mirrored.
         turn = step * np.array([[-np.cos(angle), np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        x0, y0 = self.middle
+        nx, ny = self.shape
         transform = (
-            (models.Shift(-x0) & models.Shift(-y0))
-            | self._distortion_model()
+            (models.Shift((1 - nx) / 2) & models.Shift((1 - ny) / 2))
+            | self._distortion()
             | models.AffineTransformation2D(turn, translation=[0, 0])
             | models.Pix2Sky_TAN()
             | models.RotateNative2Celestial(self.ra, self.dec, 180)
@@ -74,67 +63,32 @@ class Pointing:
         detector = frames.Frame2D(name="detector", unit=(u.pix, u.pix))
         world = frames.CelestialFrame(name="world", reference_frame=ICRS())
         wcs = WCS(forward_transform=transform, input_frame=detector, output_frame=world)
-        nx, ny = self.shape
         wcs.bounding_box = ((-0.5, nx - 0.5), (-0.5, ny - 0.5))
         return wcs
 
     def area_map(self) -> npt.NDArray[np.float32]:
-        """Give the area of every pixel relative to the one in the middle.
+        """Give the area of every pixel relative to the one in the middle, by its edges."""
+        distort, half = self._distortion(), 0.5
+        x, y = (i - (n - 1) / 2 for i, n in zip(np.indices(self.shape), self.shape, strict=True))
+        right, left = distort(x + half, y), distort(x - half, y)
+        top, bottom = distort(x, y + half), distort(x, y - half)
+        (ax, ay), (bx, by) = np.subtract(right, left), np.subtract(top, bottom)
+        return np.asarray(ax * by - ay * bx, np.float32)
 
-        Returns
-        -------
-        ndarray of float32, shape (nx, ny)
-            The determinant of the distortion's Jacobian.
-        """
-        (hu, hv), (x0, y0) = self._half(), self.middle
-        u, v = np.meshgrid(
-            (np.arange(self.shape[0]) - x0) / hu,
-            (np.arange(self.shape[1]) - y0) / hv,
-            indexing="ij",
-        )
-        (xu, xv), (yu, yv) = (
-            [polyval2d(u, v, polyder(shifts, axis=axis)) for axis in (0, 1)]
-            for shifts in (_DISTORTION_X, _DISTORTION_Y)
-        )
-        return np.asarray((1 + xu / hu) * (1 + yv / hv) - xv / hv * yu / hu, np.float32)
-
-    def _half(self) -> tuple[float, float]:
-        """Half the detector's sides in pixels, which normalise the distortion's coordinates."""
-        return self.shape[0] / 2, self.shape[1] / 2
-
-    def _distortion_model(self) -> Any:
+    def _distortion(self) -> Any:
         """Build the distortion in pixels from the middle, with a fitted inverse."""
-        from astropy.modeling import models
+        from astropy.modeling import fitting, models
 
-        hu, hv = self._half()
-        u, v = np.meshgrid(
-            np.linspace(-hu, hu, _FIT_POINTS), np.linspace(-hv, hv, _FIT_POINTS), indexing="ij"
-        )
-        forward = models.Mapping((0, 1, 0, 1)) | (
-            self._polynomial(_DISTORTION_X, "c1_0") & self._polynomial(_DISTORTION_Y, "c0_1")
-        )
-        x, y = forward(u, v)
-        forward.inverse = models.Mapping((0, 1, 0, 1)) | (
-            _fit_polynomial(x, y, u, hu, hv) & _fit_polynomial(x, y, v, hu, hv)
-        )
+        hx, hy = self.shape[0] / 2, self.shape[1] / 2
+        axes = []
+        for shifts, itself in ((_DISTORTION_X, "c1_0"), (_DISTORTION_Y, "c0_1")):
+            terms = {f"c{i}_{j}": shift / hx**i / hy**j for (i, j), shift in shifts.items()}
+            axes.append(models.Polynomial2D(3, **terms, **{itself: 1.0}))
+        forward = models.Mapping((0, 1, 0, 1)) | (axes[0] & axes[1])
+        x, y = np.meshgrid(np.linspace(-hx, hx, 25), np.linspace(-hy, hy, 25))
+        places, fit = forward(x, y), fitting.LinearLSQFitter()
+        # Powers of coordinates up to thousands would be fitted badly.
+        domains = {"x_domain": (-hx, hx), "y_domain": (-hy, hy)}
+        back = [fit(models.Polynomial2D(5, **domains), *places, target) for target in (x, y)]
+        forward.inverse = models.Mapping((0, 1, 0, 1)) | (back[0] & back[1])
         return forward
-
-    def _polynomial(self, shifts: Floats, linear: str) -> Any:
-        """Build one axis: the coordinate itself and the shifts, in pixels."""
-        from astropy.modeling import models
-
-        hu, hv = self._half()
-        powers = zip(*np.nonzero(shifts), strict=True)
-        terms = {f"c{i}_{j}": shifts[i, j] / hu**i / hv**j for i, j in powers}
-        return models.Polynomial2D(3, **terms, **{linear: 1.0})
-
-
-def _fit_polynomial(x: Floats, y: Floats, target: Floats, hu: float, hv: float) -> Any:
-    """Fit a polynomial in (x, y) to a target by least squares, in normalised coordinates."""
-    from astropy.modeling import models
-
-    powers = [(i, j) for i in range(_INVERSE_DEGREE + 1) for j in range(_INVERSE_DEGREE + 1 - i)]
-    columns = np.stack([(x / hu) ** i * (y / hv) ** j for i, j in powers], axis=-1)
-    found = np.linalg.lstsq(columns.reshape(-1, len(powers)), target.ravel(), rcond=None)[0]
-    terms = {f"c{i}_{j}": c / hu**i / hv**j for (i, j), c in zip(powers, found, strict=True)}
-    return models.Polynomial2D(_INVERSE_DEGREE, **terms)

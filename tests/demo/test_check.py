@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from fpgpu.demo.check import compare, read_truth
+from fpgpu.demo.check import count_wrong, read_truth
 from fpgpu.demo.telescope import Pointing
 from fpgpu.errors import UnusableExposureError
 from fpgpu.ingest.pipeline import ingest
@@ -49,9 +49,21 @@ def test_the_truth_is_what_is_stored(tmp_path: Path, cards: dict[str, object]) -
     row = ingest([path], tmp_path / "stores").rows[0]
     truth = read_truth(path, row.bitmask)
     with PixelStore(tmp_path / "stores" / "pixels.h5", mode="r") as pixels:
-        found = compare(truth, *pixels.read_exposure(row.band, row.expID))
-    assert found.n_wrong == 0
-    assert truth.masked.sum() == 20 * SHAPE[0]
+        flux, ierr = pixels.read_exposure(row.band, row.expID)
+    assert count_wrong(truth, flux, ierr) == 0
+    assert (truth[1] == 0).sum() == 20 * SHAPE[0]
+    for image, value in ((flux, flux[5, 40] * 1.000001), (flux, np.nan), (ierr, 0)):
+        spoilt = [image.copy() if part is image else part for part in (flux, ierr)]
+        spoilt[image is ierr][5, 40] = value
+        assert count_wrong(truth, *spoilt) == 1
+
+
+def test_padding_must_be_empty() -> None:
+    truth = np.ones((2, 3)), np.ones((2, 3))
+    flux, ierr = (np.pad(np.ones((2, 3), np.float32), ((0, 2), (0, 1))) for _ in range(2))
+    assert count_wrong(truth, flux, ierr) == 0
+    flux[3, 0] = ierr[0, 3] = 1
+    assert count_wrong(truth, flux, ierr) == 2
 
 
 def test_files_of_which_it_knows_no_truth_are_told(tmp_path: Path) -> None:
