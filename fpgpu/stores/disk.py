@@ -45,6 +45,9 @@ DRAFT = re.compile(r"\.[0-9a-f]{16}\.part(\..+)?")
 """What `write_beside` calls a file that is not complete."""
 
 
+_PIECE = 4 << 20
+
+
 class Signature(NamedTuple):
     """What tells that a file is still the one that was looked at."""
 
@@ -171,7 +174,9 @@ def write_all(descriptor: int, content: bytes | memoryview, offset: int) -> None
     """Write all of some bytes; a disk that is nearly full takes only the beginning at once."""
     view = memoryview(content).cast("B")
     while view:
-        n = os.pwrite(descriptor, view, offset)
+        n = os.pwrite(descriptor, view[:_PIECE], offset)
+        if n == _PIECE:  # the disk begins with it at once, not only when it is asked to sync
+            os.posix_fadvise(descriptor, offset, n, os.POSIX_FADV_DONTNEED)
         view, offset = view[n:], offset + n
 
 

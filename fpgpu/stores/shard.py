@@ -239,9 +239,7 @@ def write_pixel_file(
             group = h5.require_group("/".join(item.key))
             dataset = allocate(group, DATASET_NAME, shape, item.dtype)
             offset = dataset.id.get_offset()
-            item.write(descriptor, offset)
-            # The disk begins with the values while the rest is made, which is not yet known.
-            os.posix_fadvise(descriptor, offset, 0, os.POSIX_FADV_DONTNEED)
+            item.write(descriptor, offset)  # before the rest, which is not known yet
             dataset.attrs.update(item.attributes)
             record = np.frombuffer(item.record, np.uint8)
             stored = group.create_dataset(RECORD_NAME, data=record)
