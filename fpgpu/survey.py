@@ -363,11 +363,11 @@ class Survey:
         entries = _entries(regions)
         return PatchStream(entries, plan, build, self.backend, catalog=catalog, depth=depth)
 
-    def _bandlist(self, bands: Iterable[str] | None) -> list[str] | None:
+    def _bandlist(self, bands: Iterable[str] | None) -> tuple[str, ...] | None:
         """Name the bands that are asked for; None for all."""
         if bands is None:
             return None
-        bandlist = each_band(bands, self.bands)
+        bandlist = tuple(each_band(bands, self.bands))
         if not bandlist:
             raise PlanError("no band was named: bands is empty; leave it out for all bands")
         return bandlist

@@ -77,6 +77,10 @@ class Backend(Operations):
             In bytes.
         """
 
+    def has_free(self, n_bytes: int) -> bool:
+        """Tell whether that many bytes are free."""
+        return n_bytes <= self.memory_state().free
+
     @abstractmethod
     def synchronize(self) -> None:
         """Wait until everything that was started has ended."""

@@ -82,10 +82,14 @@ class CpuBackend(Backend):
         """Address of an array's first element."""
         return int(array.ctypes.data)
 
+    def has_free(self, n_bytes: int) -> bool:
+        """Tell whether that many bytes are free."""
+        # What nothing uses is told at once, what only caches files takes a file of text.
+        return n_bytes <= _bytes_of("SC_AVPHYS_PAGES") or super().has_free(n_bytes)
+
     def memory_state(self) -> MemoryState:
         """Tell how much memory the host has and how much is free."""
-        page = os.sysconf("SC_PAGE_SIZE")
-        free, total = (os.sysconf(name) * page for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"))
+        free, total = _bytes_of("SC_AVPHYS_PAGES"), _bytes_of("SC_PHYS_PAGES")
         free = max(free, _available_bytes()) + self._pool.kept_bytes
         return MemoryState(free, total, self._ledger.nbytes)
 
@@ -283,6 +287,11 @@ def _stack(
     """See planes, or super-pixels with three spare axes, as a stack of exposures."""
     images = _plane(array, flags, swap)
     return images if images.ndim > spare_axes else images[None]
+
+
+def _bytes_of(pages: str) -> int:
+    """Bytes of a number of pages that the system tells."""
+    return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _available_bytes() -> int:

@@ -7,7 +7,6 @@ tables, gWCS without a refit) are asked one by one, for all sources at once.
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from operator import is_
 from typing import Any, NamedTuple, Self
 from weakref import WeakKeyDictionary
 
@@ -30,6 +29,11 @@ _POLAR_PIXELS = 1000.0
 """Closer to a pole than this, a step of a pixel is no small step in right ascension."""
 
 _ARCSEC = 3600.0
+
+# Positions along each side of the detector where the WCS is differentiated, and how much more
+# than between these its derivatives may vary elsewhere.
+_PROBES = 5
+_VARIATION = 1.5
 
 _N_LATEST = 4
 """Tables that are remembered of a meta store."""
@@ -91,6 +95,13 @@ class WcsTable:
         Numbers of the exposures whose solution is a `SipFit`.
     sip : SipTable
         Those, in the order of `of_sip`.
+    row : ndarray of int64, shape (n_exp,)
+        Where each exposure is in `sip`, -1 where it is not.
+    residual : ndarray of float64, shape (n_exp,)
+        Pixels by which a `SipFit` and the WCS it was fitted to may differ.
+    agreed : mapping of State to dict of int to str
+        By a state of the pixels: units of the exposures, by number, that were found to be the same
+        in both stores.
     """
 
     def __init__(self, solutions: Sequence[SipFit | SkyWCS], names: Sequence[str]) -> None:
@@ -99,19 +110,24 @@ class WcsTable:
         fits = [(k, s) for k, s in enumerate(solutions) if isinstance(s, SipFit)]
         self.of_sip = np.array([k for k, _ in fits], np.int64)
         self.sip = SipTable([fit for _, fit in fits])
+        self.row = np.full(len(self.solutions), -1)
+        self.row[self.of_sip] = np.arange(len(fits))
+        self.residual = np.zeros(len(self.solutions))
+        self.residual[self.of_sip] = [fit.residual for _, fit in fits]
+        self.agreed: WeakKeyDictionary[Any, dict[int, str]] = WeakKeyDictionary()
         self._others = [(k, s) for k, s in enumerate(solutions) if isinstance(s, SkyWCS)]
+        self._stretches: dict[tuple[int, int], Floats] = {}
 
     @classmethod
     def of_exposures(cls, meta: MetaStore, keys: Iterable[Key]) -> "WcsTable":
         """Take the WCS of exposures from a meta store."""
-        keys = list(keys)
-        solutions, names = [_solution(meta, *key) for key in keys], ["/".join(key) for key in keys]
+        keys, changes = list(keys), meta.changes
         tables = _latest.setdefault(meta, deque(maxlen=_N_LATEST))
-        for table in list(tables):
-            if table.names == names and all(map(is_, table.solutions, solutions)):
+        for known, when, table in list(tables):
+            if when == changes and known == keys:
                 return table
-        table = cls(solutions, names)
-        tables.append(table)
+        table = cls([_solution(meta, *key) for key in keys], ["/".join(key) for key in keys])
+        tables.append((keys, changes, table))
         return table
 
     def __len__(self) -> int:
@@ -160,8 +176,50 @@ class WcsTable:
             x[k], y[k] = wcs.world_to_pixel(ra, dec)
         return x, y
 
+    def stretch(self, shape: tuple[int, int]) -> Floats:
+        """Least and greatest distance on the unit sphere per pixel of distance, shape (2, n_exp).
 
-_latest: WeakKeyDictionary[MetaStore, deque[WcsTable]] = WeakKeyDictionary()
+        Bounds for any two pixels of detectors of that shape, however far apart. The least is not
+        above 0 where nothing can be said.
+        """
+        if shape not in self._stretches or self._others:  # another WCS may be changed by hand
+            known = [_remembered(solution).get(shape) for solution in self.solutions]
+            unknown = [k for k, bounds in enumerate(known) if bounds is None]
+            if unknown:
+                some = WcsTable([self.solutions[k] for k in unknown], [""] * len(unknown))
+                for k, bounds in zip(unknown, _stretch(some, shape), strict=True):
+                    known[k] = _remembered(self.solutions[k])[shape] = bounds
+            self._stretches[shape] = np.array(known).reshape(-1, 2).T
+        return self._stretches[shape]
+
+
+def _stretch(table: WcsTable, shape: tuple[int, int]) -> Floats:
+    """Bounds of `WcsTable.stretch` for each exposure, shape (n_exp, 2)."""
+    probes = [np.linspace(-0.5, side - 0.5, _PROBES) for side in shape]
+    x, y = (side.ravel() for side in np.meshgrid(*probes))
+    step = 0.5
+    xs = np.concatenate([x - step, x + step, x, x])
+    ys = np.concatenate([y, y, y - step, y + step])
+    everywhere = (len(table), xs.size)
+    sky = table.pixel_to_world(np.broadcast_to(xs, everywhere), np.broadcast_to(ys, everywhere))
+    # Axes: exposure, pixel axis, which side, probe, component.
+    there = unit_vectors(*sky).reshape(len(table), 2, 2, x.size, 3)
+    jacobian = np.moveaxis(there[:, :, 1] - there[:, :, 0], 1, -1)
+    mean = jacobian.mean(axis=1)
+    variation = _VARIATION * np.linalg.norm(jacobian - mean[:, None], axis=(2, 3)).max(axis=1)
+    singular = np.linalg.svd(mean, compute_uv=False)
+    return np.stack([singular[:, 1] - variation, singular[:, 0] + variation], axis=-1)
+
+
+def _remembered(solution: SipFit | SkyWCS) -> dict[tuple[int, int], Floats]:
+    """Bounds that were worked out for a solution, by the shape of the detector."""
+    return _bounds.setdefault(solution, {}) if isinstance(solution, SipFit) else {}
+
+
+_bounds: WeakKeyDictionary[SipFit, dict[tuple[int, int], Floats]] = WeakKeyDictionary()
+"""Of every survey that is open: its exposures are asked for again and again."""
+
+_latest: WeakKeyDictionary[MetaStore, deque[tuple[list[Key], int, WcsTable]]] = WeakKeyDictionary()
 """Of each meta store: neighbouring regions are in the same exposures, as are plan and patch."""
 
 

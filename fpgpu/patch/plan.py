@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from fpgpu.errors import LayoutError, NotInStoreError, PlanError, StoreConflictE
 from fpgpu.html import html_table
 from fpgpu.patch.select import Selection, select_superpixels
 from fpgpu.patch.windows import Candidates
-from fpgpu.sky.regions import CircularRegion, Region, RegionLike, as_region
-from fpgpu.sky.sphere import positions
+from fpgpu.sky.regions import Region, RegionLike, as_region
+from fpgpu.sky.sphere import Floats
 from fpgpu.stores.meta import MetaStore
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.units import describe_units, mixed_units, spelled, units_of
@@ -28,7 +27,9 @@ __all__ = ["ExposurePlan", "PatchPlan", "Selection", "make_plan"]
 # Exposures are looked for in a circle around the region, with room for what its exact outline
 # neglects: forcepho's circles in pixels that are not square, and the bulge of outlines.
 _ROOM = 1.25
-_ROOM_DEGREES = 1.0 / 3600.0
+_ROOM_RADIANS = float(np.deg2rad(1.0 / 3600.0))
+
+Key = tuple[str, str]
 
 _PIXEL_BYTES = 2 * np.dtype(np.float32).itemsize
 
@@ -53,9 +54,13 @@ class ExposurePlan:
     superpixels: npt.NDArray[np.int32]
 
     def __post_init__(self) -> None:
-        superpixels = np.array(self.superpixels, np.int32).reshape(-1, 2)
-        superpixels.setflags(write=False)
-        object.__setattr__(self, "superpixels", superpixels)
+        given = self.superpixels
+        # Those of a plan are slices of one array that nobody can write to.
+        is_ours = type(given) is np.ndarray and given.dtype == np.int32 and given.ndim == 2
+        if not is_ours or given.flags.writeable:
+            superpixels = np.array(given, np.int32).reshape(-1, 2)
+            superpixels.setflags(write=False)
+            object.__setattr__(self, "superpixels", superpixels)
 
     @property
     def n_superpixels(self) -> int:
@@ -131,7 +136,7 @@ class PatchPlan:
     @cached_property
     def n_superpixels(self) -> int:
         """Number of super-pixels of all exposures."""
-        return sum(exposure.n_superpixels for exposure in self.exposures)
+        return sum([len(exposure.superpixels) for exposure in self.exposures])
 
     @property
     def n_pixels(self) -> int:
@@ -221,8 +226,8 @@ class PatchPlan:
             With the bytes needed and those that are free.
         """
         needed = (layout or self.arena_layout(0, 0, 0)).total_bytes
-        state = backend.memory_state()
-        if needed > state.free:
+        if not backend.has_free(needed):
+            state = backend.memory_state()
             raise PlanError(
                 f"{self.region!r}: the patch of {self.n_pixels:,} pixels of {self.n_exp} exposures"
                 f" needs {needed:,} bytes, but {backend.description} has {state.free:,} of"
@@ -339,22 +344,22 @@ def make_plan(
     between the corners of a super-pixel selects nothing there.
     """
     region = as_region(region)
-    meta.image_shape = pixels.shape
-    keys = meta.exposures_touching(_surroundings(region), bandlist)
     size, shape = pixels.super_pixel_size, pixels.shape
+    meta.image_shape = shape
+    keys = meta.exposures_within(*_surroundings(region), bandlist)
     candidates = Candidates(meta, keys, shape, size)
     chosen = select_superpixels(candidates, region, select)
-    indices = np.empty((len(chosen.ix), 2), np.int32)
-    indices[:, 0], indices[:, 1] = chosen.ix, chosen.iy
-    bounds = np.searchsorted(chosen.exposure, np.arange(len(keys) + 1)).tolist()
-    exposures = tuple(
-        ExposurePlan(*key, shape, indices[start:end])
-        for key, (start, end) in zip(keys, pairwise(bounds), strict=True)
-        if start < end
-    )
-    _require_same(pixels, meta, exposures)
+    places = np.empty((len(chosen.ix), 2), np.int32)
+    places[:, 0], places[:, 1] = chosen.ix, chosen.iy
+    places.setflags(write=False)
+    bounds = np.searchsorted(chosen.exposure, np.arange(len(keys) + 1))
+    numbers = np.flatnonzero(np.diff(bounds)).tolist()
+    found = _agreed_units(pixels, meta, candidates, numbers)
     if units != "any":
-        exposures = _of_unit(pixels, exposures, units)
+        numbers = _of_unit(keys, numbers, found, units)
+    exposures = tuple(
+        ExposurePlan(*keys[n], shape, places[bounds[n] : bounds[n + 1]]) for n in numbers
+    )
     bandlist = tuple(dict.fromkeys(exposure.band for exposure in exposures))
     plan = PatchPlan(region, bandlist, exposures, size, select)
     layout = plan.arena_layout(0, 0, 0)
@@ -364,22 +369,23 @@ def make_plan(
 
 
 def _of_unit(
-    pixels: PixelStore, exposures: tuple[ExposurePlan, ...], wanted: str | None
-) -> tuple[ExposurePlan, ...]:
+    keys: Sequence[Key], numbers: list[int], units: Sequence[str], wanted: str | None
+) -> list[int]:
     """Take the exposures of a unit; or all, if no band mixes several."""
-    units = units_of(pixels, [(e.band, e.expID) for e in exposures])
     if wanted is None:
-        for band, by_unit in mixed_units(units).items():
+        by_key = {keys[number]: unit for number, unit in zip(numbers, units, strict=True)}
+        for band, by_unit in mixed_units(by_key).items() if len(set(units)) > 1 else ():
             raise PlanError(
                 f"the exposures of {band} here are in several units: {describe_units(by_unit)}; "
                 "name the one to take, as units='nJy' (--units nJy), or take all as they are with "
                 "units='any'"
             )
-        return exposures
-    taken = tuple(e for e in exposures if units[e.band, e.expID] == spelled(wanted))
-    if exposures and not taken:
+        return numbers
+    name = spelled(wanted)
+    taken = [number for number, unit in zip(numbers, units, strict=True) if unit == name]
+    if numbers and not taken:
         raise PlanError(
-            f"no exposure here is in {wanted}; they are in {', '.join(sorted(set(units.values())))}"
+            f"no exposure here is in {wanted}; they are in {', '.join(sorted(set(units)))}"
         )
     return taken
 
@@ -396,36 +402,44 @@ def _starts(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.cumsum(counts) - counts
 
 
-def _surroundings(region: Region) -> CircularRegion:
-    """Return a circle that holds all that any selection can reach."""
-    from astropy.units import Quantity
-
+def _surroundings(region: Region) -> tuple[Floats, float]:
+    """Return a circle, as unit vector and radians, that holds all that any selection can reach."""
     centre, radius = region.bounding_cap
-    ra, dec = positions(centre)
-    wider = _ROOM * np.rad2deg(radius) + _ROOM_DEGREES
-    return CircularRegion(float(ra), float(dec), Quantity(min(float(wider), 180.0), "deg"))
+    return centre, min(_ROOM * radius + _ROOM_RADIANS, np.pi)
 
 
-def _require_same(pixels: PixelStore, meta: MetaStore, exposures: Sequence[ExposurePlan]) -> None:
+def _agreed_units(
+    pixels: PixelStore, meta: MetaStore, candidates: Candidates, numbers: list[int]
+) -> list[str]:
+    """Give the units of exposures, once the two stores were seen to agree on each of them."""
+    known = candidates.table.agreed.setdefault(pixels.state, {})
+    new = [number for number in numbers if number not in known]
+    if new:
+        keys = [candidates.keys[number] for number in new]
+        _require_same(pixels, meta, keys)
+        known.update(zip(new, units_of(pixels, keys).values(), strict=True))
+    return [known[number] for number in numbers]
+
+
+def _require_same(pixels: PixelStore, meta: MetaStore, keys: list[Key]) -> None:
     """Refuse exposures that the two stores do not agree on."""
-    missing = pixels.reader.first_missing((e.band, e.expID) for e in exposures)
+    missing = pixels.reader.first_missing(keys)
     if missing is not None:
         raise NotInStoreError(
             f"{pixels.h5file}: has no exposure {'/'.join(missing)}, which the meta store has where"
             " the region is; the two stores do not belong together, or an exposure was not added to"
             " both"
         )
-    for exposure in exposures:
-        ids = [store.pixel_id(exposure.band, exposure.expID) for store in (pixels, meta)]
+    for key in keys:
+        ids = [store.pixel_id(*key) for store in (pixels, meta)]
         if all(ids) and ids[0] != ids[1]:
             raise StoreConflictError(
-                f"exposure {exposure.band}/{exposure.expID} was replaced between the opening of its"
-                " pixels and of its metadata; open both again, or the folder with fpgpu.open"
+                f"exposure {'/'.join(key)} was replaced between the opening of its pixels and of"
+                " its metadata; open both again, or the folder with fpgpu.open"
             )
-        shape = meta.shape(exposure.band, exposure.expID)
-        if shape != exposure.shape:
+        shape, stored = meta.shape(*key), pixels.shape
+        if shape != stored:
             raise StoreConflictError(
-                f"exposure {exposure.band}/{exposure.expID} has {shape[0]} x {shape[1]} pixels by"
-                f" its header, but the images of {pixels.h5file} have {exposure.shape[0]} x"
-                f" {exposure.shape[1]}"
+                f"exposure {'/'.join(key)} has {shape[0]} x {shape[1]} pixels by its header, but"
+                f" the images of {pixels.h5file} have {stored[0]} x {stored[1]}"
             )

@@ -108,7 +108,7 @@ def _near_edge(
     inside: Bools,
 ) -> Bools:
     """Which positions are so close to an edge that the coefficients do not decide."""
-    pixels = np.where(candidates.is_solved, 3.0 * candidates.residual + _FORWARD, 0.0)
+    pixels = np.where(candidates.table.row >= 0, 3.0 * candidates.table.residual + _FORWARD, 0.0)
     slack = (candidates.stretch[1] * pixels)[members.exposure, None]
     ra, dec = sky
     if isinstance(region, PolygonRegion):
@@ -150,9 +150,9 @@ def _corners_in_discs(candidates: Candidates, region: CircularRegion) -> Members
 def _discs(candidates: Candidates, region: CircularRegion) -> tuple[Floats, Bools]:
     """Centre and squared radius in pixels, (3, n_exp), NaN where there is none; which may err."""
     ra, dec = np.array([region.ra] * 2), np.array([region.dec, region.dec + region.radius])
-    solved = np.flatnonzero(candidates.is_solved)
+    solved = candidates.table.of_sip
     discs = np.full((3, len(candidates)), np.nan)
-    x, y = candidates.solved_pixels(ra, dec)
+    x, y = candidates.table.sip.world_to_pixel(ra, dec)
     discs[:, solved] = x[:, 0], y[:, 0], (x[:, 0] - x[:, 1]) ** 2 + (y[:, 0] - y[:, 1]) ** 2
     is_estimate = np.zeros(len(candidates), bool)
     nx, ny = candidates.shape
@@ -186,27 +186,27 @@ def _inside_discs(
     there = np.flatnonzero(np.isfinite(radius))
     windows = candidates.around(discs[:2, there], radius[there] + 1.0)
     # Both the centre and the point that sets the radius may be off.
-    error = np.where(is_estimate, 4.0 * np.maximum(_BACKWARD, 3.0 * candidates.residual), 0.0)
+    error = np.where(is_estimate, 4.0 * np.maximum(_BACKWARD, 3.0 * candidates.table.residual), 0.0)
     slack = 2.0 * error * (radius + 1.0)
-    x0, x1, y0, y1 = windows.T
-    width, height = (int(np.max(sides, initial=1)) for sides in (x1 - x0, y1 - y0))
-    along_x = _squared_distances(discs[0, there], x0, x1, width, candidates.size)
-    along_y = _squared_distances(discs[1, there], y0, y1, height, candidates.size)
-    at_a_time = max(1, _AT_A_TIME // (width * height))
+    starts, stops = windows.T.reshape(2, 2, -1).swapaxes(0, 1)
+    most = int(np.max(stops - starts, initial=1))
+    along = _squared_distances(discs[:2, there], starts, stops, most, candidates.size)
+    at_a_time = max(1, _AT_A_TIME // most**2)
     none = np.empty(0, np.int64)
     runs, doubtful = [np.empty((4, 0), np.int64)], [none]
     for begin in range(0, len(there), at_a_time):
         some = slice(begin, begin + at_a_time)
-        nearest = along_x[some, :, None] + along_y[some, None, :]
-        r2, unsure = (values[there[some], None, None] for values in (discs[2], slack))
+        numbers = there[some]
+        nearest = along[0, some, :, None] + along[1, some, None, :]
+        r2, unsure = discs[2, numbers, None, None], slack[numbers, None, None]
         close = (nearest > r2 - unsure) & (nearest < r2 + unsure)
-        doubtful.append(there[some][close.any(axis=(1, 2))])
+        doubtful.append(numbers[close.any(axis=(1, 2))])
         # Along y the distance falls and then grows: of each column one run is inside.
         inside = nearest < r2
-        length, first = np.count_nonzero(inside, axis=2), inside.argmax(axis=2)
+        length, first = inside.sum(axis=2), inside.argmax(axis=2)
         row, column = np.nonzero(length)
-        x, y = x0[some][row] + column, y0[some][row] + first[row, column]
-        runs.append(np.stack([there[some][row], x, y, length[row, column]]))
+        x, y = starts[0, some][row] + column, starts[1, some][row] + first[row, column]
+        runs.append(np.stack([numbers[row], x, y, length[row, column]]))
     return _in_runs(*np.concatenate(runs, axis=1)), np.concatenate(doubtful)
 
 
@@ -220,14 +220,14 @@ def _in_runs(exposure: Integers, ix: Integers, iy: Integers, length: Integers) -
 def _squared_distances(
     centre: Floats, start: Integers, stop: Integers, most: int, size: int
 ) -> Floats:
-    """Squared distances along an axis from a point to the nearer edge pixels of super-pixels.
+    """Squared distances along x and y from points to the nearer edge pixels of super-pixels.
 
-    Of shape (n_exp, most), of the super-pixels from start on; infinite from stop on.
+    Of shape (2, n_exp, most), of the super-pixels from start on; infinite from stop on.
     """
-    index = start[:, None] + np.arange(most)
-    first = (size * index).astype(np.float64)
-    distances = [(centre[:, None] - pixel) ** 2 for pixel in (first, first + (size - 1))]
-    return np.where(index < stop[:, None], np.minimum(*distances), np.inf)
+    index = start[..., None] + np.arange(most)
+    first, centre = (size * index).astype(np.float64), centre[..., None]
+    nearer = np.minimum((centre - first) ** 2, (centre - (first + (size - 1))) ** 2)
+    return np.where(index < stop[..., None], nearer, np.inf)
 
 
 def _with_centres(candidates: Candidates, region: Region, kept: Members) -> Members:

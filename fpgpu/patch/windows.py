@@ -6,15 +6,12 @@ distortion polynomial says nothing sound there.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
 from fpgpu.patch.astrometry import WcsTable
-from fpgpu.sky.sip import SipFit
 from fpgpu.sky.sphere import Floats, chord, positions, unit_vectors
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.meta import MetaStore
@@ -24,11 +21,6 @@ __all__ = ["Candidates", "Members"]
 
 Key = tuple[str, str]
 Integers = npt.NDArray[np.int64]
-
-# Positions along each side of the detector where the WCS is differentiated, and how much more
-# than between these its derivatives may vary elsewhere.
-_PROBES = 5
-_VARIATION = 1.5
 
 # Super-pixels that are tested at a time: a few megabytes, whatever the size of the region.
 _AT_A_TIME = 1 << 13
@@ -78,8 +70,7 @@ class Candidates:
         self.size = size
         self.grid = grid_shape(shape, size)
         self.table = WcsTable.of_exposures(meta, self.keys)
-        self._row = np.full(len(self.keys), -1)
-        self._row[self.table.of_sip] = np.arange(len(self.table.of_sip))
+        self.stretch = self.table.stretch(shape)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -87,32 +78,6 @@ class Candidates:
     def sky(self, number: int) -> SkyWCS:
         """Give the WCS itself of one exposure."""
         return self._meta.sky_wcs(*self.keys[number])
-
-    @property
-    def is_solved(self) -> npt.NDArray[np.bool_]:
-        """Which exposures have SIP coefficients to be evaluated together, shape (n_exp,)."""
-        return self._row >= 0
-
-    @cached_property
-    def residual(self) -> Floats:
-        """Pixels by which coefficients and WCS may differ, shape (n_exp,)."""
-        fits = (s.residual if isinstance(s, SipFit) else 0.0 for s in self.table.solutions)
-        return np.fromiter(fits, np.float64, len(self))
-
-    def solved_pixels(self, ra: Floats, dec: Floats) -> tuple[Floats, Floats]:
-        """Give the pixels of positions in those exposures that `is_solved` marks.
-
-        Parameters
-        ----------
-        ra, dec : ndarray of float64, shape (n_pos,)
-            Degrees.
-
-        Returns
-        -------
-        x, y : ndarray of float64, shape (n_solved, n_pos)
-            Zero-based pixels, NaN where there is none.
-        """
-        return self.table.sip.world_to_pixel(ra, dec)
 
     def positions(self, exposure: Integers, x: Floats, y: Floats) -> tuple[Floats, Floats]:
         """Give the positions of pixels, each in its own exposure.
@@ -129,7 +94,7 @@ class Candidates:
         ra, dec : ndarray of float64, shape (n, m)
             Degrees.
         """
-        row = self._row[exposure]
+        row = self.table.row[exposure]
         if (row >= 0).all():
             return self.table.sip.take(row).pixel_to_world(x, y)
         ra, dec = np.empty((2, *x.shape))
@@ -141,22 +106,6 @@ class Candidates:
             own = exposure == number
             ra[own], dec[own] = self.sky(number).pixel_to_world(x[own], y[own])
         return ra, dec
-
-    @cached_property
-    def stretch(self) -> Floats:
-        """Least and greatest distance on the unit sphere per pixel of distance, shape (2, n_exp).
-
-        Bounds for any two pixels of a detector, however far apart. The least is not above 0 where
-        nothing can be said.
-        """
-        solutions = self.table.solutions
-        known = [_remembered(solution).get(self.shape) for solution in solutions]
-        unknown = [k for k, bounds in enumerate(known) if bounds is None]
-        if unknown:
-            some = WcsTable([solutions[k] for k in unknown], [self.table.names[k] for k in unknown])
-            for k, bounds in zip(unknown, _stretch(some, self.shape), strict=True):
-                known[k] = _remembered(solutions[k])[self.shape] = bounds
-        return np.array(known).reshape(-1, 2).T
 
     def windows(self, centre: Floats, radius: float) -> Integers:
         """Bound the super-pixels that reach into a circle on the sphere.
@@ -235,32 +184,3 @@ class Candidates:
         sides = np.array(self.shape, np.float64)[:, None]
         pixel = np.where(np.isfinite(pixel).all(axis=0), pixel, 0.5 * sides)
         return np.clip(pixel, -0.5, sides - 0.5)
-
-
-def _stretch(table: WcsTable, shape: tuple[int, int]) -> Floats:
-    """Bounds of `Candidates.stretch` for each exposure, shape (n_exp, 2)."""
-    probes = [np.linspace(-0.5, side - 0.5, _PROBES) for side in shape]
-    x, y = (side.ravel() for side in np.meshgrid(*probes))
-    step = 0.5
-    xs = np.concatenate([x - step, x + step, x, x])
-    ys = np.concatenate([y, y, y - step, y + step])
-    everywhere = (len(table), xs.size)
-    sky = table.pixel_to_world(np.broadcast_to(xs, everywhere), np.broadcast_to(ys, everywhere))
-    # Axes: exposure, pixel axis, which side, probe, component.
-    there = unit_vectors(*sky).reshape(len(table), 2, 2, x.size, 3)
-    jacobian = np.moveaxis(there[:, :, 1] - there[:, :, 0], 1, -1)
-    mean = jacobian.mean(axis=1)
-    variation = _VARIATION * np.linalg.norm(jacobian - mean[:, None], axis=(2, 3)).max(axis=1)
-    singular = np.linalg.svd(mean, compute_uv=False)
-    return np.stack([singular[:, 1] - variation, singular[:, 0] + variation], axis=-1)
-
-
-def _remembered(solution: SipFit | SkyWCS) -> dict[tuple[int, int], Floats]:
-    """Bounds that were worked out for a solution, by the shape of the detector."""
-    if not isinstance(solution, SipFit):
-        return {}  # what is behind it may be changed by hand
-    return _stretches.setdefault(solution, {})
-
-
-_stretches: WeakKeyDictionary[SipFit, dict[tuple[int, int], Floats]] = WeakKeyDictionary()
-"""Of every survey that is open: its exposures are asked for again and again."""

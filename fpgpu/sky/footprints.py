@@ -6,7 +6,6 @@ mosaic does not slow down the search among ten thousand exposures.
 """
 
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -15,13 +14,16 @@ from scipy.spatial import cKDTree
 
 from fpgpu.errors import RegionError
 from fpgpu.sky.angles import AngleLike, PositionLike, sky_position
-from fpgpu.sky.polygons import ROUNDING, Bools, Polygons, bounding_caps
-from fpgpu.sky.regions import Region, RegionLike, as_region
+from fpgpu.sky.polygons import ROUNDING, Polygons, bounding_caps
+from fpgpu.sky.regions import RegionLike, as_region
 from fpgpu.sky.sphere import Floats, angle_between, chord, positions, unit_vectors
 
-__all__ = ["FootprintIndex", "find_containing", "find_touching"]
+__all__ = ["FootprintIndex"]
 
 Indices = npt.NDArray[np.intp]
+
+# Footprints from which on one vertex of each is tried first, which settles most in a large region.
+_MANY = 64
 
 
 class _SizeClass(NamedTuple):
@@ -115,7 +117,16 @@ class FootprintIndex:
         indices : ndarray of int
             In ascending order.
         """
-        return find_touching([self], as_region(region))[0]
+        region = as_region(region)
+        near = self._near(*region.bounding_cap)
+        if not near.size:
+            return near
+        touched = np.zeros(len(near), bool)
+        if len(near) >= _MANY:
+            touched = region.contains_sky(*positions(self._vertices[self._starts[near]]))
+        rest = np.flatnonzero(~touched)
+        touched[rest] = region.touches(self._polygons(near[rest]))
+        return near[touched]
 
     def containing(self, ra: PositionLike, dec: AngleLike | None = None) -> Indices:
         """Find the footprints that contain a position.
@@ -130,7 +141,31 @@ class FootprintIndex:
         indices : ndarray of int
             In ascending order.
         """
-        return find_containing([self], *sky_position(ra, dec))[0]
+        east, north = sky_position(ra, dec)
+        if not (np.isfinite(east) and abs(north) <= 90.0):
+            raise RegionError(f"ra={ra}, dec={dec} is no position on the sky; expected degrees")
+        return self.within(unit_vectors(east, north), 0.0)
+
+    def within(self, centre: Floats, radius: float) -> Indices:
+        """Find the footprints that reach into a circle.
+
+        Parameters
+        ----------
+        centre : ndarray of float64, shape (3,)
+            Unit vector.
+        radius : float
+            Radians.
+
+        Returns
+        -------
+        indices : ndarray of int
+            In ascending order.
+        """
+        near = self._near(centre, radius)
+        if not near.size:
+            return near
+        inside = self._polygons(near).within(centre[None, :], max(radius, ROUNDING))
+        return near[inside[:, 0]]
 
     def _fill(self, outline: Floats, counts: Indices) -> None:
         """Keep all vertices in one array, footprint after footprint, and plant the trees."""
@@ -164,76 +199,18 @@ class FootprintIndex:
         ]
 
     def _near(self, centre: Floats, radius: float) -> Indices:
-        """Footprints whose bounding circle reaches a given circle, in no order."""
+        """Footprints whose bounding circle reaches a given circle, ascending."""
         found = [np.empty(0, np.intp)]
         for members, tree, max_radius in self._classes:
             reach = float(chord(radius + max_radius)) + ROUNDING
-            near = members[tree.query_ball_point(centre, reach)]
-            apart = angle_between(self._centres[near], centre)
-            found.append(near[apart <= radius + self._radii[near] + ROUNDING])
-        return np.concatenate(found)
+            found.append(members[tree.query_ball_point(centre, reach)])
+        near = np.sort(np.concatenate(found))
+        apart = angle_between(self._centres[near], centre)
+        return near[apart <= radius + self._radii[near] + ROUNDING]
 
-    def _outlines(self, numbers: Indices, width: int) -> Floats:
-        """Vertices of some footprints, the last one repeated where one has fewer than `width`."""
-        columns = np.minimum(np.arange(width), self._counts[numbers, None] - 1)
-        return self._vertices[self._starts[numbers, None] + columns]
-
-
-def find_touching(indexes: Sequence[FootprintIndex], region: Region) -> list[Indices]:
-    """Find the footprints of several indexes that have any point in common with a region.
-
-    What the trees find is tested together: for a handful of footprints that costs as much as for
-    one.
-    """
-    near = _Near(indexes, *region.bounding_cap)
-    # One vertex inside settles it; in a large region that spares most of the exact tests.
-    touched = region.contains_sky(*positions(near.first_vertices()))
-    rest = np.flatnonzero(~touched)
-    if rest.size:
-        touched[rest] = region.touches(near.polygons(~touched))
-    return near.chosen(touched)
-
-
-def find_containing(indexes: Sequence[FootprintIndex], ra: float, dec: float) -> list[Indices]:
-    """Find the footprints of several indexes that contain a position."""
-    if not (np.isfinite(ra) and abs(dec) <= 90.0):
-        raise RegionError(f"ra={ra}, dec={dec} is no position on the sky; expected degrees")
-    point = unit_vectors(ra, dec)
-    near = _Near(indexes, point, 0.0)
-    everything = np.ones(len(near), bool)
-    if not everything.size:
-        return near.chosen(everything)
-    return near.chosen(near.polygons(everything).within(point[None, :], ROUNDING)[:, 0])
-
-
-class _Near:
-    """Footprints of several indexes whose bounding circle reaches a given circle, in a row."""
-
-    def __init__(self, indexes: Sequence[FootprintIndex], centre: Floats, radius: float) -> None:
-        self._found = [(index, np.sort(index._near(centre, radius))) for index in indexes]
-        self._ends = [0, *accumulate(len(numbers) for _, numbers in self._found)]
-
-    def __len__(self) -> int:
-        return self._ends[-1]
-
-    def first_vertices(self) -> Floats:
-        """One vertex of each, shape (n, 3)."""
-        vertices = [index._vertices[index._starts[numbers]] for index, numbers in self._found]
-        return np.concatenate([np.empty((0, 3)), *vertices])
-
-    def polygons(self, wanted: Bools) -> Polygons:
-        """Those wanted, at least one, as a stack."""
-        indexes, chosen = [index for index, _ in self._found], self.chosen(wanted)
-        parts = [*zip(indexes, chosen, strict=True)]
-        width = max(int(index._counts[part].max(initial=0)) for index, part in parts)
-        return Polygons(
-            np.concatenate([index._outlines(part, width) for index, part in parts]),
-            np.concatenate([index._centres[part] for index, part in parts]),
-        )
-
-    def chosen(self, wanted: Bools) -> list[Indices]:
-        """Numbers of those wanted in each index, ascending."""
-        return [
-            numbers[wanted[start:stop]]
-            for (_, numbers), (start, stop) in zip(self._found, pairwise(self._ends), strict=True)
-        ]
+    def _polygons(self, numbers: Indices) -> Polygons:
+        """Some footprints as a stack; the last vertex is repeated where others have more."""
+        counts = self._counts[numbers]
+        columns = np.minimum(np.arange(counts.max(initial=0)), counts[:, None] - 1)
+        vertices = self._vertices[self._starts[numbers, None] + columns]
+        return Polygons(vertices, self._centres[numbers])

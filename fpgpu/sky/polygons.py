@@ -90,11 +90,12 @@ class Polygons(NamedTuple):
         inside : ndarray of bool, shape (k, m)
             Either way for points on an edge.
         """
-        east, north = tangent_basis(self.centres)
-        basis = east[:, None, :], north[:, None, :]
-        centres = self.centres[:, None, :]
-        x, y = tangent_coordinates(points[None, :, :], centres, basis)
-        u, v = tangent_coordinates(self.vertices, centres, basis)
+        k, n, _ = self.vertices.shape
+        everywhere = np.broadcast_to(points, (k, *points.shape))
+        places = np.concatenate([self.vertices, everywhere], axis=1)
+        east, north = (axis[:, None, :] for axis in tangent_basis(self.centres))
+        along = tangent_coordinates(places, self.centres[:, None, :], (east, north))
+        (u, x), (v, y) = ((values[:, :n], values[:, n:]) for values in along)
         # Axes: polygon, edge, point. Beyond the horizon x and y are NaN: no edge passes them.
         x, y, u, v = x[:, None, :], y[:, None, :], u[:, :, None], v[:, :, None]
         v_following = _following(v)

@@ -347,8 +347,7 @@ class SipTable:
         ra, dec : ndarray of float64, shape (n_exp, n_pos)
             Degrees, ra in [0, 360).
         """
-        u, v = self._columns(np.asarray(x, np.float64), np.asarray(y, np.float64))
-        u, v = u - self._crpix[:, :1], v - self._crpix[:, 1:]
+        u, v = np.atleast_1d(x) - self._crpix[:, :1], np.atleast_1d(y) - self._crpix[:, 1:]
         shift = _values(self._ab, u, v)
         xi, eta = _transformed(np.deg2rad(self._cd), u + shift[:, 0], v + shift[:, 1])
         ra0, dec0 = self._crval[:, :1], np.deg2rad(self._crval[:, 1:])
@@ -372,8 +371,8 @@ class SipTable:
             Zero-based pixels; NaN where an exposure's solution does not reach a position, as far
             outside its detector.
         """
-        ra, dec = self._columns(np.asarray(ra, np.float64), np.asarray(dec, np.float64))
-        u, v = self._undistort(*_transformed(self._cd_inverse, *self._project(ra, dec)))
+        plane = self._project(np.atleast_1d(ra), np.atleast_1d(dec))
+        u, v = self._undistort(*_transformed(self._cd_inverse, *plane))
         return u + self._crpix[:, :1], v + self._crpix[:, 1:]
 
     def _project(self, ra: Floats, dec: Floats) -> tuple[Floats, Floats]:
@@ -394,12 +393,10 @@ class SipTable:
 
     def _undistort(self, big_u: Floats, big_v: Floats) -> tuple[Floats, Floats]:
         """Solve u + A(u, v) = U, v + B(u, v) = V by Newton's method, from u = U, v = V."""
-        u, v = big_u.copy(), big_v.copy()
+        u, v, polynomials = big_u, big_v, _with_slopes(self._ab)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             for _ in range(_MAX_STEPS):
-                (a, b), (a_u, b_u), (a_v, b_v) = (
-                    np.moveaxis(values, 1, 0) for values in _values_and_slopes(self._ab, u, v)
-                )
+                a, b, a_u, b_u, a_v, b_v = _values(polynomials, u, v).swapaxes(0, 1)
                 miss_u, miss_v = big_u - u - a, big_v - v - b
                 determinant = (1.0 + a_u) * (1.0 + b_v) - a_v * b_u
                 step_u = ((1.0 + b_v) * miss_u - a_v * miss_v) / determinant
@@ -410,12 +407,6 @@ class SipTable:
                     break
         lost = ~(step < _CONVERGED)
         return np.where(lost, np.nan, u), np.where(lost, np.nan, v)
-
-    def _columns(self, first: Floats, second: Floats) -> tuple[Floats, Floats]:
-        """Broadcast two coordinates to (n_exp, n_pos)."""
-        n_pos = np.broadcast_shapes(first.shape[-1:], second.shape[-1:])
-        shape = (len(self), *(n_pos or (1,)))
-        return np.broadcast_to(first, shape), np.broadcast_to(second, shape)
 
 
 def _padded(matrices: Sequence[Floats], size: int) -> Floats:
@@ -435,42 +426,31 @@ def _transformed(matrices: Floats, u: Floats, v: Floats) -> tuple[Floats, Floats
 def _values(coefficients: Floats, u: Floats, v: Floats) -> Floats:
     """Values of polynomials of total degree n - 1, by Horner's rule.
 
-    `coefficients` has shape (n_exp, 2, n, n), for two polynomials of each exposure, `u` and `v`
-    have shape (n_exp, n_pos), the answer (n_exp, 2, n_pos).
+    `coefficients` has shape (n_exp, m, n, n), for m polynomials of each exposure, `u` and `v` have
+    shape (n_exp, n_pos), the answer (n_exp, m, n_pos).
     """
     size = coefficients.shape[-1]
     u, v = u[:, None], v[:, None]
-    value = np.zeros((*coefficients.shape[:2], u.shape[-1]))
-    for p in reversed(range(size)):
-        row = np.zeros_like(value)
-        for q in reversed(range(size - p)):
-            row *= v
-            row += coefficients[..., p, q, None]
+    # The polynomials in v of all powers of u together: of few positions each call is felt.
+    rows = np.zeros((size, *coefficients.shape[:2], u.shape[-1]))
+    columns = coefficients.transpose(3, 2, 0, 1)[..., None]
+    for q in reversed(range(size)):
+        row = rows[: size - q]
+        row *= v
+        row += columns[q, : size - q]
+    value: Floats = rows[-1]
+    for row in rows[-2::-1]:
         value *= u
         value += row
     return value
 
 
-def _values_and_slopes(coefficients: Floats, u: Floats, v: Floats) -> tuple[Floats, Floats, Floats]:
-    """The same, and the derivatives along u and v."""
+def _with_slopes(coefficients: Floats) -> Floats:
+    """Add the derivatives along u and v: (n_exp, 2, n, n) becomes (n_exp, 6, n, n)."""
     size = coefficients.shape[-1]
-    u, v = u[:, None], v[:, None]
-    shape = (*coefficients.shape[:2], u.shape[-1])
-    # The polynomials in v of all powers of u together: of few positions each call is felt.
-    rows, rows_by_v = np.zeros((2, size, *shape))
-    columns = coefficients.transpose(3, 2, 0, 1)[..., None]
-    for q in reversed(range(size)):
-        row, row_by_v = rows[: size - q], rows_by_v[: size - q]
-        row_by_v *= v
-        row_by_v += row
-        row *= v
-        row += columns[q, : size - q]
-    value, by_u, by_v = np.zeros((3, *shape))
-    for row, row_by_v in zip(reversed(rows), reversed(rows_by_v), strict=True):
-        by_u *= u
-        by_u += value
-        by_v *= u
-        by_v += row_by_v
-        value *= u
-        value += row
-    return value, by_u, by_v
+    power = np.arange(1.0, size)
+    both = np.zeros((len(coefficients), 3, 2, size, size))
+    both[:, 0] = coefficients
+    both[:, 1, :, :-1] = coefficients[:, :, 1:] * power[:, None]
+    both[:, 2, :, :, :-1] = coefficients[..., 1:] * power
+    return both.reshape(-1, 6, size, size)

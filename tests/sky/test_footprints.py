@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fpgpu.errors import RegionError
-from fpgpu.sky.footprints import FootprintIndex, find_containing, find_touching
+from fpgpu.sky.footprints import FootprintIndex
 from fpgpu.sky.regions import CircularRegion, PolygonRegion, RectangularRegion
 from tests.sky.random_fields import (
     PLACES,
@@ -268,17 +268,18 @@ def test_bad_arguments_are_refused() -> None:
         FootprintIndex([GOOD]).containing(np.nan, 0)
 
 
-def test_several_indexes_asked_together_answer_as_each_alone() -> None:
+def test_outlines_of_different_numbers_of_vertices_answer_as_each_alone() -> None:
     rng = np.random.default_rng(8)
     place = PLACES["RA 0"]
-    several = [squares(rng, place, n=n, side=2 * ARCMIN, spread=0.1) for n in (40, 1, 25)]
-    triangles = [outline[:3] for outline in several[0]]  # of another number of vertices
-    indexes = [FootprintIndex(outlines) for outlines in (*several, triangles, [])]
+    fours = squares(rng, place, n=40, side=2 * ARCMIN, spread=0.1)
+    outlines = [*fours, *(outline[:3] for outline in fours)]
+    index, alone = FootprintIndex(outlines), [FootprintIndex([outline]) for outline in outlines]
     for _ in range(30):
         ra, dec = on_sky(place, *rng.uniform(-0.12, 0.12, 2))
-        region = CircularRegion(ra, dec, rng.uniform(0.1, 3) * ARCMIN)
-        together = find_touching(indexes, region)
-        assert [f.tolist() for f in together] == [i.touching(region).tolist() for i in indexes]
-        covering = find_containing(indexes, ra, dec)
-        assert [f.tolist() for f in covering] == [i.containing(ra, dec).tolist() for i in indexes]
-    assert find_touching([], region) == find_containing([], ra, dec) == []
+        radius = rng.uniform(0.1, 3) * ARCMIN
+        region = CircularRegion(ra, dec, radius)
+        touching = [n for n, one in enumerate(alone) if one.touching(region).size]
+        assert index.touching(region).tolist() == touching
+        assert index.within(*region.bounding_cap).tolist() == touching
+        covering = [n for n, one in enumerate(alone) if one.containing(ra, dec).size]
+        assert index.containing(ra, dec).tolist() == covering

@@ -1,7 +1,7 @@
 """The exposures of a meta store: headers and WCS, where they are, which cover a place."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,6 @@ from fpgpu.stores.metadata.source import Source
 from fpgpu.stores.names import each_band
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     from astropy.io.fits import Header
 
     from fpgpu.sky.footprints import FootprintIndex
@@ -62,7 +60,8 @@ class ExposureCatalog:
         self._new_texts: dict[Key, str] = {}
         self._replaced_wcs: set[Key] = set()
         self._sky: dict[Key, SkyWCS] = {}
-        self._indexes: dict[str, tuple[FootprintIndex, list[str]]] = {}
+        self._indexes: dict[tuple[str, ...], tuple[FootprintIndex, list[Key]]] = {}
+        self._changes = 0
         # gWCS that did not come with the source, as ASDF or in another file.
         self._new_gwcs: dict[Key, bytes | GwcsFile] = {}
         self._changed_gwcs: set[Key] = set()
@@ -153,6 +152,11 @@ class ExposureCatalog:
                     self._outlines.forget_header(key)
                     self._forget_wcs(key)
                 self._outlines.sized.clear()
+
+    @property
+    def changes(self) -> int:
+        """How often a header or WCS was replaced: what was worked out of it before is stale."""
+        return self._changes
 
     @property
     def use_gwcs(self) -> bool | None:
@@ -353,13 +357,12 @@ class ExposureCatalog:
         WCSError
             If an exposure of these bands has no usable WCS.
         """
-        from fpgpu.sky.footprints import find_containing
-
         try:
             ra, dec = (float(value) for value in sky)
         except (TypeError, ValueError) as exc:
             raise RegionError(f"sky is {sky!r}; expected ra and dec in degrees") from exc
-        found = self._search(lambda indexes: find_containing(indexes, ra, dec), bandlist)
+        index, keys = self._index(bandlist)
+        found = [keys[number] for number in index.containing(ra, dec).tolist()]
         return [expID for _, expID in found], [band for band, _ in found]
 
     def exposures_touching(
@@ -388,7 +391,6 @@ class ExposureCatalog:
         WCSError
             If an exposure of these bands has no usable WCS.
         """
-        from fpgpu.sky.footprints import find_touching
         from fpgpu.sky.regions import Region
 
         if not isinstance(region, Region):
@@ -396,21 +398,15 @@ class ExposureCatalog:
                 f"region is {region!r}; expected a CircularRegion, RectangularRegion or "
                 "PolygonRegion (find_exposures takes a position)"
             )
-        return self._search(lambda indexes: find_touching(indexes, region), bandlist)
+        index, keys = self._index(bandlist)
+        return [keys[number] for number in index.touching(region).tolist()]
 
-    def _search(
-        self,
-        ask: "Callable[[Sequence[FootprintIndex]], list[npt.NDArray[np.intp]]]",
-        bandlist: Iterable[str] | None,
+    def exposures_within(
+        self, centre: Float, radius: float, bandlist: Iterable[str] | None = None
     ) -> list[Key]:
-        """Ask the indexes of the bands."""
-        bands = self.bands if bandlist is None else each_band(bandlist, self.headers)
-        indexed = [(band, *self._index(band)) for band in bands]
-        found: list[Key] = []
-        answers = ask([index for _, index, _ in indexed])
-        for (band, _, expIDs), numbers in zip(indexed, answers, strict=True):
-            found += [(band, expIDs[number]) for number in numbers.tolist()]
-        return found
+        """Find the exposures that reach into a circle: a unit vector, shape (3,), and radians."""
+        index, keys = self._index(bandlist)
+        return [keys[number] for number in index.within(centre, radius).tolist()]
 
     # --- pieces ------------------------------------------------------------------------------
 
@@ -454,14 +450,16 @@ class ExposureCatalog:
             )
         return self.tree[key[0]][key[1]]
 
-    def _index(self, band: str) -> tuple["FootprintIndex", list[str]]:
-        """Return the index over the footprints of a band, and the expIDs in its order."""
+    def _index(self, bandlist: Iterable[str] | None) -> tuple["FootprintIndex", list[Key]]:
+        """Return the index over the footprints of some bands, and the exposures in its order."""
         from fpgpu.sky.footprints import FootprintIndex
 
+        if isinstance(bandlist, tuple) and bandlist in self._indexes:
+            return self._indexes[bandlist]
+        bands = tuple(self.bands if bandlist is None else each_band(bandlist, self.headers))
         with self._lock:
-            if band not in self._indexes:
-                expIDs = list(self.headers[band])
-                keys = [(band, expID) for expID in expIDs]
+            if bands not in self._indexes:
+                keys = [(band, expID) for band in bands for expID in self.headers[band]]
                 kinds = {self._kind(key) for key in keys}
                 stacked = None
                 if len(kinds) == 1 and not self._replaced_wcs.intersection(keys):
@@ -471,8 +469,8 @@ class ExposureCatalog:
                     if stacked is None
                     else FootprintIndex.from_arrays(stacked)
                 )
-                self._indexes[band] = index, expIDs
-            return self._indexes[band]
+                self._indexes[bands] = index, keys
+            return self._indexes[bands]
 
     # --- changes -----------------------------------------------------------------------------
 
@@ -493,6 +491,7 @@ class ExposureCatalog:
             self._header_changed(band, expID)
             self._new_texts[key] = entry.text
             self._outlines.put(key, entry.record)
+            self._changes += 1
 
     def _read_tree_from(self, path: Path) -> None:
         """Take the gWCS of another file instead of those there were."""
@@ -591,7 +590,8 @@ class ExposureCatalog:
         key = band, expID
         with self._lock:
             self._sky.pop(key, None)
-            self._indexes.pop(band, None)
+            self._indexes.clear()
+            self._changes += 1
             if expID in self.wcs.get(band, {}):
                 self._replaced_wcs.add(key)
             elif expID in self.headers.get(band, {}):
@@ -602,4 +602,5 @@ class ExposureCatalog:
         self._wcs.declare(key[0], [key[1]])
         self._replaced_wcs.discard(key)
         self._sky.pop(key, None)
-        self._indexes.pop(key[0], None)
+        self._indexes.clear()
+        self._changes += 1
