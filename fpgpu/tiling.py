@@ -6,18 +6,17 @@ direction in which memory runs, are rearranged in a small buffer and leave it in
 releases the GIL while it copies and computes, so plain threads share the tiles.
 """
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from fpgpu.threads import in_threads, n_threads
+
 __all__ = [
     "Tile",
     "blocks_of",
-    "limit_threads",
     "pixels_of",
     "split_into_tiles",
     "work_through",
@@ -32,8 +31,6 @@ _SMALLEST_SHARE = 1 << 18  # pixels; for fewer, starting a thread costs more tha
 _MOST_THREADS = 8  # more do not help: memory is the limit
 
 Result = TypeVar("Result")
-
-_threads_allowed = _MOST_THREADS
 
 
 Tile = tuple[slice, slice]
@@ -66,26 +63,8 @@ def work_through(
     work: Callable[[Sequence[Tile]], Result], tiles: Sequence[Tile], n_pixels: int
 ) -> list[Result]:
     """Share tiles among threads."""
-    n_threads = min(_n_cores(), _threads_allowed, len(tiles), max(1, n_pixels // _SMALLEST_SHARE))
-    if n_threads == 1:
-        return [work(tiles)]
-    # The threads live no longer than this call: a pool kept for later would be without its
-    # threads in a forked process, and hang there.
-    with ThreadPoolExecutor(n_threads) as pool:
-        return [*pool.map(work, (tiles[k::n_threads] for k in range(n_threads)))]
-
-
-def limit_threads(n: int) -> None:
-    """Let this process share tiles among fewer threads, as one of several processes should."""
-    global _threads_allowed
-    _threads_allowed = max(1, min(n, _MOST_THREADS))
-
-
-def _n_cores() -> int:
-    """Cores this process may use, which a batch system often limits."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    n = min(n_threads(), _MOST_THREADS, len(tiles), max(1, n_pixels // _SMALLEST_SHARE))
+    return in_threads(lambda k: work(tiles[k::n]), n)
 
 
 def write_superpixels(

@@ -33,7 +33,7 @@ def small_tiles() -> Any:
         patch.setattr(tiling, "_LONG", 16)
         patch.setattr(tiling, "_SHORT", 8)
         patch.setattr(tiling, "_SMALLEST_SHARE", 128)
-        patch.setattr(tiling, "_n_cores", lambda: 3)
+        patch.setattr(tiling, "n_threads", lambda: 3)
         yield
 
 

@@ -25,7 +25,7 @@ NEED_FORCEPHO = {"fpgpu.forcepho", "fpgpu.forcepho.patches", "fpgpu.forcepho.pro
 
 # Floors of the house: a module may import from its own floor and from those below.
 FLOORS = [
-    {"errors", "html", "jit", "paths", "progress"},
+    {"errors", "html", "jit", "paths", "progress", "threads"},
     {"layout", "planes", "tiling", "superpixels", "fluxes", "calibration", "sky", "catalog"},
     {"backends"},
     {"stores"},

@@ -78,7 +78,18 @@ class Backend(Operations):
         """
 
     def has_free(self, n_bytes: int) -> bool:
-        """Tell whether that many bytes are free."""
+        """Tell whether so much memory is free.
+
+        Parameters
+        ----------
+        n_bytes : int
+            Bytes.
+
+        Returns
+        -------
+        bool
+            As `memory_state` says, or sooner.
+        """
         return n_bytes <= self.memory_state().free
 
     @abstractmethod

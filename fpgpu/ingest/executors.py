@@ -21,7 +21,7 @@ from fpgpu.errors import ExecutorError
 from fpgpu.ingest.clusters import DaskWorkers, MPIWorkers
 from fpgpu.ingest.machine import available_cores, suggested_workers
 from fpgpu.ingest.workers import InProcess, Workers
-from fpgpu.tiling import limit_threads
+from fpgpu.threads import set_threads
 
 __all__ = ["Processes", "open_workers"]
 
@@ -142,7 +142,7 @@ def _begin_worker(threads: int) -> None:
     # A Ctrl-C reaches every process of a terminal; what it means is for the first one to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    limit_threads(threads)
+    set_threads(threads)
     # What concerns an exposure is in its notes; a worker's own words would come once from each.
     logging.getLogger("fpgpu.sky").setLevel(logging.ERROR)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -1,9 +1,7 @@
 """The likelihood on the host: compiled by Numba, on all cores that the process may use."""
 
 import logging
-import os
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +12,7 @@ from fpgpu.jit import compiled_module
 from fpgpu.layout import NPARAMS, PSF_DTYPE, SOURCE_DTYPE
 from fpgpu.likelihood.evaluation import Sums
 from fpgpu.likelihood.reference import evaluate as evaluate_reference
+from fpgpu.threads import in_threads, n_threads, set_threads
 
 __all__ = ["HostLikelihood", "n_threads", "set_threads"]
 
@@ -97,13 +96,13 @@ class HostLikelihood:
             slopes = np.zeros((*chi2.shape, n_sources, NPARAMS))
             threads = 1 if self._effort * len(chi2) < WORTH_A_THREAD else n_threads()
 
-            def part(first: int, step: int, of: Any = (columns[some], chi2, slopes)) -> None:
-                columns, chi2, slopes = of
-                compiled.evaluate_works(
-                    works, first, step, pixels, out, patch, columns, psf_per_source, chi2, slopes
-                )
+            step = min(threads, chi2.size)
+            of = columns[some], psf_per_source, chi2, slopes
 
-            _run(part, min(threads, chi2.size))
+            def part(first: int, step: int = step, of: Any = of) -> None:
+                compiled.evaluate_works(works, first, step, pixels, out, patch, *of)
+
+            in_threads(part, step)
             compiled.add_up(works, chi2, slopes, found.chi2[some], found.derivatives[some])
         return found
 
@@ -119,40 +118,6 @@ class HostLikelihood:
         chi2 = np.array([one.chi2 for one in found]).reshape(len(batch), n_bands)
         slopes = np.array([one.derivatives for one in found], np.float32)
         return Sums(chi2, slopes.reshape(len(batch), n_bands, n_sources, NPARAMS))
-
-
-def n_threads() -> int:
-    """Tell how many threads an evaluation takes.
-
-    Returns
-    -------
-    int
-        What `set_threads` or the environment variable ``FPGPU_THREADS`` says; by default the cores
-        that the process may use, as its affinity is now.
-    """
-    asked = _asked or int(os.environ.get("FPGPU_THREADS") or 0)
-    if asked > 0:
-        return asked
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def set_threads(number: int | None) -> None:
-    """Say how many threads an evaluation takes, in this process.
-
-    Parameters
-    ----------
-    number : int or None
-        At least 1; None for as many as there are cores for the process.
-
-    Raises
-    ------
-    ValueError
-        When it is less than 1.
-    """
-    global _asked
-    if number is not None and number < 1:
-        raise ValueError(f"{number} threads; give at least 1, or None for one a core")
-    _asked = number
 
 
 def compiled_kernel() -> ModuleType | None:
@@ -173,32 +138,3 @@ def _cut(arrays: Mapping[str, Any]) -> npt.NDArray[np.int64]:
             for begin in range(0, count, WORK_PIXELS):
                 rows.append((exposure, band, start + begin, min(WORK_PIXELS, count - begin)))
     return np.array(rows, np.int64).reshape(-1, 4)
-
-
-_asked: int | None = None
-_pool: ThreadPoolExecutor | None = None
-
-
-def _run(part: Callable[[int, int], None], n_parts: int) -> None:
-    """Call ``part(k, n_parts)`` for each k at the same time."""
-    global _pool
-    if n_parts <= 1:
-        if n_parts:
-            part(0, 1)
-        return
-    if _pool is None:
-        # It starts threads as they are needed; more than any evaluation takes does no harm.
-        _pool = ThreadPoolExecutor(256, thread_name_prefix="fpgpu-likelihood")
-    waiting = [_pool.submit(part, k, n_parts) for k in range(1, n_parts)]
-    part(0, n_parts)
-    for future in waiting:
-        future.result()
-
-
-def _forget_threads() -> None:
-    """Threads do not live on in a forked process."""
-    global _pool
-    _pool = None
-
-
-os.register_at_fork(after_in_child=_forget_threads)

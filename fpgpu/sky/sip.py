@@ -347,7 +347,8 @@ class SipTable:
         ra, dec : ndarray of float64, shape (n_exp, n_pos)
             Degrees, ra in [0, 360).
         """
-        u, v = np.atleast_1d(x) - self._crpix[:, :1], np.atleast_1d(y) - self._crpix[:, 1:]
+        x, y = (np.atleast_1d(np.asarray(pixels, np.float64)) for pixels in (x, y))
+        u, v = x - self._crpix[:, :1], y - self._crpix[:, 1:]
         shift = _values(self._ab, u, v)
         xi, eta = _transformed(np.deg2rad(self._cd), u + shift[:, 0], v + shift[:, 1])
         ra0, dec0 = self._crval[:, :1], np.deg2rad(self._crval[:, 1:])
@@ -371,8 +372,8 @@ class SipTable:
             Zero-based pixels; NaN where an exposure's solution does not reach a position, as far
             outside its detector.
         """
-        plane = self._project(np.atleast_1d(ra), np.atleast_1d(dec))
-        u, v = self._undistort(*_transformed(self._cd_inverse, *plane))
+        ra, dec = (np.atleast_1d(np.asarray(degrees, np.float64)) for degrees in (ra, dec))
+        u, v = self._undistort(*_transformed(self._cd_inverse, *self._project(ra, dec)))
         return u + self._crpix[:, :1], v + self._crpix[:, 1:]
 
     def _project(self, ra: Floats, dec: Floats) -> tuple[Floats, Floats]:

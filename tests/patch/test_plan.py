@@ -257,6 +257,9 @@ class SmallBackend(CpuBackend):
 
     free = 0
 
+    def has_free(self, n_bytes: int) -> bool:
+        return n_bytes <= self.free
+
     def memory_state(self) -> MemoryState:
         return MemoryState(self.free, 1 << 40, 0)
 
