@@ -34,8 +34,13 @@ def leased(
             path.unlink(missing_ok=True)
         nameless = _nameless(path)
         try:
+            first = min(timeout, _NAMELESS_SECONDS)
             try:
-                lease.acquire(timeout=min(timeout, _NAMELESS_SECONDS))
+                try:
+                    lease.acquire(timeout=first)
+                except RuntimeError:  # taken before, and lost to another while this process slept
+                    lease.release(force=True)
+                    lease.acquire(timeout=first)
             except filelock.Timeout:
                 if nameless is not None and _nameless(path) == nameless:
                     # Its holder died before it had written its name, which takes no time.

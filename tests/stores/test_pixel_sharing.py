@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import filelock
 import h5py
 import numpy as np
 import pytest
@@ -196,6 +197,22 @@ def test_a_writer_that_was_stopped_past_its_lease_undoes_nothing(step, path, mon
     values = {expID: found.read_exposure("F200W", expID)[0][0, 0] for _, expID in found}
     assert values == {"e1": 3.0, "e2": 2.0, "late": 2.0}
     assert len(found.verify().verified) == 3
+
+
+def test_a_lease_that_was_lost_in_sleep_is_taken_again(path, first, monkeypatch):
+    monkeypatch.setattr(leasing, "LEASE_SECONDS", 0.3)
+    place = path.with_suffix(".shards") / ".commit" / "lease"
+    with holding(path):
+        own = filelock.SoftFileLease(
+            place, lease_duration=0.3, poll_interval=0.02, is_singleton=True
+        )
+        place.unlink()  # as another writer does when it takes it over
+        while own.compromise is None:
+            time.sleep(0.01)
+        first.add_exposure(image_set(expID="second"))
+    first.add_exposure(image_set(expID="third"))
+    assert len(PixelStore(path)) == 3
+    assert not place.exists()
 
 
 def test_a_handle_on_the_data_follows_the_changes_of_its_own_store(path, first):
