@@ -73,7 +73,7 @@ from fpgpu.backends.choose import get_backend
 from fpgpu.cli.console import Result, format_table, progress
 from fpgpu.errors import UsageError
 from fpgpu.ingest.config import IngestConfig, load_config
-from fpgpu.ingest.dryrun import PlannedExposure, plan_ingest
+from fpgpu.ingest.dryrun import plan_ingest
 from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.pipeline import IngestReport, IngestRow, ingest
 from fpgpu.ingest.report import unknown_bands
@@ -172,7 +172,7 @@ def _report(report: IngestReport, quiet: bool) -> str:
 
 def _dry_run(args: Namespace, items: list[Input], out: Path) -> Result:
     """Say what an ingest would do."""
-    plan: list[PlannedExposure] = []
+    plan: list[IngestRow] = []
     with progress(args, len(items), "dry run") as step:
         for one in plan_ingest(items, out):
             if not plan or one.file != plan[-1].file:
@@ -197,7 +197,7 @@ def _dry_run(args: Namespace, items: list[Input], out: Path) -> Result:
     return Result("\n\n".join(parts), told, (1 if unknown or refused else 0) if good else 2)
 
 
-def _planned(plan: list[PlannedExposure]) -> str:
+def _planned(plan: list[IngestRow]) -> str:
     """Lay out the exposures that would go in, and what a user should know of them."""
     columns = ["band", "exposure", "would be", "reader", "pixels", "unit", "nJy/unit"]
     columns += ["errors", "bad flags", "WCS", "refit px"]
@@ -206,15 +206,8 @@ def _planned(plan: list[PlannedExposure]) -> str:
         factor = f"{one.flux_factor:.6g}" if one.flux_units == "nJy" else f"1 ({one.flux_units})"
         rows.append(
             [
-                *(
-                    one.band,
-                    one.expID,
-                    one.status,
-                    one.reader,
-                    f"{one.nx}x{one.ny}",
-                    one.unit or "-",
-                ),
-                *(factor, one.uncertainties, ",".join(one.bad_flags) or "-", one.wcs),
+                *(one.band, one.expID, one.status, one.reader, one.n_pixels, one.file_unit or "-"),
+                *(factor, one.uncertainties, ",".join(one.bad_flags) or "-", one.wcs_kind),
                 _pixels(one.sip_residual),
             ]
         )
@@ -231,7 +224,7 @@ def _pixels(residual: float | None) -> str:
     return "-" if residual is None else f"{residual:.1e}"
 
 
-def _refusals(rows: Sequence[IngestRow | PlannedExposure]) -> list[str]:
+def _refusals(rows: Sequence[IngestRow]) -> list[str]:
     """Lay out what was refused, without saying the file twice."""
     cells = [
         [

@@ -176,6 +176,15 @@ class Exposure:
             return 0
         return ANY_BIT if self.bitmask is None else self.bitmask
 
+    @property
+    def bad_flags(self) -> tuple[str, ...]:
+        """The flags that make a pixel bad, ``("any",)`` for any."""
+        if self.mask is None:
+            return ()
+        if self.bitmask is None or self.mask.dtype == bool:
+            return ("any",)
+        return tuple(flags_for(self.telescope).names(self.bitmask))
+
     def masked_by_flag(self) -> dict[str, int]:
         """Count the pixels that are masked, by the flag that did it.
 
@@ -184,12 +193,8 @@ class Exposure:
         dict of str to int
             The entries of `flags` whose bits are bad.
         """
-        if self.mask is None:
-            return {}
-        if self.mask.dtype == bool:
-            return dict(self.flags)
-        bad = flags_for(self.telescope).names(self.bad_bits)
-        return {name: n for name, n in self.flags.items() if name in bad}
+        bad = self.bad_flags
+        return {name: n for name, n in self.flags.items() if bad == ("any",) or name in bad}
 
     def image_set(self) -> ImageSet:
         """Give the images and identifiers as forcepho's stores take them.

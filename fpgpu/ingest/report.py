@@ -3,19 +3,20 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fpgpu.calibration import MaskCounts
 from fpgpu.html import html_table
+from fpgpu.ingest.exposure import Exposure
 from fpgpu.ingest.flags import ANY_BIT
 from fpgpu.ingest.inputs import Input
 from fpgpu.stores.names import nearest_band
 from fpgpu.stores.pixels.records import CalibrationRecord
 from fpgpu.stores.units import stored_unit
 
-__all__ = ["IngestReport", "IngestRow", "stored_row", "unknown_bands"]
+__all__ = ["IngestReport", "IngestRow", "made_row", "stored_row", "unknown_bands"]
 
 _CAUSES = {
     "flux not finite": "n_nonfinite_flux",
@@ -67,6 +68,14 @@ class IngestRow:
         Time spent.
     peak_bytes : int
         Most memory that the process which did it has ever held; 0 when it did nothing.
+    file_unit : str
+        BUNIT of the file.
+    bad_flags : tuple of str
+        The flags that make a pixel bad, ``("any",)`` for any; empty for what a resumed run found.
+    reader : str
+        What kind of file it is.
+    uncertainties : str
+        What they come from: ``"err"``, ``"variance"``, ``"ivm"`` or ``"exptime"``.
     """
 
     file: Path
@@ -88,6 +97,10 @@ class IngestRow:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     peak_bytes: int = 0
+    file_unit: str = ""
+    bad_flags: tuple[str, ...] = ()
+    reader: str = ""
+    uncertainties: str = ""
 
 
 @dataclass(repr=False)
@@ -219,7 +232,16 @@ def stored_row(file: Path, status: str, record: CalibrationRecord) -> IngestRow:
         wcs_kind=str(provenance.get("wcs", "")),
         sip_residual=None if residual is None else float(residual),
         notes=tuple(json.loads(str(provenance.get("notes", "[]")))),
+        file_unit=str(provenance.get("bunit", "")),
+        reader=str(provenance.get("reader", "")),
+        uncertainties=str(provenance.get("uncertainties", "err")),
     )
+
+
+def made_row(file: Path, status: str, record: CalibrationRecord, exposure: Exposure) -> IngestRow:
+    """Tell of an exposure that was made just now."""
+    row = stored_row(file, status, record)
+    return replace(row, bitmask=exposure.bad_bits, bad_flags=exposure.bad_flags)
 
 
 def unknown_bands(items: Iterable[Input], found: Iterable[str]) -> list[str]:

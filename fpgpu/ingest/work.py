@@ -28,7 +28,7 @@ from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.prepare import is_empty_tile, prepare, require_weight
 from fpgpu.ingest.readers import read_all
 from fpgpu.ingest.record import FileMark, file_marks, record_of, require_unchanged
-from fpgpu.ingest.report import IngestRow, stored_row
+from fpgpu.ingest.report import IngestRow, made_row
 from fpgpu.stores.shard import Shard, write_shard
 
 __all__ = [
@@ -220,8 +220,7 @@ def _make(
         run_id=task.run_id,
     )
     row = replace(
-        stored_row(task.item.path, "stored", shard.record),
-        bitmask=exposure.bad_bits,
+        made_row(task.item.path, "stored", shard.record, exposure),
         seconds=time.perf_counter() - start,
         peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
     )
