@@ -71,7 +71,8 @@ _KINDS = {
 """What the values of keys are."""
 
 # The size of a super-pixel is that of the store, and extensions have keys of their own.
-_OPTION_KEYS = _KINDS.keys() - {"match", "inputs", "out", "super_pixel_size", "extensions"}
+_NO_OPTIONS = ("match", "inputs", "out", "super_pixel_size", "extensions")
+_OPTION_KEYS = [key for key in _KINDS if key not in _NO_OPTIONS]
 
 _FILE_NAME = re.compile(r"[./{]")
 _LARGEST = 1 << 20

@@ -42,51 +42,30 @@ def read_hst(
     Pixels are in the unit of the file, with ABMAG in the header; of undrizzled images with the map
     of pixel areas.
     """
-    _refuse_other_products(file)
     versions = file.versions("SCI")
-    if len(set(versions)) < len(versions):
+    _refuse_other_products(file, len(versions))
+    of_one = [*companions, *(n for n in options.extensions.values() if isinstance(n, int))]
+    if of_one and len(versions) > 1:
         raise UnusableExposureError(
-            f"{file.path}: has SCI extensions of the same EXTVER ({', '.join(map(str, versions))})"
-        )
-    if companions and len(versions) > 1:
-        raise UnusableExposureError(
-            f"{file.path}: has {len(versions)} exposures; companion files "
-            f"({', '.join(sorted(companions))}) belong to one"
-        )
-    detector = str(file.primary("DETECTOR") or "").strip().upper()
-    if len(versions) > 1 and (detector == "IR" or file.primary("INSTRUME") == "NICMOS"):
-        name = str(file.primary("ROOTNAME") or file.path.name.partition("_")[0]).strip().lower()
-        product = "flt" if detector == "IR" else "cal"
-        raise UnusableExposureError(
-            f"{file.path}: holds the {len(versions)} reads of one ramp (ima), which are no "
-            f"exposures of their own; give what they were combined to, {name}_{product}.fits"
-        )
-    numbered = [name for name in options.extensions.values() if isinstance(name, int)]
-    if numbered and len(versions) > 1:
-        raise UnusableExposureError(
-            f"{file.path}: has {len(versions)} exposures; extension {numbered[0]} belongs to one; "
-            "give the name of the extensions"
+            f"{file.path}: has {len(versions)} exposures; companion files and extensions by number "
+            f"({', '.join(map(str, of_one))}) belong to one; give the name of the extensions"
         )
     for version in versions:
         frame = Frame.find(file, options, companions, version=version)
-        if len(versions) > 1 or not _is_drizzled(frame):
+        if name := _filter_name(frame.header.get):  # ACS has two wheels
+            frame.header["FILTER"] = (name, "filters in the light path")
+        is_drizzled = _is_drizzled(frame)
+        if len(versions) > 1 or not is_drizzled:
             frame.part = f"sci{version}"
-        yield from _read_frame(frame)
-
-
-def _read_frame(frame: Frame) -> Iterator[Exposure]:
-    """Read one chip, or a mosaic."""
-    if name := _filter_name(frame.header.get):  # ACS has two wheels
-        frame.header["FILTER"] = (name, "filters in the light path")
-    is_drizzled = _is_drizzled(frame)
-    if is_drizzled and "wht" not in frame.layers:
-        frame.notes.append("no WHT extension; where ERR is sound, pixels are taken to have data")
-    frame.weights_are = "exptime"
-    if not is_drizzled:
-        frame.require_mask("HST")
-
-    frame.has_distortion = not is_drizzled
-    yield from assemble(frame)
+        if not is_drizzled:
+            frame.require_mask("HST")
+        elif "wht" not in frame.layers:
+            frame.notes.append(
+                "no WHT extension; where ERR is sound, pixels are taken to have data"
+            )
+        frame.weights_are = "exptime"
+        frame.has_distortion = not is_drizzled
+        yield from assemble(frame)
 
 
 def _is_drizzled(frame: Frame) -> bool:
@@ -97,14 +76,22 @@ def _is_drizzled(frame: Frame) -> bool:
     return "mask" not in frame.layers and (is_named or "CTX" in frame.file.names())
 
 
-def _refuse_other_products(file: FitsFile) -> None:
-    """Refuse spectra, and images that were not calibrated."""
+def _refuse_other_products(file: FitsFile, n_images: int) -> None:
+    """Refuse spectra, and the reads of a ramp."""
     kind = str(file.primary("OBSTYPE") or "").strip().upper()
     if kind in ("SPECTROSCOPIC", "CORONAGRAPHIC SPECTROSCOPIC"):
         raise UnusableExposureError(f"{file.path}: OBSTYPE is {kind}: no image of the sky")
     name = _filter_name(file.primary)
     if re.fullmatch(r"(G\d{3}L?|PR\d{3}L)", name):
         raise UnusableExposureError(f"{file.path}: {name} is a grism or prism: no image of the sky")
+    detector = str(file.primary("DETECTOR") or "").strip().upper()
+    if n_images > 1 and (detector == "IR" or file.primary("INSTRUME") == "NICMOS"):
+        name = str(file.primary("ROOTNAME") or file.path.name.partition("_")[0]).strip().lower()
+        raise UnusableExposureError(
+            f"{file.path}: holds the {n_images} reads of one ramp (ima), which are no exposures of "
+            "their own; give what they were combined to, "
+            f"{name}_{'flt' if detector == 'IR' else 'cal'}.fits"
+        )
 
 
 def _filter_name(get: Callable[[str], object]) -> str:
