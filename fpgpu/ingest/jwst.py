@@ -45,27 +45,32 @@ def read_jwst(
     file: FitsFile, options: ReadOptions, companions: dict[str, FitsFile]
 ) -> Iterator[Exposure]:
     """Read a JWST image, in MJy/sr with the area map; DO_NOT_USE is bad, unless bits are named."""
-    _refuse_other_products(file)
+    kind = str(file.primary("EXP_TYPE") or "").strip().upper()
+    if _NO_IMAGE.search(kind) or "EXTRACT1D" in file.names():
+        raise UnusableExposureError(
+            f"{file.path}: EXP_TYPE is {kind or 'missing'} (extensions {', '.join(file.names())}): "
+            "no image of the sky"
+        )
     frame = Frame.find(file, options, companions)
     if options.do_fluxcal and options.abmag is None:
         _check_units(frame)
-    is_mosaic = "mask" not in frame.layers and ("wht" in frame.layers or _is_resampled(file))
-    # Stage 2 was divided by PIXAR_SR, which is right whatever the WCS says; a mosaic has pixels of
-    # its own, of one area.
-    frame.area_tolerance = 1.05 if is_mosaic else math.inf
-    if is_mosaic and "wht" not in frame.layers:
-        frame.notes.append(
-            "no WHT extension: pixels without data are those that are NaN or have a useless ERR"
-        )
-    if not is_mosaic:
-        frame.require_mask("JWST")
     _settle_band(frame)
-    if "area" not in frame.layers and not is_mosaic:
-        frame.notes.append("no AREA extension; every pixel is taken to have the nominal area")
+    if "mask" not in frame.layers and ("wht" in frame.layers or _is_resampled(file)):
+        frame.area_tolerance = 1.05
+        if "wht" not in frame.layers:
+            frame.notes.append(
+                "no WHT extension: pixels without data are those that are NaN or have a useless ERR"
+            )
+    else:
+        frame.require_mask("JWST")
+        frame.bitmask = JWST.parse("DO_NOT_USE")
+        # Stage 2 was divided by PIXAR_SR, which is right whatever the WCS says; a mosaic has
+        # pixels of its own, of one area.
+        frame.area_tolerance = math.inf
+        if "area" not in frame.layers:
+            frame.notes.append("no AREA extension; every pixel is taken to have the nominal area")
     if "ASDF" not in file.names():
         frame.notes.append("no ASDF extension and so no gWCS; the FITS WCS is used")
-
-    frame.bitmask = None if is_mosaic else JWST.parse("DO_NOT_USE")
     yield from assemble(frame)
 
 
@@ -73,21 +78,6 @@ def _is_resampled(file: FitsFile) -> bool:
     """Tell a mosaic, whole or stripped of its weights, from an exposure."""
     is_named = file.path.name.partition(".")[0].endswith(("_i2d", "_s2d"))
     return is_named or "CON" in file.names() or file.primary("S_RESAMP") == "COMPLETE"
-
-
-def _refuse_other_products(file: FitsFile) -> None:
-    """Refuse what is no image of the sky, with the reason."""
-    kind = str(file.primary("EXP_TYPE") or "").strip().upper()
-    if _NO_IMAGE.search(kind) or "EXTRACT1D" in file.names():
-        raise UnusableExposureError(
-            f"{file.path}: EXP_TYPE is {kind or 'missing'} (extensions {', '.join(file.names())}): "
-            "no image of the sky"
-        )
-    if file.names().count("SCI") > 1:
-        raise UnusableExposureError(
-            f"{file.path}: has {file.names().count('SCI')} SCI extensions, one a slit or source "
-            f"(EXP_TYPE {kind or 'missing'}); expected one image"
-        )
 
 
 def _settle_band(frame: Frame) -> None:

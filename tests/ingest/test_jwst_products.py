@@ -191,7 +191,7 @@ def test_cubes_and_sets_of_spectra_are_refused(tmp_path):
             cube,
             "SCI is no 2-dimensional image .found 24 x 16 x 3 pixels.; of a cube",
         ),
-        "jw_s2d.fits": (slits, "has 2 SCI extensions, one a slit"),
+        "jw_s2d.fits": (slits, "2 extensions are called SCI"),
         "jw_x1d.fits": (spectra, "EXTRACT1D.*no image of the sky"),
     }
     for name, (model, reason) in cases.items():
