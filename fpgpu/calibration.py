@@ -110,14 +110,9 @@ class Planes(NamedTuple):
 
     def map(self, function: Callable[[Image], Image]) -> "Planes":
         """Apply a function to every array there is."""
-        return Planes(
-            function(self.im),
-            function(self.ierr),
-            None if self.flags is None else function(self.flags),
-            None if self.bkg is None else function(self.bkg),
-            None if self.area is None else function(self.area),
-            self.bad_bits,
-        )
+        arrays = self._asdict()
+        del arrays["bad_bits"]
+        return self._replace(**{n: function(a) for n, a in arrays.items() if a is not None})
 
 
 def _as_bits(mask: Image | None, bitmask: int | None) -> tuple[Image | None, Any]:
