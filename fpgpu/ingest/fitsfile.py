@@ -197,8 +197,9 @@ class FitsFile:
         hdus = self._walk()
         with self.guarded(str(self.path)):
             patches = self._patches(hdus)
+            if patches:
+                self._stream = patched(self._stream, patches)
         if patches:
-            self._stream = patched(self._stream, patches)
             hdus = self._walk()
         with self.guarded(str(self.path)):
             self._names = [hdu.name.strip().upper() for hdu in hdus]
