@@ -23,9 +23,10 @@ __all__ = ["FluxUnit", "beam_area", "flux_calibration", "flux_unit", "image_unit
 logger = logging.getLogger(__name__)
 
 _COUNTS = re.compile(
-    r"(?:(ELECTRONS?|E-?)|(COUNTS?|CTS?)|(DN)|(ADUS?))(/S|/SEC|/SECOND|S-1|S\^-1|S\*\*-1)?", re.I
+    r"(?:(?P<electron>ELECTRONS?|E-?)|(?P<ct>COUNTS?|CTS?)|(?P<DN>DN)|(?P<adu>ADUS?))"
+    r"(?P<rate>/S|/SEC|/SECOND|S-1|S\^-1|S\*\*-1)?",
+    re.I,
 )
-_COUNT_NAMES = ("electron", "ct", "DN", "adu")
 _RATES = {"CPS": "ct/s", "EPS": "electron/s"}
 
 # What u.Unit does not read, though it says magnitudes; not the start of "maggies".
@@ -125,9 +126,8 @@ def image_unit(text: object) -> "UnitBase | None":
     compact = text.replace(" ", "")
     counts = _COUNTS.fullmatch(compact)
     if counts:
-        found = zip(_COUNT_NAMES, counts.groups()[:-1], strict=True)
-        kind = next(name for name, word in found if word)
-        return u.Unit(f"{kind}/s" if counts[5] else kind)
+        kind = next(name for name, word in counts.groupdict().items() if word)
+        return u.Unit(f"{kind}/s" if counts["rate"] else kind)
     spelled = _RATES.get(compact.upper(), text)
     for pattern, usual in _SPELLINGS:
         spelled = pattern.sub(usual, spelled)

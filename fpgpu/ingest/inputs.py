@@ -85,12 +85,14 @@ def _number(expected: str, low: float = -math.inf, high: float = math.inf) -> Ki
 
 
 def _integer(value: Any) -> int:
+    """A whole number, or the text of one."""
     if isinstance(value, bool):
         raise TypeError
     return int(value) if isinstance(value, str) else index(value)
 
 
 def _switch(value: Any) -> bool:
+    """True or false, nothing that merely counts as one of them."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError
     return bool(value)
@@ -102,12 +104,16 @@ def _names(names: Collection[str]) -> tuple[str, ...]:
 
 
 def _new_names(names: Any) -> dict[str, str]:
-    if not isinstance(names, Mapping) or not all(isinstance(n, str) for n in names.values()):
+    """New names of bands by the old ones, in upper case."""
+    if not isinstance(names, Mapping):
+        raise TypeError
+    if not all(isinstance(name, str) for pair in names.items() for name in pair):
         raise TypeError
     return {old.upper(): new.upper() for old, new in sorted(names.items())}
 
 
 def _sides(value: Any) -> tuple[int, ...]:
+    """The sides of a tile: two, or one for both."""
     return tuple(map(_integer, value if isinstance(value, list | tuple) else (value, value)))
 
 
