@@ -21,20 +21,19 @@ __all__ = [
     "add_bar",
     "band_looks",
     "break_name",
+    "counted",
     "finish_pixel_axes",
     "finish_sky_axes",
     "make_figure",
     "make_groups",
     "make_panels",
+    "page_from",
     "pages",
     "region_look",
     "require_matplotlib",
     "save",
     "save_all",
     "show_image",
-    "shown_exposures",
-    "shown_part",
-    "shown_slice",
 ]
 
 MOST_EXPOSURES = 12
@@ -261,19 +260,15 @@ def add_bar(axes: "Axes", drawn: Any, label: str, ticks: Sequence[float] | None 
     bar.minorticks_off()
 
 
-def shown_slice(first: int) -> slice:
-    """Give the numbers of the exposures that one picture has room for, from `first` on."""
-    return slice(first, first + MOST_EXPOSURES)
+def page_from(plan: PatchPlan, first: int) -> tuple[slice, str]:
+    """Give the exposures that one picture has room for, and say which, when not all are."""
+    last = min(first + MOST_EXPOSURES, plan.n_exp)
+    part = (
+        f" (exposures {first + 1} to {last} of {plan.n_exp})" if last - first < plan.n_exp else ""
+    )
+    return slice(first, last), part
 
 
-def shown_exposures(plan: PatchPlan, first: int) -> Sequence[ExposurePlan]:
-    """Give the exposures of a plan that one picture has room for, from number `first` on."""
-    return plan.exposures[shown_slice(first)]
-
-
-def shown_part(plan: PatchPlan, first: int) -> str:
-    """Say which exposures are shown, when not all are."""
-    n_shown = len(shown_exposures(plan, first))
-    if n_shown == plan.n_exp:
-        return ""
-    return f" (exposures {first + 1} to {first + n_shown} of {plan.n_exp})"
+def counted(n: int, what: str) -> str:
+    """Write a number of things."""
+    return f"{n} {what}{'' if n == 1 else 's'}"

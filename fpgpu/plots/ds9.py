@@ -1,8 +1,9 @@
 """Region files for DS9: footprints, regions and sources, to lay over any image of the sky."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -21,11 +22,12 @@ __all__ = ["Frame", "ds9_regions"]
 
 Frame = Literal["fk5", "icrs"]
 Key = tuple[str, str]
+Shape = tuple[Floats, Floats, Callable[["SkyCoord"], Any]]
+"""Positions, ICRS, and what makes a shape of them where they are in the frame asked for."""
 
 DIGITS = 9
 """Of degrees: 0.004 milliarcsec."""
 
-_ON_BLACK = {"#000000": "white"}
 _NOT_BRACES = str.maketrans("{}", "()")  # which would end a text of DS9
 
 
@@ -67,86 +69,76 @@ def ds9_regions(
     CatalogError
         If the catalogue has no usable positions.
     """
-    from regions import CircleSkyRegion, PointSkyRegion, PolygonSkyRegion, Regions
+    from regions import Regions
 
     regions = [regions] if isinstance(regions, Region) else regions
-    shapes = [*_footprints(meta, exposures), *map(_shape_of, regions), *_sources(catalog)]
-    kinds = {"polygon": PolygonSkyRegion, "circle": CircleSkyRegion, "point": PointSkyRegion}
+    shapes = [*_footprints(meta, exposures), *map(_outline, regions), *_sources(catalog)]
+    # All positions in one call, which takes long; 0.02 arcsec lie between ICRS and FK5.
+    places = _in_frame([ra for ra, *_ in shapes], [dec for _, dec, _ in shapes], frame)
+    ends = np.cumsum([0, *(len(ra) for ra, *_ in shapes)])
     drawn = [
-        kinds[shape.kind](
-            places if shape.kind == "polygon" else places[0],
-            *shape.size,
-            meta=_told(shape),
-            visual=shape.looks,
-        )
-        for shape, places in zip(shapes, _in_frame(shapes, frame), strict=True)
+        make(places[first:last])
+        for (*_, make), (first, last) in zip(shapes, itertools.pairwise(ends), strict=True)
     ]
     return str(Regions(drawn).serialize(format="ds9", precision=DIGITS))
 
 
-def _told(shape: "_Shape") -> dict[str, Any]:
-    """Name a shape and its tags, without the braces that would end them."""
-    told = {"tag": [tag.translate(_NOT_BRACES) for tag in shape.tags]}
-    return told | ({"text": shape.text.translate(_NOT_BRACES)} if shape.text else {})
-
-
-class _Shape(NamedTuple):
-    """A line of the file; positions are ICRS."""
-
-    kind: str
-    ra: Floats
-    dec: Floats
-    looks: dict[str, Any]
-    tags: list[str]
-    text: str = ""
-    size: tuple[Any, ...] = ()
-
-
-def _footprints(meta: "MetaStore | None", exposures: Iterable[Key] | None) -> Iterator[_Shape]:
+def _footprints(meta: "MetaStore | None", exposures: Iterable[Key] | None) -> Iterator[Shape]:
     """A polygon for each exposure, with its name and its band as a tag."""
-    if meta is None:
-        return
-    keys = list(meta if exposures is None else exposures)
+    from regions import PolygonSkyRegion
+
+    keys = list(meta if exposures is None else exposures) if meta is not None else []
     looks = band_looks(dict.fromkeys(band for band, _ in keys))
     for band, expID in keys:
-        color = _ON_BLACK.get(looks[band]["color"], looks[band]["color"])
-        ra, dec = meta.footprint(band, expID).T
-        drawn = {"color": color}
-        if looks[band]["linestyle"] != "-":  # any style is written as dashed
-            drawn["linestyle"] = "dashed"
-        yield _Shape("polygon", ra, dec, drawn, [band, "footprint"], f"{band}/{expID}")
+        ra, dec = meta.footprint(band, expID).T  # type: ignore[union-attr]
+        color, style = looks[band].values()
+        # On black, in which DS9 shows images; any other style is written as dashed.
+        drawn = {"color": "white" if color == "#000000" else color}
+        drawn |= {} if style == "-" else {"linestyle": "dashed"}
+        told = _told([band, "footprint"], f"{band}/{expID}")
+        yield ra, dec, partial(PolygonSkyRegion, meta=told, visual=drawn)
 
 
-def _shape_of(region: Region) -> _Shape:
+def _outline(region: Region) -> Shape:
     """A circle for a circle, a polygon for any other region."""
-    from astropy import units as u
+    from astropy.units import Quantity
+    from regions import CircleSkyRegion, PolygonSkyRegion
 
-    looks = {"color": "green", "linewidth": 2}
+    looks = {"meta": _told(["region"]), "visual": {"color": "green", "linewidth": 2}}
     if isinstance(region, CircularRegion):
-        ra, dec = np.array([region.ra]), np.array([region.dec])
-        return _Shape("circle", ra, dec, looks, ["region"], size=(region.radius * u.deg,))
+        ra, dec, radius = np.array([region.ra]), np.array([region.dec]), region.radius
+        return ra, dec, lambda at: CircleSkyRegion(at[0], Quantity(radius, "deg"), **looks)
     ra, dec = region_outline(region)
-    return _Shape("polygon", ra[:-1], dec[:-1], looks, ["region"])
+    return ra[:-1], dec[:-1], partial(PolygonSkyRegion, **looks)
 
 
-def _sources(catalog: Any) -> Iterator[_Shape]:
+def _sources(catalog: Any) -> Iterator[Shape]:
     """A point for each source, with its number."""
+    from regions import PointSkyRegion
+
     if catalog is None:
         return
-    places = np.stack([catalog_column(catalog, "ra"), catalog_column(catalog, "dec")], axis=-1)
     looks = {"color": "yellow", "marker": "x"}
-    for number, (ra, dec) in enumerate(places):
-        yield _Shape("point", np.array([ra]), np.array([dec]), looks, ["source"], str(number))
+    ra, dec = catalog_column(catalog, "ra"), catalog_column(catalog, "dec")
+    for k in range(len(ra)):
+        point = partial(PointSkyRegion, meta=_told(["source"], str(k)), visual=looks)
+        yield ra[k : k + 1], dec[k : k + 1], lambda at, make=point: make(at[0])  # type: ignore[misc]
 
 
-def _in_frame(shapes: Sequence[_Shape], frame: Frame) -> "Iterator[SkyCoord]":
-    """Convert positions from ICRS, which is up to 0.02 arcsec from FK5: all in one call."""
+def _told(tags: Sequence[str], text: str = "") -> dict[str, Any]:
+    """Give a shape its tags and name, without the braces that would end them."""
+    told = {"tag": [tag.translate(_NOT_BRACES) for tag in tags]}
+    return told | ({"text": text.translate(_NOT_BRACES)} if text else {})
+
+
+def _in_frame(ra: Sequence[Floats], dec: Sequence[Floats], frame: Frame) -> "SkyCoord":
+    """Convert positions from ICRS."""
     from astropy.coordinates import SkyCoord
 
-    ra, dec = (np.concatenate([np.zeros(0), *(shape[axis] for shape in shapes)]) for axis in (1, 2))
-    there = SkyCoord(ra, dec, unit="deg", frame="icrs").transform_to(frame)
+    none = np.zeros(0)
+    places = SkyCoord(np.concatenate([none, *ra]), np.concatenate([none, *dec]), unit="deg")
+    there = places.transform_to(frame).spherical
     # Rounded first, so that nothing is written as 360.
-    ra = wrapped(np.round(there.spherical.lon.deg, DIGITS))
-    written = SkyCoord(ra, there.spherical.lat.deg, unit="deg", frame=frame)
-    ends = np.cumsum([0, *(len(shape.ra) for shape in shapes)])
-    return (written[first:last] for first, last in itertools.pairwise(ends))
+    return SkyCoord(
+        wrapped(np.round(there.lon.deg, DIGITS)), there.lat.deg, unit="deg", frame=frame
+    )

@@ -14,10 +14,9 @@ from fpgpu.plots.canvas import (
     finish_pixel_axes,
     make_figure,
     make_panels,
+    page_from,
     region_look,
     show_image,
-    shown_exposures,
-    shown_part,
 )
 from fpgpu.plots.pixels import flux_scale, show_pixels
 from fpgpu.plots.skyplane import region_outline
@@ -60,11 +59,12 @@ def plot_superpixels(meta: MetaStore, plan: PatchPlan, *, first: int = 0) -> "Fi
     MissingExtraError
         If matplotlib is missing.
     """
-    shown = shown_exposures(plan, first)
-    figure, panels = make_panels(len(shown), 3.6, 3.8)
+    shown, part = page_from(plan, first)
+    exposures = plan.exposures[shown]
+    figure, panels = make_panels(len(exposures), 3.6, 3.8)
     from matplotlib.collections import PolyCollection
 
-    for exposure, axes in zip(shown, panels, strict=True):
+    for exposure, axes in zip(exposures, panels, strict=True):
         low = exposure.superpixels * plan.super_pixel_size - 0.5
         square = plan.super_pixel_size * np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
         axes.add_collection(
@@ -72,14 +72,13 @@ def plot_superpixels(meta: MetaStore, plan: PatchPlan, *, first: int = 0) -> "Fi
         )
         wcs = meta.sky_wcs(exposure.band, exposure.expID)
         axes.plot(*wcs.world_to_pixel(*region_outline(plan.region)), **region_look())
-        x0, x1, y0, y1 = (plan.super_pixel_size * edge for edge in exposure.window)
-        room = plan.super_pixel_size
-        sides = (x0 - room, x1 + room, y0 - room, y1 + room)
-        finish_pixel_axes(axes, sides)
+        x0, x1, y0, y1 = exposure.window
+        sides = plan.super_pixel_size * np.array([x0 - 1, x1 + 1, y0 - 1, y1 + 1])
+        finish_pixel_axes(axes, tuple(sides))
         nx, ny = exposure.shape
         what = f"{exposure.band}: {exposure.n_superpixels} super-pixels, exposure {nx} x {ny}"
         axes.set_title(f"{what}\n{break_name(exposure.expID, _LINE)}", fontsize=8.5)
-    figure.suptitle(f"super-pixels taken; the line is the region{shown_part(plan, first)}")
+    figure.suptitle(f"super-pixels taken; the line is the region{part}")
     return figure
 
 

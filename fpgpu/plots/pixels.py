@@ -16,10 +16,8 @@ from fpgpu.plots.canvas import (
     add_bar,
     finish_pixel_axes,
     make_groups,
+    page_from,
     show_image,
-    shown_exposures,
-    shown_part,
-    shown_slice,
 )
 
 if TYPE_CHECKING:
@@ -78,9 +76,9 @@ def plot_pixels(
     --------
     >>> figure = plot_pixels(patch.plan, patch.retrieve("data"), patch.retrieve("ierr"))
     """
-    fluxes, weights = _cut(plan, first, data, ierr)
-    shown = shown_exposures(plan, first)
-    figure, groups = make_groups(shown, 2, 7.0, 3.4)
+    shown, part = page_from(plan, first)
+    fluxes, weights = (exposure_images(plan, values)[shown] for values in (data, ierr))
+    figure, groups = make_groups(plan.exposures[shown], 2, 7.0, 3.4)
     for pair, flux, weight in zip(groups, fluxes, weights, strict=True):
         used = np.where(weight.image > 0, 1.0, np.nan)
         values = flux.image * used
@@ -91,7 +89,7 @@ def plot_pixels(
         show_pixels(pair[1], weight, weight.image * used, label)
         n_unused = int(np.count_nonzero(weight.image == 0))
         pair[1].set_title(f"inverse uncertainty, {n_unused} without", fontsize=10)
-    figure.suptitle(f"pixels of the patch; {_MAGENTA}{shown_part(plan, first)}")
+    figure.suptitle(f"pixels of the patch; {_MAGENTA}{part}")
     return figure
 
 
@@ -134,10 +132,10 @@ def plot_residuals(
     """
     from matplotlib.colors import Normalize
 
-    light = np.asarray(model, np.float32)
-    images = _cut(plan, first, data, ierr, light)
-    shown = shown_exposures(plan, first)
-    figure, groups = make_groups(shown, 3, 7.6, 2.9)
+    shown, part = page_from(plan, first)
+    arrays = (data, ierr, np.asarray(model, np.float32))
+    images = [exposure_images(plan, values)[shown] for values in arrays]
+    figure, groups = make_groups(plan.exposures[shown], 3, 7.6, 2.9)
     spread = Normalize(-SIGMAS, SIGMAS)
     for axes, flux, weight, bright in zip(groups, *images, strict=True):
         used = np.where(weight.image > 0, 1.0, np.nan)
@@ -151,7 +149,7 @@ def plot_residuals(
         titles = ("data", "model", f"chi2 a pixel {per_pixel:.2f}")
         for place, title in zip(axes, titles, strict=True):
             place.set_title(title, fontsize=10)
-    figure.suptitle(f"data | model | residual; {_MAGENTA}{shown_part(plan, first)}")
+    figure.suptitle(f"data | model | residual; {_MAGENTA}{part}")
     return figure
 
 
@@ -216,10 +214,3 @@ def show_pixels(
     if label is not None:
         add_bar(axes, drawn, label, ticks)
     finish_pixel_axes(axes, extent)
-
-
-def _cut(
-    plan: PatchPlan, first: int, *arrays: npt.NDArray[np.float32]
-) -> list[list[ExposureImage]]:
-    """Make images of the exposures that are shown, of each array."""
-    return [exposure_images(plan, values)[shown_slice(first)] for values in arrays]

@@ -1,6 +1,6 @@
 """Pictures of a region of sky: the exposures over it, and how often each place is covered."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +9,7 @@ from fpgpu.patch.images import exposure_images
 from fpgpu.patch.plan import ExposurePlan, PatchPlan
 from fpgpu.plots.canvas import (
     band_looks,
+    counted,
     finish_sky_axes,
     make_figure,
     make_panels,
@@ -58,8 +59,8 @@ def plot_footprints(meta: MetaStore, plan: PatchPlan) -> "Figure":
     whole, near = figure.subplots(1, 2)
     looks = band_looks(plan.bandlist)
     for band, count in zip(plan.bandlist, plan.band_N, strict=True):
-        plural = "s" if count != 1 else ""
-        whole.plot([], [], label=f"{band}: {count} exposure{plural}", **looks[band])
+        label = f"{band}: {counted(int(count), 'exposure')}"
+        whole.plot([], [], label=label, **looks[band])
     for exposure in plan.exposures:
         wcs = meta.sky_wcs(exposure.band, exposure.expID)
         outline = closed(*wcs.footprint(16).T)
@@ -106,6 +107,8 @@ def plot_coverage(
     --------
     >>> figure = plot_coverage(survey.meta, patch.plan, patch.retrieve("ierr"))
     """
+    from scipy.ndimage import map_coordinates
+
     center, (_, radius) = plan.region.center, plan.region.bounding_cap
     reach = _ROOM * radius * ARCSEC
     along = reach * (2 * (np.arange(GRID) + 0.5) / GRID - 1)
@@ -115,16 +118,17 @@ def plot_coverage(
     counts = {band: np.zeros((GRID, GRID)) for band in plan.bandlist}
     for exposure, weight in zip(plan.exposures, weights, strict=True):
         x, y = meta.sky_wcs(exposure.band, exposure.expID).world_to_pixel(*sky)
-        counts[exposure.band] += _has_weight(
-            weight.image, x - weight.origin[0], y - weight.origin[1]
-        )
+        # Outside of it, and where the WCS gives no pixel, an exposure counts for nothing.
+        places = np.nan_to_num([x - weight.origin[0], y - weight.origin[1]], nan=-9.0)
+        has_weight = (weight.image > 0).astype(np.float32)
+        counts[exposure.band] += map_coordinates(has_weight, places, order=0, mode="grid-constant")
     figure, panels = make_panels(plan.n_bands, 4.4, 3.7, columns=3)
     most = max((float(count.max()) for count in counts.values()), default=1.0)
     for axes, (band, count), n_exp in zip(panels, counts.items(), plan.band_N, strict=True):
         show_depth(axes, count, along, along, "exposures", most)
         axes.plot(*offsets(center, *region_outline(plan.region)), **region_look())
-        inside = plan.region.contains_sky(*sky)
-        low, high = _range(count[inside])
+        inside = count[plan.region.contains_sky(*sky)]  # none, for a tiny region
+        low, high = (int(inside.min()), int(inside.max())) if inside.size else (0, 0)
         axes.set_title(f"{band}: {low} to {high} of {n_exp} exposures in the region", fontsize=10)
         finish_sky_axes(axes, "arcsec", np.array([(-reach, reach)] * 2))
     what = "pixels with weight" if ierr is not None else "super-pixels taken"
@@ -132,26 +136,10 @@ def plot_coverage(
     return figure
 
 
-def _has_weight(image: npt.NDArray[np.float32], x: Floats, y: Floats) -> npt.NDArray[np.bool_]:
-    """Whether the pixels of an image at some places have weight; outside they have none."""
-    with np.errstate(invalid="ignore"):
-        inside = (x > -0.5) & (y > -0.5) & (x < image.shape[0] - 0.5) & (y < image.shape[1] - 0.5)
-    found = np.zeros(x.shape, bool)
-    place = np.rint(x[inside]).astype(int), np.rint(y[inside]).astype(int)
-    found[inside] = image[place] > 0
-    return found
-
-
-def _range(counts: npt.NDArray[Any]) -> tuple[int, int]:
-    """Least and most of some counts, which a tiny region may have none of."""
-    return (int(counts.min()), int(counts.max())) if counts.size else (0, 0)
-
-
 def _around(plan: PatchPlan) -> str:
     """Say how many exposures there are, and where."""
     ra, dec = plan.region.center
-    plural = "s" if plan.n_exp != 1 else ""
-    return f"{plan.n_exp} exposure{plural} around ra {ra:.5f}, dec {dec:+.5f} deg"
+    return f"{counted(plan.n_exp, 'exposure')} around ra {ra:.5f}, dec {dec:+.5f} deg"
 
 
 def _staircase(exposure: ExposurePlan, size: int) -> tuple[Floats, Floats]:

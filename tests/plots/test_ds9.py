@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -71,8 +70,7 @@ def test_sources_are_points_with_their_numbers() -> None:
 
 
 def test_names_cannot_end_their_braces() -> None:
-    shape = SimpleNamespace(tags=["a}b"], text="a{b")
-    assert _told(shape) == {"tag": ["a)b"], "text": "a(b"}
+    assert _told(["a}b"], "a{b") == {"tag": ["a)b"], "text": "a(b"}
 
 
 def test_all_positions_are_converted_at_once(
