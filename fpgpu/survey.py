@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from fpgpu.backends.base import Backend
 from fpgpu.backends.choose import BackendName, get_backend
@@ -479,56 +479,39 @@ def open(  # noqa: A001 - read as fpgpu.open
     files = _files(folder, pixels, meta, psf)
     chosen = backend if isinstance(backend, Backend) else get_backend(backend)
     resident = ResidentExposures(chosen, resident_bytes) if resident_bytes else None
-    store = PixelStore(files.pixels, mode="r")
-    headers = _open_meta(files.meta, store, use_gwcs)
-    return Survey(
-        store,
-        headers,
-        PSFStore(files.psf) if files.psf is not None else None,
-        backend=chosen,
-        resident=resident,
-        verify=verify,
-    )
-
-
-class _Files(NamedTuple):
-    """The stores to open."""
-
-    pixels: Path
-    meta: Path
-    psf: Path | None
+    store = PixelStore(files[0], mode="r")
+    headers = MetaStore(files[1], use_gwcs=use_gwcs)
+    if headers.state is not None and headers.state.store == store.state.store:
+        # Of the very state of the pixels.
+        headers = MetaStore.of_state(store.state, use_gwcs=use_gwcs)
+    psfs = None if files[2] is None else PSFStore(files[2])
+    return Survey(store, headers, psfs, backend=chosen, resident=resident, verify=verify)
 
 
 def _files(
     folder: StrPath | None, pixels: StrPath | None, meta: StrPath | None, psf: StrPath | None
-) -> _Files:
-    """Say which file each store is."""
+) -> tuple[Path, Path, Path | None]:
+    """Say which file each store is: pixels, metadata and PSFs."""
     if folder is None and (pixels is None or meta is None):
         raise MissingStoreError(
             "no survey was named to open: give the folder that 'fpgpu ingest' made, or pixels= and"
             " meta= (and psf= for PSFs)"
         )
-    folder, pixels, meta, psf = (
-        None if name is None else as_path(name) for name in (folder, pixels, meta, psf)
-    )
-    if psf is not None and not psf.is_file():
-        raise MissingStoreError(f"{psf}: no such PSF store; leave psf= out to go without")
-    if folder is None:
-        usual = StoreFolder(Path())
-        found_psf = None
-    else:
-        usual = StoreFolder(folder)
-        if pixels is None and meta is None:
-            usual.require()
-        found_psf = usual.psf if usual.psf.is_file() else None
-    files = _Files(pixels or usual.pixels, meta or usual.meta, psf or found_psf)
+    usual = StoreFolder(Path() if folder is None else as_path(folder))
+    if pixels is None and meta is None:
+        usual.require()
+    pixel_file = usual.pixels if pixels is None else as_path(pixels)
+    psf_file = usual.psf if folder is not None and usual.psf.is_file() else None
     if psf is not None:
-        _require_psf_store(psf, files.pixels)
-    return files
+        psf_file = as_path(psf)
+        _require_psf_store(psf_file, pixel_file)
+    return pixel_file, usual.meta if meta is None else as_path(meta), psf_file
 
 
 def _require_psf_store(path: Path, pixels: Path) -> None:
     """Refuse, without opening it as a store, a file that cannot hold PSFs."""
+    if not path.is_file():
+        raise MissingStoreError(f"{path}: no such PSF store; leave psf= out to go without")
     if pixels.is_file() and path.samefile(pixels):
         raise StoreFormatError(f"{path}: holds the pixels, no PSFs; give psf.h5, or leave psf= out")
     with path.open("rb") as file:
@@ -547,11 +530,3 @@ def _entries(regions: Any) -> Iterable[Any]:
     except TypeError:
         return [regions]
     return entries
-
-
-def _open_meta(path: Path, pixels: PixelStore, use_gwcs: bool | None) -> MetaStore:
-    """Open the metadata, where it belongs to the pixels' store of the very state of the pixels."""
-    store = MetaStore(path, use_gwcs=use_gwcs)
-    if store.state is not None and store.state.store == pixels.state.store:
-        return MetaStore.of_state(pixels.state, use_gwcs=use_gwcs)
-    return store
