@@ -112,7 +112,11 @@ class PSFImages:
         """
         if not isinstance(band, str):
             raise PSFError(f"{name}: the band is {band!r}; expected a name such as 'F200W'")
-        pixel_scale, oversample = _in_arcsec(pixel_scale, name), _one_number(oversample, name)
+        per_pixel = "pix" in str(getattr(pixel_scale, "unit", ""))
+        scale = _positive(
+            "pixel scale", pixel_scale, "arcsec / pix" if per_pixel else "arcsec", name
+        )
+        samples = _positive("oversampling", oversample, "", name)
         cube = _numbers(images, name)
         cube = cube[None] if cube.ndim == 2 else cube
         if cube.ndim != 3 or cube.shape[1] != cube.shape[2] or 0 in cube.shape:
@@ -120,13 +124,10 @@ class PSFImages:
                 f"{name}: images have shape {np.shape(images)}; expected square ones, (n, size, "
                 "size) or (size, size), with the source in the middle"
             )
-        for what, value in (("pixel scale", pixel_scale), ("oversampling", oversample)):
-            if not (np.isfinite(value) and value > 0):
-                raise PSFError(f"{name}: the {what} is {value}; expected a positive number")
-        if cube.shape[1] < 5 * oversample:
+        if cube.shape[1] < 5 * samples:
             raise PSFError(
-                f"{name}: images of {cube.shape[1]} samples at {oversample:g} a pixel are "
-                f"{cube.shape[1] / oversample:.3g} pixels wide; at least 5 are needed"
+                f"{name}: images of {cube.shape[1]} samples at {samples:g} a pixel are "
+                f"{cube.shape[1] / samples:.3g} pixels wide; at least 5 are needed"
             )
         if not np.isfinite(cube).all():
             bad = int(np.flatnonzero(~np.isfinite(cube).all(axis=(1, 2)))[0])
@@ -138,20 +139,20 @@ class PSFImages:
         if (total <= 0).any():
             bad = int((total <= 0).argmax())
             raise PSFError(f"{name}: image {bad} sums to {total[bad]:g}; a PSF has light")
-        cube = cube * (oversample**2 / total)[:, None, None]
+        cube = cube * (samples**2 / total)[:, None, None]
         if not integrated:
-            cube = _over_pixels(cube, oversample)
-        centers = _centroids(cube, oversample)
+            cube = _over_pixels(cube, samples)
+        centers = _centroids(cube, samples)
         for k, center in enumerate(centers):
             if recenter:
-                cube[k] = _moved(cube[k], -center * oversample)
+                cube[k] = _moved(cube[k], -center * samples)
             elif np.hypot(*center) > OFF_CENTER:
                 raise PSFError(
                     f"{name}: the light of image {k} is centred {center[0]:+.2f}, {center[1]:+.2f} "
                     "pixels (x, y) from its middle, and would move every source by that; cut it "
                     "with the source in the middle, or give --recenter (recenter=True)"
                 )
-        return cls(band.upper(), cube, oversample, pixel_scale, _positions(positions, cube, name))
+        return cls(band.upper(), cube, samples, scale, _positions(positions, cube, name))
 
 
 def read_psf_images(
@@ -197,9 +198,10 @@ def read_psf_images(
         If a file is no FITS image of a PSF, or does not say what must be known.
     """
     paths = [files] if isinstance(files, (str, Path)) else list(files)
+    given = {"oversample": oversample, "pixel_scale": pixel_scale, "integrated": integrated}
     found: dict[str, list[PSFImages]] = {}
     for path in chain.from_iterable(map(_expanded, paths)):
-        images = _read(path, band, oversample, pixel_scale, integrated, recenter)
+        images = _read(path, band, recenter, {k: v for k, v in given.items() if v is not None})
         found.setdefault(images.band, []).append(images)
     return [_joined(parts) for parts in found.values()]
 
@@ -219,32 +221,20 @@ def _expanded(name: str | Path) -> list[Path]:
     return [path]
 
 
-def _in_arcsec(scale: Any, name: str) -> float:
-    """Take the size of a pixel, which may come with a unit, as a plain number."""
+def _positive(what: str, value: Any, unit: str, name: str) -> float:
+    """Take a scale, which may come with a unit, or a sampling, which photutils gives by axis."""
     from astropy.units import Quantity
 
-    unit = "arcsec / pix" if "pix" in str(getattr(scale, "unit", "")) else "arcsec"
+    if "pix" in str(getattr(value, "unit", "")):
+        unit += " / pix"
     try:
-        return float(Quantity(scale, unit).value)
-    except (TypeError, ValueError) as error:
-        raise PSFError(
-            f"{name}: the pixel scale is {scale!r}; expected a positive number (arcsec), or a"
-            " Quantity such as 31 * u.mas"
-        ) from error
-
-
-def _one_number(oversample: Any, name: str) -> float:
-    """Take samples a pixel, which photutils gives for each axis."""
-    try:
-        both = np.unique(np.asarray(oversample, np.float64))
+        found = np.unique(Quantity(value, unit).value)
     except (TypeError, ValueError):
-        both = np.empty(0)
-    if both.size != 1:
-        raise PSFError(
-            f"{name}: the oversampling is {oversample!r}; expected a positive number, the same for"
-            " both axes"
-        )
-    return float(both[0])
+        found = np.empty(0)
+    if found.size != 1 or not (np.isfinite(found[0]) and found[0] > 0):
+        expected = "the same for both axes" if unit == "" else f"or a Quantity ({unit})"
+        raise PSFError(f"{name}: the {what} is {value!r}; expected a positive number, {expected}")
+    return float(found[0])
 
 
 def _numbers(images: Any, name: str) -> Float:
@@ -259,15 +249,8 @@ def _numbers(images: Any, name: str) -> Float:
     return values if mask is None else np.where(mask, np.nan, values)
 
 
-def _read(
-    path: Path,
-    band: str | None,
-    oversample: float | None,
-    pixel_scale: AngleLike | None,
-    integrated: bool | None,
-    recenter: bool,
-) -> PSFImages:
-    """Read one file."""
+def _read(path: Path, band: str | None, recenter: bool, given: dict[str, Any]) -> PSFImages:
+    """Read one file; what is given counts before what it says."""
     from astropy.io import fits
 
     if not path.is_file():
@@ -280,29 +263,30 @@ def _read(
             data, kind = np.asarray(hdu.data, np.float64), hdu.name
     except (OSError, TypeError, ValueError, AttributeError) as error:
         raise PSFError(f"{path}: cannot be read as FITS images of a PSF: {error}") from error
-    grid = [key for key in header if re.fullmatch(r"DET_YX\d+", key)]
-    is_sampled = kind in ("DET_SAMP", "DET_DIST")
     own_band = str(header.get("FILTER", "")).strip().upper()
     if band and own_band and own_band != band.upper():
         raise PSFError(f"{path}: is of {own_band}, not {band.upper()}; leave the band out")
     if not (band or own_band):
         raise PSFError(f"{path}: the header has no FILTER; name the band with --band (band=)")
-    samples = oversample
-    if samples is None:
-        samples = 1.0 if is_sampled else _number(header, "OVERSAMP", path) or 1.0
-    scale = pixel_scale
-    if scale is None:
-        scale = _scale(header, path, 1.0 if is_sampled or grid else samples)
-    by_kind = bool(grid) or is_sampled or kind not in ("OVERSAMP", "OVERDIST")
+    for key in ("OVERSAMP", "PIXELSCL", "FOV", "FOVPIXEL"):
+        if not isinstance(header.get(key) or 0, int | float):
+            raise PSFError(f"{path}: {key} is {header[key]!r}; expected a number")
+    grid = {int(key[6:]): header[key] for key in header if re.fullmatch(r"DET_YX\d+", key)}
+    is_sampled = kind in ("DET_SAMP", "DET_DIST")
+    samples = given.get("oversample", 1.0 if is_sampled else header.get("OVERSAMP") or 1.0)
+    said = {
+        "oversample": samples,
+        "pixel_scale": _scale(header, 1.0 if is_sampled or grid else samples),
+        "integrated": bool(grid) or kind not in ("OVERSAMP", "OVERDIST"),
+    } | given
+    if said["pixel_scale"] is None:
+        raise PSFError(
+            f"{path}: the header has neither PIXELSCL nor FOV and FOVPIXEL, so the size of its "
+            "pixels is not known; give the detector's with --pixel-scale ARCSEC (pixel_scale=)"
+        )
+    places = _grid_positions(grid, path) if grid else _position(header)
     return PSFImages.from_arrays(
-        band or own_band,
-        data,
-        pixel_scale=scale,
-        oversample=samples,
-        positions=_grid_positions(header, grid, path) if grid else _position(header),
-        integrated=by_kind if integrated is None else integrated,
-        recenter=recenter,
-        name=str(path),
+        band or own_band, data, positions=places, recenter=recenter, name=str(path), **said
     )
 
 
@@ -315,39 +299,23 @@ def _chosen(hdus: Any) -> Any:
     return next(hdu for hdu in hdus if getattr(hdu, "data", None) is not None or hdu is hdus[-1])
 
 
-def _number(header: Any, key: str, path: Path) -> float | None:
-    """Return a card's number; None where there is no such card."""
-    value = header.get(key)
-    if value is None:
-        return None
-    try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise PSFError(f"{path}: {key} is {value!r}; expected a number") from error
-
-
-def _scale(header: Any, path: Path, samples: float) -> float:
+def _scale(header: Any, samples: float) -> float | None:
     """Return arcsec a pixel: PIXELSCL is of the samples of the image it stands with."""
-    own, fov, width = (_number(header, key, path) for key in ("PIXELSCL", "FOV", "FOVPIXEL"))
-    if own:
-        return own * samples
-    if fov and width:
-        return fov / width
-    raise PSFError(
-        f"{path}: the header has neither PIXELSCL nor FOV and FOVPIXEL, so the size of its pixels "
-        "is not known; give the detector's with --pixel-scale ARCSEC (pixel_scale=)"
-    )
+    if own := header.get("PIXELSCL"):
+        return float(own * samples)
+    if header.get("FOV") and header.get("FOVPIXEL"):
+        return float(header["FOV"] / header["FOVPIXEL"])
+    return None
 
 
-def _grid_positions(header: Any, keys: list[str], path: Path) -> Float:
+def _grid_positions(grid: dict[int, Any], path: Path) -> Float:
     """Read ``DET_YX0 = '(y, x)'`` and so on, in the order of the images."""
     places = []
-    for key in sorted(keys, key=lambda key: int(key[6:])):
-        parts = str(header[key]).strip("() ").split(",")
+    for k, text in sorted(grid.items()):
         try:
-            y, x = map(float, parts)
+            y, x = map(float, str(text).strip("() ").split(","))
         except ValueError as error:
-            raise PSFError(f"{path}: {key} is {header[key]!r}; expected '(y, x)'") from error
+            raise PSFError(f"{path}: DET_YX{k} is {text!r}; expected '(y, x)'") from error
         places.append((x, y))
     return np.array(places)
 
