@@ -203,13 +203,14 @@ class _Samples:
 
     @classmethod
     def of(cls, image: Float, oversample: float) -> "_Samples":
+        from astropy.nddata import block_reduce
+
         n = len(image)
         places = (np.arange(n) - (n - 1) / 2) / oversample
         x, y = np.broadcast_arrays(places[None], places[:, None])
         is_core = np.maximum(abs(x), abs(y)) <= CORE
         step = max(1, round(oversample))
-        cells = n // step * step
-        coarse = [_binned(values[:cells, :cells], step) for values in (x, y, image)]
+        coarse = [block_reduce(values, step, np.mean) for values in (x, y, image)]
         is_outer = np.maximum(abs(coarse[0]), abs(coarse[1])) > CORE
         area = step**2 / oversample**2
         parts = zip((x, y, image), coarse, strict=True)
@@ -252,12 +253,6 @@ class _Samples:
         return FitError(
             float(abs(off).max() / self.light.max()), float(energy), float(np.hypot(*shift))
         )
-
-
-def _binned(values: Float, step: int) -> Float:
-    """Means of blocks of ``step`` by ``step``."""
-    n = len(values) // step
-    return np.asarray(values.reshape(n, step, n, step).mean(axis=(1, 3)))
 
 
 def _fitted(

@@ -110,6 +110,8 @@ class PSFImages:
         >>> round(float(images.images.sum()), 6)
         1.0
         """
+        from scipy.ndimage import shift
+
         if not isinstance(band, str):
             raise PSFError(f"{name}: the band is {band!r}; expected a name such as 'F200W'")
         per_pixel = "pix" in str(getattr(pixel_scale, "unit", ""))
@@ -145,7 +147,7 @@ class PSFImages:
         centers = _centroids(cube, samples)
         for k, center in enumerate(centers):
             if recenter:
-                cube[k] = _moved(cube[k], -center * samples)
+                cube[k] = shift(cube[k], -center[::-1] * samples, order=3, mode="constant")
             elif np.hypot(*center) > OFF_CENTER:
                 raise PSFError(
                     f"{name}: the light of image {k} is centred {center[0]:+.2f}, {center[1]:+.2f} "
@@ -383,10 +385,3 @@ def _centroids(cube: Float, oversample: float) -> Float:
     light = np.clip(cube - 0.1 * cube.max(axis=(1, 2), keepdims=True), 0, None)
     total = light.sum(axis=(1, 2))
     return np.stack([light.sum(axis=1) @ places / total, light.sum(axis=2) @ places / total], 1)
-
-
-def _moved(image: Float, by: Float) -> Float:
-    """Move an image by samples along x and y."""
-    from scipy.ndimage import shift
-
-    return np.asarray(shift(image, (by[1], by[0]), order=3, mode="constant"))

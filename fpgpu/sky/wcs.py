@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 # Where a WCS that states no extent is taken to be valid; only the start of an iteration.
 _UNKNOWN_EXTENT = 1024.0
 
-_GWCS_AXES = ("pos.eq.ra", "pos.eq.dec"), ("pos.galactic.lon", "pos.galactic.lat")
+_GWCS_AXES = {"pos.eq.ra", "pos.eq.dec"}, {"pos.galactic.lon", "pos.galactic.lat"}
 # Radians. No detector sees more; a footprint that does comes from nonsense in a header.
 _LARGEST_RADIUS = np.deg2rad(30.0)
 
@@ -172,19 +172,13 @@ class SkyWCS:
                 "axes to right ascension and declination"
             )
         types = physical_types(gwcs)
-        for pair in _GWCS_AXES:
-            if set(pair) == set(types):
-                columns = types.index(pair[0]), types.index(pair[1])
-                # The types come back from ASDF in another order than the axes, this does not.
-                order = getattr(gwcs.output_frame, "axes_order", None)
-                if order is not None and {*order} == {0, 1}:
-                    columns = order[0], order[1]
-                break
-        else:
+        if {*types} not in _GWCS_AXES:
             raise WCSError(
                 f"the gWCS ends in the axes {', '.join(types)}; expected right ascension and "
                 "declination (pos.eq.ra, pos.eq.dec)"
             )
+        # The types come back from ASDF in another order than the axes, this does not.
+        columns = tuple(getattr(gwcs.output_frame, "axes_order", (0, 1)))
         size, box = shape or gwcs.pixel_shape, bounding_box_of(gwcs)
         return cls("gwcs", gwcs, size, columns, box, gwcs_frame(gwcs))
 
