@@ -21,11 +21,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
 
 from fpgpu import CircularRegion, MetaStore, PixelStore, PSFStore
 from fpgpu.errors import FpgpuError
 from fpgpu.stores.index import FOOTER_BYTES, split_tail
+from fpgpu.stores.pixels.records import CHECKSUM
+from fpgpu.stores.psfs.file import note_checksums
 from fpgpu.stores.shard import find_orphans, read_shard
 from fpgpu.stores.state import open_state
 from fpgpu.stores.upkeep.repair import repair
@@ -40,6 +43,7 @@ SIDE = 16
 KEYS = [("F200W", "e1"), ("F200W", "visit/e2"), ("F444W", "e1")]
 TWEAKED = KEYS[2]
 NEW = ("F090W", "new")
+GOLDEN_PSF = Path(__file__).parents[1] / "data" / "golden" / "tiny" / "psf.h5"
 
 Spoil = Callable[[Path, random.Random], None]
 Use = Callable[[Path, random.Random], None]
@@ -221,12 +225,14 @@ def use_asdf(folder: Path, _: random.Random) -> None:
 
 
 def use_psf(folder: Path, _: random.Random) -> None:
-    """Ask a PSF store for everything."""
-    with PSFStore(folder / "psf.h5") as store:
+    """Ask a PSF store for everything; no number is wrong where a checksum is left."""
+    with PSFStore(folder / "psf.h5") as store, PSFStore(GOLDEN_PSF) as golden:
         repr(store)
         for band in store:
             store.lookup(band, (3, 4))
             store.locations(band)
+            if CHECKSUM in store.data[band].attrs:
+                assert store.table(band).tobytes() == golden.table(band).tobytes()
         store.add_psf("NEW", store.lookup(store.bands[0]))
 
 
@@ -336,9 +342,11 @@ def make_meta(folder: Path) -> None:
 
 
 def make_psf(folder: Path) -> None:
-    """Copy the golden PSF store."""
-    golden = Path(__file__).parents[1] / "data" / "golden" / "tiny" / "psf.h5"
-    shutil.copyfile(golden, folder / "psf.h5")
+    """Copy the golden PSF store; of its bands all but one get a checksum."""
+    shutil.copyfile(GOLDEN_PSF, folder / "psf.h5")
+    note_checksums(folder / "psf.h5")
+    with h5py.File(folder / "psf.h5", "r+") as h5:
+        del h5[min(h5)].attrs[CHECKSUM]
 
 
 def make_folder(folder: Path) -> None:
