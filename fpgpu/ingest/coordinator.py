@@ -275,13 +275,15 @@ class Coordinator:
             job.future.cancel()
         done = [job for job in self._jobs if job.future.done() and _error_of(job.future) is None]
         self._jobs.clear()
-        is_refusal = isinstance(error, FpgpuError)
+        # In a strict run nothing goes in behind what was refused, and a store that fails takes no
+        # more; to lose who did the work is no fault of what is done.
+        is_wanted = isinstance(error, ExecutorError) or not isinstance(error, FpgpuError)
         for job in done:
             made = job.future.result()
-            if is_refusal:
-                discard(made)
-            else:
+            if is_wanted:
                 self._accept_all(job, made)
+            else:
+                discard(made)
         try:
             self.publish()
         except StoreError as second:

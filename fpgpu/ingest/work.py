@@ -32,7 +32,6 @@ from fpgpu.ingest.report import IngestRow, made_row
 from fpgpu.stores.shard import Shard, write_shard
 
 __all__ = [
-    "STORE_FAILURES",
     "ShardResult",
     "Task",
     "discard",
@@ -45,9 +44,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-STORE_FAILURES = (StoreBusyError, StoreFormatError, StoreWriteError)
-"""Errors after which no other exposure could go in either."""
-
+# After these no other exposure could go in either.
+_STORE_FAILURES = (StoreBusyError, StoreFormatError, StoreWriteError)
 # Of a process, made once.
 _backend_of = cache(get_backend)
 
@@ -144,7 +142,7 @@ def _attempt(task: Task, *, complete: bool) -> list[ShardResult]:
             made = []
             raise
     except FpgpuError as error:
-        if isinstance(error, STORE_FAILURES):
+        if isinstance(error, _STORE_FAILURES):
             discard(made)
             raise
         made.append(refused(item.path, error, seconds=time.perf_counter() - start))
@@ -182,7 +180,7 @@ def each_exposure(item: Input, make: Callable[[Exposure, float], T]) -> Iterator
             n_others += 1
             require_weight(exposure, item.calibration)
             yield make(exposure, start)
-        except STORE_FAILURES:
+        except _STORE_FAILURES:
             raise
         except FpgpuError as refusal:
             yield refused(item.path, refusal, *key, seconds=time.perf_counter() - start)

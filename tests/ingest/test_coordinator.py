@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fpgpu import PixelStore
-from fpgpu.errors import StoreWriteError
+from fpgpu.errors import ExecutorError, StoreWriteError
 from fpgpu.ingest import coordinator, machine, pipeline, readers, work
 from fpgpu.ingest.inputs import Input
 from fpgpu.ingest.pipeline import ingest
@@ -83,6 +83,36 @@ def test_a_pool_that_breaks_is_replaced_once(files, tmp_path, monkeypatch):
     assert ingest(files[:2], tmp_path / "s").ok
     assert workers.n_renewed == 1
     assert workers.n_submitted == 4
+
+
+class Leaving(InProcess):
+    """As a cluster that is lost while it works on its first task and has done the second."""
+
+    is_remote = True
+
+    def __init__(self):
+        super().__init__()
+        self._n = 2
+        self.first = Future()
+        self.n_submitted = 0
+
+    def submit(self, work, *args):
+        self.n_submitted += 1
+        if self.n_submitted == 1:
+            return self.first
+        if self.n_submitted == 3:
+            self.first.cancel()
+        return super().submit(work, *args)
+
+
+def test_what_was_done_goes_in_when_the_executor_is_lost(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "open_workers", lambda *args: Leaving())
+    seen = []
+    with pytest.raises(ExecutorError, match="--resume"):
+        ingest(files, tmp_path / "s", on_progress=seen.append)
+    assert [row.file for row in seen] == files[1:3]
+    assert len(PixelStore(tmp_path / "s" / "pixels.h5", mode="r")) == 2
+    assert find_orphans(tmp_path / "s") == []
 
 
 def test_an_error_that_nobody_foresaw_refuses_one_file(files, tmp_path, monkeypatch):
