@@ -23,7 +23,8 @@ import numpy as np
 from fpgpu.cli.console import Result, format_bytes, format_table
 from fpgpu.depth import aperture_ivar, limiting_magnitude
 from fpgpu.errors import FpgpuError
-from fpgpu.sky.sphere import positions, separation, unit_vectors
+from fpgpu.plots.skyplane import mean_position
+from fpgpu.sky.sphere import separation
 from fpgpu.stores.exposures import as_dicts, exposure_records, write_records
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
@@ -81,10 +82,9 @@ def _place(meta: MetaStore) -> dict[str, float]:
     outlines = [meta.footprint(*key) for key in meta]
     if not outlines:
         return {}
-    ra, dec = np.concatenate(outlines).T
-    centre = positions(unit_vectors(ra, dec).mean(axis=0))
-    radius = float(separation(*centre, ra, dec).max())
-    return {"ra": float(centre[0]), "dec": float(centre[1]), "radius_arcmin": 60 * radius}
+    ra, dec = mean_position(outlines)
+    radius = float(separation(ra, dec, *np.concatenate(outlines).T).max())
+    return {"ra": ra, "dec": dec, "radius_arcmin": 60 * radius}
 
 
 def _depth(pixels: PixelStore, band: BandSummary) -> float | None:

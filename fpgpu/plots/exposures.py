@@ -141,9 +141,7 @@ def plot_layout(
     whole.set_title(f"{grid[0]} x {grid[1]} super-pixels, {masked_part:.2f} % masked", fontsize=11)
     x0, x1, y0, y1 = (size * edge - 0.5 for edge in window)
     box = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)])
-    # White under black is seen on every colour.
-    whole.plot(*box.T, color="white", linewidth=3.5)
-    whole.plot(*box.T, color="black", linewidth=1.5)
+    whole.plot(*box.T, **region_look())
 
     part = np.s_[size * window.x0 : size * window.x1, size * window.y0 : size * window.y1]
     image = ExposureImage(band, expID, flux[part], (int(x0 + 0.5), int(y0 + 0.5)), (nx, ny))

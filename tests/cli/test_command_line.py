@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import termios
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -48,6 +49,16 @@ class TestHelp:
         for option in ("-v, --verbose", "-q, --quiet", "--debug"):
             assert option in told.out
         assert max(map(len, told.out.splitlines())) <= 100
+
+    def test_it_is_there_without_docstrings_and_without_importing_commands(self) -> None:
+        code = """
+            import sys
+            from fpgpu.cli.parser import build_parser
+            assert "--out" in build_parser().commands["ingest"].options
+            assert "fpgpu.cli.ingest" not in sys.modules
+        """
+        words = [sys.executable, "-OO", "-c", textwrap.dedent(code) + "sys.exit(3)"]
+        assert subprocess.run(words, check=False).returncode == 3
 
     def test_help_tells_the_exit_codes_and_every_command(self, fpgpu_command: Run) -> None:
         told = fpgpu_command("--help")
