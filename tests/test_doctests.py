@@ -23,6 +23,7 @@ MODULES = [
     "fpgpu.ingest.exposure",
     "fpgpu.ingest.inputs",
     "fpgpu.ingest.memory",
+    "fpgpu.ingest.naming",
     "fpgpu.ingest.pipeline",
     "fpgpu.patch.device",
     "fpgpu.patch.plan",
