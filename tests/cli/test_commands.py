@@ -64,7 +64,7 @@ class TestIngest:
         bad.write_bytes(b"no FITS at all")
         done = fpgpu_command("ingest", bad, *tiny_exposures[:2], "--out", tmp_path / "stores")
         assert done.code == 1
-        assert f"refused {bad} cannot be read as FITS" in done.err
+        assert f"refused {bad}: cannot be read as FITS" in done.err
         assert done.out.splitlines()[-1] == f"2 exposures in {tmp_path / 'stores'}, 1 refused"
 
     def test_progress_counts_files_not_their_tiles(
