@@ -246,7 +246,8 @@ def test_workers_that_hold_the_lock_of_their_queue_are_ended(method, monkeypatch
 
 
 def test_giving_up_ends_busy_workers_and_leaves_the_other_processes_of_the_caller():
-    own = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(60,))
+    # Not by the server that forks workers, which would begin without what they preload.
+    own = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
     own.start()
     workers = executors.Processes(2)
     pid = workers.submit(os.getpid).result()
