@@ -1,4 +1,4 @@
-"""Threads that share a piece of work which releases Python's lock: reading, NumPy, Numba."""
+"""Threads that share a piece of work which releases Python's lock, as NumPy and Numba do."""
 
 import os
 from collections.abc import Callable

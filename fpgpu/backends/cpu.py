@@ -19,7 +19,6 @@ from fpgpu.backends.arguments import (
     PatchPixels,
     Read,
     StagedExposure,
-    untimed,
 )
 from fpgpu.backends.base import Backend, MemoryState
 from fpgpu.backends.hostpool import HostPool, aligned_bytes
@@ -28,8 +27,6 @@ from fpgpu.backends.memory import ALIGNMENT, Array, HostMemory, Memory
 from fpgpu.backends.operations import FirstBad
 from fpgpu.backends.staging import PAGE, Slot, StagingSettings
 from fpgpu.backends.unpacking import (
-    AT_ONCE,
-    MOST_READERS,
     batches,
     count,
     runs,
@@ -44,11 +41,13 @@ from fpgpu.layout import (
     ImageFlag,
 )
 from fpgpu.superpixels import images_from_superpixels, superpixelize
-from fpgpu.threads import in_threads, n_threads
 
 __all__ = ["CpuBackend"]
 
 _AS_STORED = ImageFlag(0)
+
+AT_ONCE = 1 << 20
+"""Bytes staged at a time: what was read is still in the caches when it is unpacked."""
 
 
 class CpuBackend(Backend):
@@ -207,15 +206,15 @@ class CpuBackend(Backend):
         clock: Clock,
     ) -> FirstBad:
         """Unpack so few at a time that what was just read is still in the processor's caches."""
-        pixels = size * size
-        bad: list[int] = []
+        pixels, first = size * size, None
 
         def add(start: int, superpixels: npt.NDArray[np.float32], background: float) -> None:
+            nonlocal first
             stop = start + len(superpixels)
             some = PatchPixels(*(array[start * pixels : stop * pixels] for array in out))
-            first = unpack_piece(superpixels, places[start:stop], background, size, max_snr, some)
-            if first >= 0:
-                bad.append(start + first)
+            bad = unpack_piece(superpixels, places[start:stop], background, size, max_snr, some)
+            if first is None and bad >= 0:
+                first = start + bad
 
         bytes_each = 8 * pixels
         at_most = self.staging_settings.slot_bytes // bytes_each or 1
@@ -230,30 +229,20 @@ class CpuBackend(Backend):
                 continue
             cuts = list(batches(pieces, at_most, AT_ONCE // bytes_each))
             largest = max(map(count, cuts))
-            # Phases that are timed come one after the other.
-            n = (
-                1
-                if clock is not untimed
-                else min(n_threads(), MOST_READERS, len(cuts), at_most // largest)
-            )
-            with self.stage(n * largest * bytes_each) as slot:
-                memory = slot.view((n, largest, 2 * pixels), np.float32)
-
-                def work(k: int, n: int = n, memory: Any = memory, cuts: Any = cuts) -> None:
-                    for batch in cuts[k::n]:
-                        begin, end = batch[0].start, batch[-1].stop
-                        read(begin, end, memory[k, : end - begin])
-                        with clock("unpack"):
-                            # Neighbours of the same background are as one exposure.
-                            for background, group in groupby(
-                                batch, lambda piece: exposures[piece.exposure].background
-                            ):
-                                same = list(group)
-                                start, stop = same[0].start, same[-1].stop
-                                add(start, memory[k, start - begin : stop - begin], background)
-
-                in_threads(work, n)
-        return lambda: min(bad, default=None)
+            with self.stage(largest * bytes_each) as slot:
+                memory = slot.view((largest, 2 * pixels), np.float32)
+                for batch in cuts:
+                    begin, end = batch[0].start, batch[-1].stop
+                    read(begin, end, memory[: end - begin])
+                    with clock("unpack"):
+                        # Neighbours of the same background are as one exposure.
+                        for background, group in groupby(
+                            batch, lambda piece: exposures[piece.exposure].background
+                        ):
+                            same = list(group)
+                            start, stop = same[0].start, same[-1].stop
+                            add(start, memory[start - begin : stop - begin], background)
+        return lambda: first
 
     def _check_layout(self, launch: Launch, patch: int, n_bands: int) -> npt.NDArray[Any]:
         struct = _at(patch, (), PATCH_DTYPE)

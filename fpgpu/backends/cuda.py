@@ -21,7 +21,6 @@ from fpgpu.backends.arguments import (
     PatchPixels,
     Read,
     StagedExposure,
-    untimed,
 )
 from fpgpu.backends.base import Backend, MemoryState
 from fpgpu.backends.compiler import OPTIONS, cache_folder, machine_code, single_file
@@ -30,7 +29,7 @@ from fpgpu.backends.launches import DeviceLimits, Launch, c_ints, one_launch, ta
 from fpgpu.backends.memory import Array, Memory
 from fpgpu.backends.operations import FirstBad
 from fpgpu.backends.staging import Slot, StagingRing, StagingSettings
-from fpgpu.backends.unpacking import batches, read_together, runs
+from fpgpu.backends.unpacking import batches, runs
 from fpgpu.errors import (
     BackendUnavailableError,
     DeviceMemoryError,
@@ -420,9 +419,7 @@ class CudaBackend(Backend):
                 table = np.array(rows, UNPACK_DTYPE)
                 if is_read:
                     with self.stage((stop - start) * bytes_each) as slot:
-                        staged = slot.view((stop - start, 2 * pixels), np.float32)
-                        # Phases that are timed come one after the other.
-                        read_together(read, pieces, staged, alone=clock is not untimed)
+                        read(start, stop, slot.view((stop - start, 2 * pixels), np.float32))
                         with clock("upload"):
                             memory = self.allocate(slot.nbytes)
                             there = memory.view((slot.nbytes,), np.uint8)

@@ -1,6 +1,6 @@
 """Unpacking super-pixels in host memory: what is read at once, and what is done with it."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, groupby
 from typing import NamedTuple
 
@@ -10,28 +10,16 @@ import numpy.typing as npt
 from fpgpu.backends import reference
 from fpgpu.backends.arguments import PatchPixels, StagedExposure
 from fpgpu.jit import compiled_module
-from fpgpu.threads import in_threads, n_threads
 
 __all__ = [
-    "AT_ONCE",
     "Piece",
     "batches",
     "count",
-    "read_together",
     "runs",
     "unpack_piece",
 ]
 
 Pixels = npt.NDArray[np.float32]
-
-
-AT_ONCE = 1 << 20
-"""Bytes that a thread reads at once: in its processor's caches when they are unpacked, and not so
-few that threads wait for each other."""
-
-
-MOST_READERS = 8
-"""Threads that read: more do not help."""
 
 
 class Piece(NamedTuple):
@@ -78,27 +66,6 @@ def batches(pieces: Iterable[Piece], at_most: int, enough: int) -> Iterator[list
             batch.append(Piece(exposure, start, stop))
     if batch:
         yield batch
-
-
-def read_together(
-    read: Callable[[int, int, Pixels], object],
-    pieces: Sequence[Piece],
-    to: Pixels,
-    *,
-    alone: bool = False,
-) -> None:
-    """Read pieces that follow each other into an array, by several threads."""
-    start, most = pieces[0].start, len(to)
-    enough = max(1, AT_ONCE // to[0].nbytes)
-    cuts = list(batches(pieces, most, enough))
-    n = 1 if alone else min(n_threads(), MOST_READERS, len(cuts))
-
-    def work(k: int) -> None:
-        for batch in cuts[k::n]:
-            begin, end = batch[0].start, batch[-1].stop
-            read(begin, end, to[begin - start : end - start])
-
-    in_threads(work, n)
 
 
 def unpack_piece(

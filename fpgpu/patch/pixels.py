@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import numpy.typing as npt
 
-from fpgpu.backends.arguments import PatchPixels, StagedExposure
+from fpgpu.backends.arguments import PatchPixels, Read, StagedExposure
 from fpgpu.backends.base import Backend
 from fpgpu.backends.operations import FirstBad
 from fpgpu.errors import IntegrityError, LayoutError
@@ -47,15 +47,13 @@ def send_pixels(
     stops = np.cumsum(counts)
     grid = grid_shape(plan.exposures[0].shape, plan.super_pixel_size)
 
+    @cache
+    def reader() -> Read:
+        return store.reader.list_reader(keys, counts, places)
+
     def read(start: int, stop: int, to: npt.NDArray[np.float32]) -> None:
-        first, last = np.searchsorted(stops, [start, stop - 1], side="right").tolist()
-        lists = []
-        for number in range(first, last + 1):
-            end = int(stops[number])
-            begin = end - counts[number]
-            lists.append((*keys[number], places[max(begin, start) : min(end, stop)]))
         with clock("read"):
-            store.reader.read_lists(lists, to)
+            reader()(start, stop, to)
 
     with (
         resident.lent(store, keys) if resident is not None else nullcontext([None] * len(keys))

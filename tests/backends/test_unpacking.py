@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fpgpu.backends import cpu, reference, unpacking
+from fpgpu.backends import cpu, reference
 from fpgpu.backends.arguments import PatchPixels, StagedExposure
 from fpgpu.backends.cpu import CpuBackend
 from fpgpu.backends.unpacking import Piece, batches, count
@@ -42,7 +42,6 @@ def pixels(n: int, size: int = 8) -> PatchPixels:
     max_snr=st.sampled_from([0.0, 1.5]),
     slot=st.integers(1, 50),
     at_once=st.integers(1, 50),
-    threads=st.integers(1, 4),
     seed=st.integers(0, 1000),
 )
 def test_parts_are_what_all_are_at_once(
@@ -51,7 +50,6 @@ def test_parts_are_what_all_are_at_once(
     max_snr: float,
     slot: int,
     at_once: int,
-    threads: int,
     seed: int,
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -74,32 +72,12 @@ def test_parts_are_what_all_are_at_once(
     with (
         backend.staging(slot_bytes=slot * 8 * size * size, depth=1),
         patch.object(cpu, "AT_ONCE", at_once * 8 * size * size),
-        patch.object(cpu, "n_threads", lambda: threads),
     ):
         first_bad = backend.unpack(exposures, places, out, size, max_snr=max_snr, read=read)
     for found, array in zip(out, expected, strict=True):
         np.testing.assert_array_equal(found.view(np.uint32), array.view(np.uint32))
     bad = np.flatnonzero(~np.isfinite(superpixels).all(axis=1))
     assert first_bad() == (int(bad[0]) if bad.size else None)
-
-
-@pytest.mark.parametrize("threads", [1, 4])
-def test_threads_read_each_super_pixel_into_its_place(threads: int) -> None:
-    bounds = np.cumsum([0, 3, 40, 1, 200, 17, 5]).tolist()
-    pieces = [Piece(k, *pair) for k, pair in enumerate(pairwise(bounds))][1:]
-    to, asked = np.zeros((bounds[-1] - 3, 128), np.float32), []
-
-    def read(start: int, stop: int, part: Any) -> None:
-        asked.append((start, stop))
-        part[...] = np.arange(start, stop)[:, None]
-
-    with (
-        patch.object(unpacking, "AT_ONCE", 20 * 512),
-        patch.object(unpacking, "n_threads", lambda: threads),
-    ):
-        unpacking.read_together(read, pieces, to)
-    np.testing.assert_array_equal(to, np.arange(3, bounds[-1])[:, None] + np.zeros(128))
-    assert sorted(asked) == [(3, 43), (43, 44), (44, 244), (244, 261), (261, 266)]
 
 
 whole_exposures = st.lists(st.integers(1, 60), max_size=12).map(

@@ -144,7 +144,7 @@ def test_an_error_that_is_kept_keeps_no_memory(
         held = backend.allocate(100)
         raise ArithmeticError(f"unforeseen, with {held.nbytes} bytes")
 
-    monkeypatch.setattr(survey.pixels.reader, "read_lists", fail)
+    monkeypatch.setattr(survey.pixels.reader, "list_reader", fail)
     with backend.staging() as ring:
         with survey.stream(regions(3)) as stream:
             errors = [item.error for item in stream]

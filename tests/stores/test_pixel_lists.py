@@ -42,8 +42,14 @@ def as_lists(chosen):
 
 def read(store, lists):
     out = np.full((sum(len(places) for _, _, places in lists), 128), 7, np.float32)
-    store.reader.read_lists(lists, out)
+    reader(store, lists)(0, len(out), out)
     return out
+
+
+def reader(store, lists):
+    places = np.concatenate([np.empty((0, 2), np.int32), *(places for *_, places in lists)])
+    counts = [len(places) for *_, places in lists]
+    return store.reader.list_reader([key for *key, _ in lists], counts, places)
 
 
 @settings(max_examples=60)
@@ -56,6 +62,17 @@ def test_lists_follow_each_other(path, chosen):
             bits(read(store, lists)), bits(np.concatenate([np.empty((0, 128), "f4"), *alone]))
         )
         store = PixelStore(path)
+
+
+@settings(max_examples=60)
+@given(chosen=parts, data=st.data())
+def test_parts_are_parts_of_all(path, chosen, data):
+    store, lists = PixelStore(path), as_lists(chosen)
+    whole = read(store, lists)
+    start, stop = sorted(data.draw(st.integers(0, len(whole))) for _ in range(2))
+    part = np.full((stop - start, 128), 7, np.float32)
+    reader(store, lists)(start, stop, part)
+    np.testing.assert_array_equal(bits(part), bits(whole[start:stop]))
 
 
 def test_what_lies_in_one_file_is_read_through_one_opening(path, monkeypatch):
@@ -85,7 +102,7 @@ def test_memory_that_does_not_fit_is_refused(path):
     read(store, lists)
     for out in (np.empty((3, 128), "f4"), np.empty((2, 128), "f8"), np.empty((4, 128), "f4")[::2]):
         with pytest.raises(LayoutError, match="out"):
-            store.reader.read_lists(lists, out)
+            reader(store, lists)(0, 2, out)
 
 
 def test_an_exposure_that_is_not_there_or_a_file_cut_short_is_an_error(tmp_path):

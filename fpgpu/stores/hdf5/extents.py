@@ -27,9 +27,9 @@ from fpgpu.superpixels import Window
 __all__ = [
     "Extent",
     "Selection",
+    "SuperpixelLists",
     "checked_out",
     "locate",
-    "read_lists",
     "read_selection",
     "read_through_hdf5",
 ]
@@ -138,16 +138,11 @@ def read_selection(extent: Extent, selection: Selection, out: npt.NDArray[np.flo
     if isinstance(selection, Window):
         _read_runs(extent, _window_runs(extent, selection, out))
     else:
-        read_lists([extent], [len(selection)], selection, out)
+        SuperpixelLists([extent], [len(selection)], selection).read(0, len(selection), out)
 
 
-def read_lists(
-    extents: Sequence[Extent],
-    counts: Sequence[int],
-    places: npt.NDArray[np.integer[Any]],
-    out: npt.NDArray[np.float32],
-) -> None:
-    """Read lists of super-pixels of several exposures, one after the other, into an array.
+class SuperpixelLists:
+    """Lists of super-pixels of several exposures: where they lie is worked out once for all reads.
 
     Parameters
     ----------
@@ -156,34 +151,48 @@ def read_lists(
     counts : sequence of int
         How many super-pixels of each.
     places : ndarray of int, shape (n, 2)
-        Indices of all of them along x and y, inside the grid. Neighbours in the file that follow
-        each other are read at once.
-    out : ndarray of float32, shape (n, values)
-        C-contiguous.
-
-    Raises
-    ------
-    MissingStoreError, StoreFormatError, StoreConflictError, StoreError
-        As `read_selection`.
+        Indices of all of them along x and y, inside the grid.
     """
-    if out.size == 0:
-        return
-    _, nsy, n_values = extents[0].shape
-    n_bytes = n_values * PLAIN.itemsize
-    numbers = places[:, 0].astype(np.int64) * nsy + places[:, 1].astype(np.int64)
-    offsets = np.repeat([extent.offset for extent in extents], counts) + numbers * n_bytes
-    is_first = np.concatenate([[True], offsets[1:] != offsets[:-1] + n_bytes])
-    ends = np.cumsum(counts)
-    is_first[ends[ends < len(places)]] = True
-    starts = np.flatnonzero(is_first)
-    bounds = [*(starts * n_bytes).tolist(), out.nbytes]
-    memory = map(out.data.cast("B").__getitem__, map(slice, bounds[:-1], bounds[1:]))
-    runs = zip(offsets[starts].tolist(), memory, strict=True)
-    last_runs, done = np.searchsorted(starts, ends).tolist(), 0
-    for _, group in groupby(zip(extents, last_runs, strict=True), key=_file_of):
-        *_, (extent, last) = group
-        _read_runs(extent, islice(runs, last - done))
-        done = last
+
+    def __init__(
+        self,
+        extents: Sequence[Extent],
+        counts: Sequence[int],
+        places: npt.NDArray[np.integer[Any]],
+    ) -> None:
+        _, nsy, n_values = extents[0].shape
+        self._extents, self._stops = extents, np.cumsum(counts)
+        self._bytes_each = n_values * PLAIN.itemsize
+        numbers = places[:, 0].astype(np.int64) * nsy + places[:, 1].astype(np.int64)
+        begins = np.repeat([extent.offset for extent in extents], counts)
+        self._offsets = begins + numbers * self._bytes_each
+        # Neighbours in the file that follow each other are read at once.
+        is_first = np.concatenate([[True], np.diff(self._offsets) != self._bytes_each])
+        is_first[self._stops[self._stops < len(places)]] = True
+        self._firsts = np.flatnonzero(is_first)
+
+    def read(self, start: int, stop: int, out: npt.NDArray[np.float32]) -> None:
+        """Read those from `start` to `stop`, one after the other, into a C-contiguous array.
+
+        Raises
+        ------
+        MissingStoreError, StoreFormatError, StoreConflictError, StoreError
+            As `read_selection`.
+        """
+        if start == stop:
+            return
+        inner = slice(*np.searchsorted(self._firsts, [start + 1, stop]))
+        firsts = np.concatenate([[start], self._firsts[inner]])
+        bounds = [*((firsts - start) * self._bytes_each).tolist(), out.nbytes]
+        memory = map(out.data.cast("B").__getitem__, map(slice, bounds[:-1], bounds[1:]))
+        runs = zip(self._offsets[firsts].tolist(), memory, strict=True)
+        first, final = np.searchsorted(self._stops, [start, stop - 1], "right").tolist()
+        some = slice(first, final + 1)
+        last_runs, done = np.searchsorted(firsts, self._stops[some]).tolist(), 0
+        for _, group in groupby(zip(self._extents[some], last_runs, strict=True), key=_file_of):
+            *_, (extent, last) = group
+            _read_runs(extent, islice(runs, last - done))
+            done = last
 
 
 def _file_of(item: tuple[Extent, int]) -> tuple[str, Signature | None]:

@@ -1,6 +1,6 @@
 """Reading the exposures of a pixel store."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,33 +135,51 @@ class ExposureReader:
         fill_rows(backend, out, read, fresh=fresh)
         return out
 
-    def read_lists(
-        self,
-        lists: Sequence[tuple[str, str, npt.NDArray[np.integer[Any]]]],
-        out: npt.NDArray[Any],
-    ) -> None:
-        """Read lists of super-pixels of several exposures, one after the other.
+    def list_reader(
+        self, keys: Sequence[Key], counts: Sequence[int], places: npt.NDArray[np.integer[Any]]
+    ) -> Callable[[int, int, npt.NDArray[Any]], None]:
+        """Prepare to read lists of super-pixels of several exposures, one after the other.
 
         Parameters
         ----------
-        lists : sequence of (band, expID, ndarray of int, shape (n, 2))
-            As for `PixelStore.read_superpixels`, whose errors it raises.
-        out : ndarray, shape (sum of n, 2 * size**2)
-            Where to put them, C-contiguous.
+        keys : sequence of (band, expID)
+            The exposures.
+        counts : sequence of int
+            How many super-pixels of each.
+        places : ndarray of int, shape (n, 2)
+            Indices of all of them along x and y.
+
+        Returns
+        -------
+        callable
+            ``read(start, stop, out)`` reads some of them, numbered as `places`, into a C-contiguous
+            array of shape (stop - start, 2 * size**2).
+
+        Raises
+        ------
+        LayoutError, NotInStoreError
+            As `PixelStore.read_superpixels`, whose other errors reading raises.
         """
-        known = [self.state.extent((band, expID)) for band, expID, _ in lists]
-        if known and self.dtype == PLAIN and all(extent.offset >= 0 for extent in known):
-            geometry = self.state.index.geometry
-            places = np.concatenate([places for _, _, places in lists])
-            counts = [len(places) for _, _, places in lists]
-            extents.checked_out(out, (len(places), geometry.n_values), self.dtype)
-            if _first_outside(places, geometry.grid) is None:
-                extents.read_lists(known, counts, places, out)
+        known = [self.state.extent(key) for key in keys]
+        geometry = self.state.index.geometry
+        stops = np.cumsum(counts)
+        if _first_outside(places, geometry.grid) is not None:
+            for stop, count in zip(stops, counts, strict=True):
+                _checked_places(places[stop - count : stop], geometry.grid)
+        is_plain = self.dtype == PLAIN and all(extent.offset >= 0 for extent in known)
+        lists = extents.SuperpixelLists(known, counts, places) if known and is_plain else None
+
+        def read(start: int, stop: int, out: npt.NDArray[Any]) -> None:
+            extents.checked_out(out, (stop - start, geometry.n_values), self.dtype)
+            if lists is not None:
+                lists.read(start, stop, out)
                 return
-        start = 0
-        for band, expID, places in lists:
-            self.read(band, expID, places, out[start : start + len(places)])
-            start += len(places)
+            for key, end, count in zip(keys, stops.tolist(), counts, strict=True):
+                begin, end = max(end - count, start), min(end, stop)
+                if begin < end:
+                    self.read(*key, places[begin:end], out[begin - start : end - start])
+
+        return read
 
     def _read(self, key: Key, selection: Selection, out: npt.NDArray[Any]) -> None:
         """Read from the place that is known, or through HDF5."""
