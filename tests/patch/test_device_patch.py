@@ -90,7 +90,7 @@ def test_offsets_are_subtracted_and_the_ratio_to_the_noise_is_capped(
 def test_patches_larger_than_staging_memory_are_sent_in_pieces(
     stores, plan, packed, backend, monkeypatch
 ):
-    monkeypatch.setattr("fpgpu.backends.cpu._IN_CACHE", 3 * 4096)
+    monkeypatch.setattr("fpgpu.backends.cpu.AT_ONCE", 3 * 4096)
     with (
         backend.staging(slot_bytes=3 * 4096, depth=2),
         build_patch(stores, plan, backend=backend) as patch,

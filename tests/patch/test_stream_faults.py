@@ -264,6 +264,7 @@ def test_memory_that_is_seen_to_be_short_is_told_before_reading(
     survey: Survey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(survey.backend, "memory_state", lambda: MemoryState(1000, 2000, 0))
+    monkeypatch.setattr(survey.backend, "has_free", lambda n_bytes: n_bytes <= 1000)
     with survey.stream(regions(2)) as stream:
         for item in stream:
             with pytest.raises(DeviceMemoryError, match="has 1,000 of 2,000 free"):

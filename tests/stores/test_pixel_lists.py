@@ -49,7 +49,7 @@ def read(store, lists):
 def reader(store, lists):
     places = np.concatenate([np.empty((0, 2), np.int32), *(places for *_, places in lists)])
     counts = [len(places) for *_, places in lists]
-    return store.reader.list_reader([key for *key, _ in lists], counts, places)
+    return store.reader.list_reader([(band, expID) for band, expID, _ in lists], counts, places)
 
 
 @settings(max_examples=60)
