@@ -324,6 +324,19 @@ def damage(path, dataset, offset=5):
     path.write_bytes(content)
 
 
+@pytest.mark.parametrize("name", ["parameters", "detector_locations"])
+def test_a_type_of_values_in_the_place_of_a_dataset_is_refused(tmp_path, name):
+    write_band(
+        tmp_path / "psf.h5", parameters=mixtures().reshape(4, 6), detector_locations=CORNERS.T
+    )
+    with h5py.File(tmp_path / "psf.h5", "r+") as h5:
+        kind = h5["F200W"][name].dtype
+        del h5["F200W"][name]
+        h5["F200W"][name] = kind
+    with PSFStore(tmp_path / "psf.h5") as store, pytest.raises(StoreFormatError, match="a dataset"):
+        store.lookup("F200W")
+
+
 @pytest.mark.parametrize("dataset", ["parameters", "detector_locations"])
 def test_a_damaged_number_is_refused_with_the_way_on(store, tmp_path, dataset):
     store.add_psf("F115W", mixtures(1))

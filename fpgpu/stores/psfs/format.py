@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
@@ -216,7 +217,7 @@ def _refuse(bad: npt.NDArray[np.bool_], parameters: Parameters, why: str) -> Non
 
 def _read_dataset(stored: Any, place: str) -> npt.NDArray[Any]:
     """Read a dataset if that is safe."""
-    if getattr(stored, "dtype", None) is None:
+    if not isinstance(stored, h5py.Dataset):  # a group, or a type of values
         raise StoreFormatError(f"{place}: expected a dataset")
     checked_storage(stored)
     if stored.nbytes > MAX_BYTES:
@@ -234,7 +235,7 @@ def _read_locations(stored: Any, n_locations: int, place: str) -> Float | None:
     if stored is None:
         return None
     place = f"{place}/detector_locations"
-    if getattr(stored, "dtype", None) is None or stored.dtype.kind not in "fiu":
+    if not isinstance(stored, h5py.Dataset) or stored.dtype.kind not in "fiu":
         raise StoreFormatError(f"{place}: expected a dataset of numbers")
     if stored.shape != (2, n_locations):
         raise StoreFormatError(
