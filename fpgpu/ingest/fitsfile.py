@@ -394,7 +394,10 @@ class FitsImage:
 
 def _mended(header: Any) -> Any:
     """Write a header and read it, so that what is malformed is mended or fails here."""
-    return type(header).fromstring(header.tostring())
+    from astropy.io.fits import Header
+
+    # Not of its own class: astropy's header of a compressed image cannot be made so before 7.0.
+    return Header.fromstring(header.tostring())
 
 
 def _constant(header: Any) -> tuple[float, str] | None:
