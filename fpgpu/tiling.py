@@ -77,8 +77,14 @@ def write_superpixels(
         # In the order of memory, from which each super-pixel leaves in a single run.
         staged = np.empty((ny, nx, depth), superpixels.dtype).swapaxes(0, 1)
     planes = staged.reshape(nx, ny, 2, size, size)
-    planes[:, :, 0] = blocks_of(im, size)
-    planes[:, :, 1] = blocks_of(ierr, size)
+    row = np.dtype((np.void, size * superpixels.itemsize))
+    for plane, image in enumerate((im, ierr)):
+        if image.dtype == superpixels.dtype and image.strides[1] == image.itemsize:
+            # A row of a super-pixel is one run in both: an opaque item is moved at once.
+            rows = image.view(row).reshape(nx, size, ny, 1).swapaxes(1, 2)
+            planes[:, :, plane].view(row)[...] = rows
+        else:
+            planes[:, :, plane] = blocks_of(image, size)
     if staged is not superpixels:
         item = np.dtype((np.void, depth * staged.itemsize))
         superpixels.view(item)[...] = staged.view(item)
