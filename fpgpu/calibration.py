@@ -297,7 +297,8 @@ def _calibrate(
             good &= np.isfinite(area)
             good &= area > 0
 
-        masked = np.nonzero(~good)
+        # Along one axis zeros are looked for much faster.
+        masked = np.unravel_index(np.flatnonzero(~good), good.shape)
         n_flagged = n_bad_area = 0
         n_bad_flux = _count(~np.isfinite(flux[masked]))
         n_bad_err = _count(~(np.isfinite(weight[masked]) & (weight[masked] >= 0)))
