@@ -19,6 +19,7 @@ from fpgpu.ingest.report import IngestRow, stored_row
 from fpgpu.stores.commit import commit_shards
 from fpgpu.stores.folder import StoreFolder
 from fpgpu.stores.meta import MetaStore
+from fpgpu.stores.metadata.skyrecords import Key
 from fpgpu.stores.names import NameTree
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.pixels.geometry import Geometry
@@ -29,8 +30,6 @@ from fpgpu.superpixels import SUPER_PIXEL_SIZE
 __all__ = ["Admission", "Earlier", "Present", "look", "remove_own", "take_up", "tell_strays"]
 
 logger = logging.getLogger(__name__)
-
-Key = tuple[str, str]
 
 
 class Present(NamedTuple):

@@ -19,6 +19,7 @@ from fpgpu.sky.sip import SipFit, SipTable, fit_sip
 from fpgpu.sky.sphere import Floats, tangent_basis, tangent_coordinates, unit_vectors, wrapped
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.meta import MetaStore
+from fpgpu.stores.metadata.skyrecords import Key
 
 __all__ = ["Astrometry", "WcsTable", "local_astrometry", "reference_position"]
 
@@ -37,8 +38,6 @@ _VARIATION = 1.5
 
 _N_LATEST = 4
 """Tables that are remembered of a meta store."""
-
-Key = tuple[str, str]
 
 
 class Astrometry(NamedTuple):

@@ -18,6 +18,7 @@ from fpgpu.patch.windows import Candidates
 from fpgpu.sky.regions import Region, RegionLike, as_region
 from fpgpu.sky.sphere import Floats
 from fpgpu.stores.meta import MetaStore
+from fpgpu.stores.metadata.skyrecords import Key
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.units import describe_units, mixed_units, spelled, units_of
 from fpgpu.superpixels import Window
@@ -28,8 +29,6 @@ __all__ = ["ExposurePlan", "PatchPlan", "Selection", "make_plan"]
 # neglects: forcepho's circles in pixels that are not square, and the bulge of outlines.
 _ROOM = 1.25
 _ROOM_RADIANS = float(np.deg2rad(1.0 / 3600.0))
-
-Key = tuple[str, str]
 
 _PIXEL_BYTES = 2 * np.dtype(np.float32).itemsize
 
@@ -374,7 +373,7 @@ def _of_unit(
     """Take the exposures of a unit; or all, if no band mixes several."""
     if wanted is None:
         by_key = {keys[number]: unit for number, unit in zip(numbers, units, strict=True)}
-        for band, by_unit in mixed_units(by_key).items() if len(set(units)) > 1 else ():
+        for band, by_unit in mixed_units(by_key).items():
             raise PlanError(
                 f"the exposures of {band} here are in several units: {describe_units(by_unit)}; "
                 "name the one to take, as units='nJy' (--units nJy), or take all as they are with "

@@ -15,11 +15,11 @@ from fpgpu.patch.astrometry import WcsTable
 from fpgpu.sky.sphere import Floats, chord, positions, unit_vectors
 from fpgpu.sky.wcs import SkyWCS
 from fpgpu.stores.meta import MetaStore
+from fpgpu.stores.metadata.skyrecords import Key
 from fpgpu.superpixels import grid_shape
 
 __all__ = ["Candidates", "Members"]
 
-Key = tuple[str, str]
 Integers = npt.NDArray[np.int64]
 
 # Super-pixels that are tested at a time: a few megabytes, whatever the size of the region.

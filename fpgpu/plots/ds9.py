@@ -12,6 +12,7 @@ from fpgpu.plots.canvas import band_looks
 from fpgpu.plots.skyplane import region_outline
 from fpgpu.sky.regions import CircularRegion, Region
 from fpgpu.sky.sphere import Floats, wrapped
+from fpgpu.stores.metadata.skyrecords import Key
 
 if TYPE_CHECKING:
     from astropy.coordinates import SkyCoord
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Frame", "ds9_regions"]
 
 Frame = Literal["fk5", "icrs"]
-Key = tuple[str, str]
 Shape = tuple[Floats, Floats, Callable[["SkyCoord"], Any]]
 """Positions, ICRS, and what makes a shape of them where they are in the frame asked for."""
 

@@ -16,6 +16,7 @@ from fpgpu.sky.coverage import depth_map, planar_area
 from fpgpu.sky.regions import RegionLike
 from fpgpu.sky.sphere import Floats, unit_vectors
 from fpgpu.stores.meta import MetaStore
+from fpgpu.stores.metadata.skyrecords import Key
 from fpgpu.stores.names import each_band
 from fpgpu.stores.pixel import PixelStore
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["plot_survey"]
-
-Key = tuple[str, str]
 
 GRID = 400
 """Points of the depth map along the longer side."""

@@ -289,9 +289,8 @@ def _attempt(state: State, number: int, change: Callable[[State], Change]) -> St
         except FileNotFoundError:
             return None
     finally:
-        with suppress(
-            OSError
-        ):  # after the rename there is none, and a store that is as it is to be
+        # After the rename there is none, and the store is as it is to be.
+        with suppress(OSError):
             draft.unlink()
     with write_errors(
         store, "the change is made, but a power failure may bring the old state back"

@@ -5,14 +5,13 @@ from weakref import WeakKeyDictionary
 
 from fpgpu.errors import UnusableExposureError
 from fpgpu.fluxes import image_unit
+from fpgpu.stores.metadata.skyrecords import Key
 from fpgpu.stores.names import some
 from fpgpu.stores.pixel import PixelStore
 from fpgpu.stores.pixels.records import CalibrationRecord
 from fpgpu.stores.state import State
 
 __all__ = ["describe_units", "mixed_units", "spelled", "stored_unit", "units_of"]
-
-Key = tuple[str, str]
 
 BUNIT = "bunit"
 """Name in the provenance of an exposure of the unit of its image."""

@@ -149,3 +149,23 @@ def test_golden_exposures_are_found_as_their_pixels_say(golden):
             expIDs, bands = store.find_exposures(sky, list(stored))
             expected = [key for key, inside in zip(keys, here, strict=True) if inside]
             assert list(zip(bands, expIDs, strict=True)) == expected
+
+
+def test_a_store_may_be_changed_while_it_is_asked():
+    meta = store_of(meta_set(expID="e1"), meta_set(expID="e2"))
+    region = CircularRegion(*CENTRE, 1 / 3600)
+    expected = meta.exposures_touching(region, ("F200W",))
+    asked = []
+
+    class Bands(tuple):
+        """Looked up for a second time, they find that another thread was quicker."""
+
+        __slots__ = ()
+
+        def __hash__(self):
+            asked.append(self)
+            if len(asked) == 2:
+                meta.headers["F200W"]["e2"] = meta.headers["F200W"]["e2"]
+            return super().__hash__()
+
+    assert meta.exposures_touching(region, Bands(["F200W"])) == expected != []

@@ -454,8 +454,9 @@ class ExposureCatalog:
         """Return the index over the footprints of some bands, and the exposures in its order."""
         from fpgpu.sky.footprints import FootprintIndex
 
-        if isinstance(bandlist, tuple) and bandlist in self._indexes:
-            return self._indexes[bandlist]
+        # Asked once: another thread may clear the indexes meanwhile.
+        if isinstance(bandlist, tuple) and (found := self._indexes.get(bandlist)):
+            return found
         bands = tuple(self.bands if bandlist is None else each_band(bandlist, self.headers))
         with self._lock:
             if bands not in self._indexes:
